@@ -1,0 +1,423 @@
+/* The one writer of the state: a pure function of (state, entry), the same on every member.
+ *
+ * No clock, no randomness, no environment. An entry that cannot be read here although a majority has it means a
+ * newer format or a broken disk: the member stops (APPLY_BROKEN), it never guesses.
+ * Invariant: a refused or duplicate entry leaves rows and hash as they were; only the index moves.
+ */
+#include "db/entry_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	DONE_RESULTS = 1024, /* remembered per proposer; a proposer has fewer under way (PROPOSALS_MAX) */
+	DONE_PROPOSERS = 256,
+};
+
+struct done_result {
+	uint64_t sequence, index;
+	uint8_t status;
+	uint16_t failed;
+};
+
+struct done_proposer {
+	uint64_t raft_id, boot, highest, last_index;
+	struct done_result results[DONE_RESULTS];
+};
+
+struct done_table {
+	struct done_proposer *proposers[DONE_PROPOSERS];
+	unsigned n;
+};
+
+struct done_table *db__done_new(void)
+{
+	return mem_new(sizeof(struct done_table));
+}
+
+void db__done_free(struct done_table *done)
+{
+	if (done == NULL)
+		return;
+	for (unsigned i = 0; i < done->n; i++)
+		free(done->proposers[i]);
+	free(done);
+}
+
+/* The table of a proposer; the one that was quiet longest makes room. */
+static struct done_proposer *proposer(struct done_table *done, const struct db_proposal_id *id)
+{
+	struct done_proposer *p;
+	unsigned slot = 0;
+
+	for (unsigned i = 0; i < done->n; i++) {
+		p = done->proposers[i];
+		if (p->raft_id == id->raft_id && p->boot == id->boot)
+			return p;
+		if (p->last_index < done->proposers[slot]->last_index)
+			slot = i;
+	}
+	if (done->n < DONE_PROPOSERS)
+		slot = done->n++;
+	else
+		free(done->proposers[slot]);
+	p = done->proposers[slot] = mem_new(sizeof *p);
+	p->raft_id = id->raft_id;
+	p->boot = id->boot;
+	return p;
+}
+
+/* Has it been decided already? */
+static bool known(const struct done_proposer *p, uint64_t sequence, struct apply_result *out)
+{
+	const struct done_result *d = &p->results[sequence % DONE_RESULTS];
+
+	if (d->sequence == sequence && sequence != 0) {
+		*out = (struct apply_result){ (enum apply_status)d->status, d->failed, true, d->index };
+		return true;
+	}
+	if (p->highest >= DONE_RESULTS && sequence <= p->highest - DONE_RESULTS) {
+		*out = (struct apply_result){ APPLY_REFUSED, UINT16_MAX, true, 0 };
+		return true; /* older than the window: nobody waits for it */
+	}
+	return false;
+}
+
+static void remember(struct done_proposer *p, uint64_t sequence, const struct apply_result *res)
+{
+	p->results[sequence % DONE_RESULTS] =
+		(struct done_result){ sequence, res->index, (uint8_t)res->status, (uint16_t)res->failed };
+	if (sequence > p->highest)
+		p->highest = sequence;
+	p->last_index = res->index;
+}
+
+/* One entry under application. */
+struct work {
+	struct reclaim *reclaim;
+	struct db_state *s;
+	uint64_t index;
+	struct arena arena;
+	struct apply_changes *changes;
+	bool broken;
+};
+
+struct target {
+	int class_id;
+	const char *ref;
+	const struct db_row *row; /* NULL: no such row */
+};
+
+static bool read_target(struct work *w, struct reader *r, struct target *out)
+{
+	const char *name = rd_str(r), *ref = rd_str(r);
+
+	if (r->bad || (out->class_id = model_class_find(name, false)) < 0 || strlen(ref) > DB_REF_MAX) {
+		w->broken = true;
+		return false;
+	}
+	out->ref = ref;
+	out->row = db__state_get(w->s, out->class_id, ref);
+	return true;
+}
+
+static int read_field(struct work *w, struct reader *r, int class_id)
+{
+	const char *name = rd_str(r);
+	int field = r->bad ? -1 : model_field_find(class_id, name);
+
+	if (field < 0)
+		w->broken = true;
+	return field;
+}
+
+static int64_t sum_of(struct work *w, int class_id, int relation_field, const char *ref, int field)
+{
+	struct db_view view = { .state = w->s };
+	int relation = model_classes[class_id].fields[relation_field].relation;
+	int64_t sum = 0;
+	struct db_cursor c;
+	const struct db_row *row;
+
+	if (relation < 0) {
+		w->broken = true;
+		return 0;
+	}
+	c = db_rows_related(&view, relation, ref);
+	while ((row = db_next(&c)) != NULL)
+		sum += db_row_i(row, field);
+	return sum;
+}
+
+static bool holds(struct work *w, struct reader *r)
+{
+	uint8_t kind = rd_u8(r);
+	struct target t;
+	struct val have, want;
+	int field, other;
+	int64_t more, limit;
+	const char *key;
+	uint64_t version;
+
+	if (!read_target(w, r, &t))
+		return false;
+	switch (kind) {
+	case NEED_ROW: return t.row != NULL;
+	case NEED_NO_ROW: return t.row == NULL;
+	case NEED_VERSION:
+		version = rd_u64(r);
+		return t.row != NULL && t.row->modified <= version;
+	case NEED_FIELD:
+		field = read_field(w, r, t.class_id);
+		want = val_unpack(r, &w->arena);
+		if (field < 0 || t.row == NULL)
+			return false;
+		have = db_row_field(t.row, field, &w->arena);
+		return val_equal(&have, &want);
+	case NEED_NO_KEY:
+		field = read_field(w, r, t.class_id);
+		key = rd_str(r);
+		if (field < 0 || t.row == NULL || key == NULL)
+			return false;
+		have = db_row_field(t.row, field, &w->arena);
+		return val_get(&have, key) == NULL;
+	case NEED_SUM:
+		field = read_field(w, r, t.class_id);
+		other = field < 0 ? -1 : read_field(w, r, t.class_id);
+		more = (int64_t)rd_u64(r);
+		limit = (int64_t)rd_u64(r);
+		return other >= 0 && sum_of(w, t.class_id, other, t.ref, field) + more <= limit;
+	default: w->broken = true; return false;
+	}
+}
+
+static void note(struct work *w, int class_id, const char *ref)
+{
+	struct apply_changes *c = w->changes;
+
+	if (c->n == c->cap) {
+		c->cap = c->cap ? 2 * c->cap : 8;
+		c->items = mem_resize(c->items, c->cap * sizeof *c->items);
+	}
+	c->items[c->n].class_id = class_id;
+	strcpy(c->items[c->n++].ref, ref);
+}
+
+static struct val *unpacked(struct work *w, const struct db_row *row)
+{
+	struct val *fields = arena_alloc(&w->arena, row->n_fields * sizeof *fields);
+
+	for (int i = 0; i < row->n_fields; i++)
+		fields[i] = db_row_field(row, i, &w->arena);
+	return fields;
+}
+
+static void put(struct work *w, const struct db_row *old, int class_id, const char *ref, const struct val *fields)
+{
+	db__state_put(w->reclaim, w->s, old,
+		db__row_new(class_id, ref, old != NULL ? old->created : w->index, w->index, fields));
+	note(w, class_id, ref);
+}
+
+static void touch(struct work *w, int class_id, const char *ref)
+{
+	const struct db_row *row = db__state_get(w->s, class_id, ref);
+
+	if (row != NULL && row->modified != w->index)
+		put(w, row, class_id, ref, unpacked(w, row));
+}
+
+/* A change of the one side of a relation is a change of the row at the many side, before and after. */
+static void touch_related(struct work *w, const struct db_row *row, int only_field)
+{
+	const struct model_class *c = &model_classes[row->class_id];
+	char ref[DB_REF_MAX + 1];
+
+	for (unsigned i = 0; i < c->n_fields; i++) {
+		if (c->fields[i].relation < 0 || (only_field >= 0 && (int)i != only_field))
+			continue;
+		if (strlen(db_row_s(row, (int)i)) > DB_REF_MAX)
+			continue;
+		strcpy(ref, db_row_s(row, (int)i));
+		touch(w, model_relations[c->fields[i].relation].many_class, ref);
+	}
+}
+
+static void op_create(struct work *w, struct reader *r, const struct target *t)
+{
+	const struct model_class *c = &model_classes[t->class_id];
+	struct val *fields = arena_alloc(&w->arena, c->n_fields * sizeof *fields);
+	uint32_t n = rd_u32(r);
+
+	for (unsigned i = 0; i < c->n_fields; i++)
+		fields[i] = c->fields[i].initial;
+	for (uint32_t k = 0; k < n && !w->broken && !r->bad; k++) {
+		int field = read_field(w, r, t->class_id);
+		struct val v = val_unpack(r, &w->arena);
+
+		if (field >= 0)
+			fields[field] = v;
+	}
+	/* creating twice is a mistake of the builder: it needs a precondition; the first row stays */
+	if (t->row != NULL || w->broken || r->bad)
+		return;
+	put(w, NULL, t->class_id, t->ref, fields);
+	touch_related(w, db__state_get(w->s, t->class_id, t->ref), -1);
+}
+
+static void op_delete(struct work *w, const struct target *t)
+{
+	char ref[DB_REF_MAX + 1];
+
+	if (t->row == NULL)
+		return;
+	strcpy(ref, t->ref);
+	touch_related(w, t->row, -1);
+	/* touching a row that refers to itself has replaced it */
+	db__state_delete(w->reclaim, w->s, db__state_get(w->s, t->class_id, ref), w->index);
+	note(w, t->class_id, ref);
+}
+
+static struct val set_without(struct arena *a, const struct val *set, const struct val *item)
+{
+	struct val out = val_set();
+
+	for (uint32_t i = 0; i < set->n; i++)
+		if (!val_equal(&set->items[i], item))
+			val_set_push(a, &out, set->items[i]);
+	return out;
+}
+
+static struct val map_without(struct arena *a, const struct val *map, const char *key)
+{
+	struct val out = val_map();
+
+	for (uint32_t i = 0; i < map->n; i++)
+		if (strcmp(map->pairs[i].key, key) != 0)
+			val_map_push(a, &out, map->pairs[i].key, map->pairs[i].value);
+	return out;
+}
+
+/* The new value of the field; the arguments of the operation follow in r. */
+static struct val edited(struct work *w, struct reader *r, uint8_t kind, struct val v)
+{
+	bool is_map = kind == OP_MAP_ADD || kind == OP_MAP_REMOVE;
+	const char *key = is_map ? rd_str(r) : NULL;
+	struct val item = kind != OP_MAP_REMOVE ? val_unpack(r, &w->arena) : val_void();
+
+	if (kind == OP_SET)
+		return item;
+	if (r->bad || v.kind != (is_map ? VAL_MAP : VAL_SET)) {
+		w->broken = true;
+		return v;
+	}
+	if (is_map) {
+		v = map_without(&w->arena, &v, key);
+		if (kind == OP_MAP_ADD)
+			val_map_push(&w->arena, &v, key, item);
+		return v;
+	}
+	v = set_without(&w->arena, &v, &item);
+	if (kind == OP_SET_ADD)
+		val_set_push(&w->arena, &v, item);
+	return v;
+}
+
+static void op_field(struct work *w, struct reader *r, uint8_t kind, const struct target *t)
+{
+	int field = read_field(w, r, t->class_id);
+	struct val *fields, fresh;
+	bool related;
+
+	if (field < 0)
+		return;
+	if (t->row == NULL) { /* gone: read over the arguments */
+		struct val none = kind == OP_MAP_ADD || kind == OP_MAP_REMOVE ? val_map() : val_set();
+
+		edited(w, r, kind, none);
+		return;
+	}
+	fields = unpacked(w, t->row);
+	fresh = edited(w, r, kind, fields[field]);
+	if (w->broken || r->bad || val_equal(&fresh, &fields[field]))
+		return; /* an equal value is no change */
+	related = model_classes[t->class_id].fields[field].relation >= 0;
+	if (related)
+		touch_related(w, t->row, field);
+	fields[field] = fresh;
+	put(w, db__state_get(w->s, t->class_id, t->ref), t->class_id, t->ref, fields);
+	if (related)
+		touch_related(w, db__state_get(w->s, t->class_id, t->ref), field);
+}
+
+static void operate(struct work *w, struct reader *r)
+{
+	uint8_t kind = rd_u8(r);
+	struct target t;
+
+	if (!read_target(w, r, &t))
+		return;
+	switch (kind) {
+	case OP_CREATE: op_create(w, r, &t); break;
+	case OP_DELETE: op_delete(w, &t); break;
+	case OP_TOUCH: touch(w, t.class_id, t.ref); break;
+	case OP_SET:
+	case OP_SET_ADD:
+	case OP_SET_REMOVE:
+	case OP_MAP_ADD:
+	case OP_MAP_REMOVE: op_field(w, r, kind, &t); break;
+	default: w->broken = true; break;
+	}
+}
+
+static struct apply_result run(struct work *w, struct reader *r)
+{
+	struct apply_result res = { .status = APPLY_DONE, .index = w->index };
+	uint32_t n = rd_u32(r);
+
+	for (uint32_t i = 0; i < n && !w->broken && !r->bad; i++) {
+		if (!holds(w, r) && !w->broken) {
+			/* every precondition is read so that a broken entry is told from a refused one */
+			if (res.status == APPLY_DONE)
+				res.failed = i;
+			res.status = APPLY_REFUSED;
+		}
+	}
+	if (res.status == APPLY_DONE && !w->broken && !r->bad) {
+		n = rd_u32(r);
+		for (uint32_t i = 0; i < n && !w->broken && !r->bad; i++)
+			operate(w, r);
+	}
+	if (w->broken || r->bad)
+		res.status = APPLY_BROKEN;
+	return res;
+}
+
+struct apply_result db__apply(
+	struct views *v, struct done_table *done, uint64_t index, const struct entry_head *head, struct apply_changes *changes)
+{
+	const struct db_state *old = v->root;
+	struct db_state *next = mem_new(sizeof *next);
+	struct work w = { .reclaim = &v->reclaim, .s = next, .index = index, .changes = changes };
+	struct done_proposer *p = proposer(done, &head->id);
+	struct reader body = head->body;
+	struct apply_result res;
+
+	CHECK(old == NULL || index > old->index);
+	if (old != NULL)
+		*next = *old;
+	next->index = index;
+	if (head->wall > next->time)
+		next->time = head->wall;
+	changes->n = 0;
+	arena_init(&w.arena);
+	if (head->format > DB_FORMAT || head->schema > MODEL_SCHEMA_VERSION) {
+		res = (struct apply_result){ .status = APPLY_BROKEN };
+	} else if (!known(p, head->id.sequence, &res)) {
+		res = run(&w, &body);
+		remember(p, head->id.sequence, &res);
+	}
+	arena_fini(&w.arena);
+	db__views_publish(v, next);
+	return res;
+}

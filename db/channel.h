@@ -1,0 +1,55 @@
+/* The member channel: one TLS 1.3 connection per pair of members, for Raft and transactions.
+ *
+ * The lower raft id dials. Both sides present the certificate pinned for their id; the first frame in each direction
+ * is HELLO {protocol, pool, raft id, epoch}; anything else, an unknown id, another pool or a wrong certificate is
+ * refused before a byte of it is believed. Frames: u32 length, u8 type, 3 bytes zero, payload (docs/formats.md).
+ * Everything runs on the Raft loop. A new connection from a peer replaces the old one.
+ */
+#pragma once
+
+#include "rpc/base/stream.h"
+
+enum {
+	CHANNEL_PEERS_MAX = 64,
+	CHANNEL_FRAME_MAX = 16 << 20,
+	CHANNEL_QUEUE_MAX = 64 << 20, /* bytes to one peer; beyond that the connection is given up */
+	CHANNEL_REDIAL_MS = 100,
+	CHANNEL_HELLO_MS = 5000,
+	CHANNEL_PROTOCOL = 1,
+};
+
+/* 1 is HELLO; 2..31 belong to the network half of Raft, 32.. to proposals. */
+enum { CHANNEL_HELLO = 1, CHANNEL_RAFT_FIRST = 2, CHANNEL_PROPOSAL_FIRST = 32 };
+
+struct channel;
+
+struct channel_peer {
+	uint64_t raft_id;
+	const char *address; /* of its channel, stream.h */
+	uint8_t certificate[TLS_FINGERPRINT_LEN];
+};
+
+struct channel_config {
+	struct loop *loop;
+	struct tls *tls; /* NULL in simulations: the wire says who the peer is */
+	const char *listen;
+	const char *pool_uuid;
+	uint64_t raft_id, epoch;
+	const struct channel_peer *peers; /* all members but this one; copied */
+	unsigned n_peers;
+	/* Called on the loop. payload is borrowed for the call. A frame that does not parse: return ERR_CORRUPT, the
+	 * connection is closed. */
+	int (*frame)(void *arg, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
+	void (*up)(void *arg, uint64_t peer, bool up);
+	void *arg;
+};
+
+/* 0, or ERR_IO with errno: the address cannot be had. */
+int channel_open(struct channel **out, const struct channel_config *config);
+void channel_close(struct channel *ch);
+
+/* Queue a frame; dropped when the peer is away. */
+void channel_send(struct channel *ch, uint64_t peer, uint8_t type, const void *payload, size_t n);
+bool channel_is_up(const struct channel *ch, uint64_t peer);
+/* Bytes queued to the peer. */
+size_t channel_queued(const struct channel *ch, uint64_t peer);

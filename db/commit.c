@@ -1,0 +1,578 @@
+/* Proposals: from any thread to the leader's log, and back by our own apply.
+ *
+ *   inbox --(a place under way)--> pending --sent--> leader: feed --(room in flight)--> log --> apply, here --> done
+ *
+ * Nothing comes back from the leader but refusals: the answer to a proposal is its own entry, applied here. A pending
+ * proposal is sent again when another leader is known, when the connection comes up, and after DB_RESEND_MS; apply
+ * recognises a second entry by its id. After DB_TIMEOUT_MS it is given up as DB_UNKNOWN.
+ *
+ * Invariant: the newest sequence under way is less than the window of apply.c (1024) above the oldest, so no retry is
+ * ever taken for one that was decided and forgotten: DB_PROPOSALS_MAX bounds the number, SPREAD_MAX the distance.
+ */
+#include "db/db_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { F_PROPOSE = CHANNEL_PROPOSAL_FIRST, F_REQUEST, F_REFUSED };
+enum { TICK_MS = 100, SPREAD_MAX = 900 };
+
+/* What the coordinator says to a request. */
+struct answer {
+	struct answer *next;
+	struct db_proposal_id id;
+	bool admitted;
+	struct db_txn txn;
+	struct err err;
+};
+
+static void on_tick(struct loop_timer *t);
+static void take_inbox(struct loop_call *call);
+static void barrier_next(struct db *db);
+
+void db__proposals_init(struct db *db)
+{
+	pthread_mutex_init(&db->inbox_mutex, NULL);
+	db->inbox_tail = &db->inbox;
+	db->answers_tail = &db->answers;
+	db->waiting_tail = &db->waiting;
+	db->pending_tail = &db->pending;
+	db->feed_tail = &db->feed;
+	loop_timer_start(db->cfg.loop, &db->tick, TICK_MS, on_tick);
+}
+
+static void feed_clear(struct db *db)
+{
+	while (db->feed != NULL) {
+		struct feed *f = db->feed;
+
+		db->feed = f->next;
+		free(f);
+	}
+	db->feed_tail = &db->feed;
+	db->n_feed = 0;
+}
+
+/* Only when a simulated member has died: its loops run no more, so what waits ends here. */
+static void end_all(struct db_proposal *list)
+{
+	while (list != NULL) {
+		struct db_proposal *p = list;
+
+		list = p->next;
+		p->result.status = DB_UNKNOWN;
+		p->done(p);
+	}
+}
+
+void db__proposals_fini(struct db *db)
+{
+	struct db_proposal *lists[] = { db->pending, db->waiting, db->inbox };
+
+	loop_timer_stop(&db->tick);
+	db->barriers_next = NULL;
+	for (unsigned i = 0; i < ARRAY_LEN(lists); i++)
+		end_all(lists[i]);
+	feed_clear(db);
+	while (db->answers != NULL) {
+		struct answer *a = db->answers;
+
+		db->answers = a->next;
+		db_txn_fini(&a->txn);
+		err_fini(&a->err);
+		free(a);
+	}
+	pthread_mutex_destroy(&db->inbox_mutex);
+}
+
+void db_proposal_fini(struct db_proposal *p)
+{
+	err_fini(&p->result.err);
+	db_txn_fini(&p->txn);
+	buf_fini(&p->bytes);
+}
+
+/* The end, on the proposer's loop. */
+
+static void deliver(struct loop_call *call)
+{
+	struct db_proposal *p = container_of(call, struct db_proposal, call);
+
+	p->done(p);
+}
+
+static void finish(struct db *db, struct db_proposal *p, enum db_status status)
+{
+	p->result.status = status;
+	p->result.leader = consensus_leader(db->consensus);
+	loop_post(p->loop, &p->call, deliver);
+}
+
+/* Ways in. */
+
+static void enter(struct db *db, struct db_proposal *p, struct loop *loop, void (*done)(struct db_proposal *p))
+{
+	p->db = db;
+	p->loop = loop;
+	p->done = done;
+	p->next = NULL;
+	p->deadline_ms = env_now_ms(db->cfg.loop->env) + DB_TIMEOUT_MS;
+	pthread_mutex_lock(&db->inbox_mutex);
+	*db->inbox_tail = p;
+	db->inbox_tail = &p->next;
+	pthread_mutex_unlock(&db->inbox_mutex);
+	loop_post(db->cfg.loop, &db->inbox_call, take_inbox);
+}
+
+void db_propose(struct db *db, struct db_proposal *p, struct db_txn *txn, struct loop *loop, void (*done)(struct db_proposal *p))
+{
+	*p = (struct db_proposal){ .txn = *txn };
+	*txn = (struct db_txn){ 0 };
+	enter(db, p, loop, done);
+}
+
+void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct loop *loop, void (*done)(struct db_proposal *p))
+{
+	*p = (struct db_proposal){ .is_request = true, .bytes = *bytes };
+	buf_init(bytes);
+	enter(db, p, loop, done);
+}
+
+/* The leader's side. */
+
+static void feed_put(struct db *db, const uint8_t *entry, size_t n)
+{
+	struct feed *f;
+
+	if (db->n_feed >= DB_FEED_MAX)
+		return; /* asked again later */
+	f = must(malloc(sizeof *f + n));
+	f->next = NULL;
+	f->n = n;
+	memcpy(f->entry, entry, n);
+	*db->feed_tail = f;
+	db->feed_tail = &f->next;
+	db->n_feed++;
+}
+
+static bool leads(const struct db *db)
+{
+	return consensus_role(db->consensus) >= CONSENSUS_LEADER;
+}
+
+void db__proposals_turn(struct db *db)
+{
+	if (db->closing)
+		return;
+	while (db->feed != NULL && consensus_submit(db->consensus, db->feed->entry, db->feed->n) == 0) {
+		struct feed *f = db->feed;
+
+		db->feed = f->next;
+		if (db->feed == NULL)
+			db->feed_tail = &db->feed;
+		db->n_feed--;
+		free(f);
+	}
+	if (!leads(db))
+		feed_clear(db);
+}
+
+static void answer_put(struct db *db, struct answer *a)
+{
+	pthread_mutex_lock(&db->inbox_mutex);
+	*db->answers_tail = a;
+	db->answers_tail = &a->next;
+	pthread_mutex_unlock(&db->inbox_mutex);
+	loop_post(db->cfg.loop, &db->inbox_call, take_inbox);
+}
+
+void db_admit(struct db *db, const struct db_proposal_id *id, struct db_txn *txn)
+{
+	struct answer *a = mem_new(sizeof *a);
+
+	*a = (struct answer){ .id = *id, .admitted = true, .txn = *txn };
+	*txn = (struct db_txn){ 0 };
+	answer_put(db, a);
+}
+
+void db_refuse(struct db *db, const struct db_proposal_id *id, struct err *err)
+{
+	struct answer *a = mem_new(sizeof *a);
+
+	*a = (struct answer){ .id = *id };
+	err_move(&a->err, err);
+	answer_put(db, a);
+}
+
+static void refused(struct db *db, uint64_t sequence, struct err *err);
+
+static void put_id(struct buf *b, const struct db_proposal_id *id)
+{
+	buf_u64(b, id->raft_id);
+	buf_u64(b, id->boot);
+	buf_u64(b, id->sequence);
+}
+
+static void give_answer(struct db *db, struct answer *a)
+{
+	struct buf b = { 0 };
+
+	if (a->admitted) {
+		db_txn_encode(&a->txn, &a->id, env_wall_s(db->cfg.loop->env), &b);
+		if (leads(db) && b.len <= DB_ENTRY_MAX)
+			feed_put(db, b.data, b.len);
+	} else if (a->id.raft_id == db->cfg.raft_id) {
+		if (a->id.boot == db->boot)
+			refused(db, a->id.sequence, &a->err);
+	} else {
+		put_id(&b, &a->id);
+		buf_str(&b, a->err.code->name);
+		buf_u8(&b, (uint8_t)a->err.n);
+		for (unsigned i = 0; i < a->err.n; i++)
+			buf_str(&b, a->err.params[i]);
+		channel_send(db->channel, a->id.raft_id, F_REFUSED, b.data, b.len);
+	}
+	buf_fini(&b);
+	db_txn_fini(&a->txn);
+	err_fini(&a->err);
+	free(a);
+}
+
+/* The proposer's side. */
+
+static void send(struct db *db, struct db_proposal *p)
+{
+	uint64_t leader = consensus_leader(db->consensus);
+	struct db_proposal_id id = { db->cfg.raft_id, db->boot, p->sequence };
+	struct buf b = { 0 };
+
+	p->sent_ms = env_now_ms(db->cfg.loop->env);
+	if (leader == 0)
+		return;
+	if (leader != db->cfg.raft_id) {
+		if (p->is_request)
+			put_id(&b, &id);
+		buf_put(&b, p->bytes.data, p->bytes.len);
+		channel_send(db->channel, leader, p->is_request ? F_REQUEST : F_PROPOSE, b.data, b.len);
+		buf_fini(&b);
+	} else if (!p->is_request) {
+		feed_put(db, p->bytes.data, p->bytes.len);
+	} else if (consensus_role(db->consensus) == CONSENSUS_LEADER_READY) {
+		db->cfg.request(db->cfg.arg, &id, p->bytes.data, p->bytes.len);
+	}
+}
+
+static bool has_place(const struct db *db)
+{
+	return db->n_pending < DB_PROPOSALS_MAX &&
+		(db->pending == NULL || db->sequence + 1 - db->pending->sequence < SPREAD_MAX);
+}
+
+static void start_waiting(struct db *db)
+{
+	while (db->waiting != NULL && has_place(db)) {
+		struct db_proposal *p = db->waiting;
+		struct db_proposal_id id;
+
+		db->waiting = p->next;
+		if (db->waiting == NULL)
+			db->waiting_tail = &db->waiting;
+		db->n_waiting--;
+		p->sequence = ++db->sequence;
+		id = (struct db_proposal_id){ db->cfg.raft_id, db->boot, p->sequence };
+		if (!p->is_request)
+			db_txn_encode(&p->txn, &id, env_wall_s(db->cfg.loop->env), &p->bytes);
+		CHECK(p->bytes.len <= DB_ENTRY_MAX); /* callers bound what they put in */
+		p->next = NULL;
+		*db->pending_tail = p;
+		db->pending_tail = &p->next;
+		db->n_pending++;
+		COUNT(db->cfg.loop->env, proposals_now);
+		send(db, p);
+	}
+}
+
+/* Take a proposal out of the pending ones; NULL: no longer there. */
+static struct db_proposal *pending_take(struct db *db, uint64_t sequence)
+{
+	for (struct db_proposal **at = &db->pending; *at != NULL; at = &(*at)->next) {
+		struct db_proposal *p = *at;
+
+		if (p->sequence != sequence)
+			continue;
+		*at = p->next;
+		if (db->pending_tail == &p->next)
+			db->pending_tail = at;
+		db->n_pending--;
+		counter_add(&db->cfg.loop->env->counters, COUNTER_proposals_now, -1);
+		return p;
+	}
+	return NULL;
+}
+
+static void refused(struct db *db, uint64_t sequence, struct err *err)
+{
+	struct db_proposal *p = pending_take(db, sequence);
+
+	if (p == NULL)
+		return;
+	err_move(&p->result.err, err);
+	finish(db, p, DB_REFUSED);
+	start_waiting(db);
+}
+
+void db__proposal_applied(struct db *db, const struct db_proposal_id *id, const struct apply_result *res)
+{
+	struct db_proposal *p;
+
+	if (id->raft_id != db->cfg.raft_id || id->boot != db->boot)
+		return;
+	p = pending_take(db, id->sequence);
+	if (p == NULL)
+		return;
+	p->result.index = res->index;
+	p->result.failed = res->failed;
+	if (res->status == APPLY_REFUSED && res->failed == UINT16_MAX)
+		finish(db, p, DB_UNKNOWN);
+	else
+		finish(db, p, res->status == APPLY_DONE ? DB_DONE : DB_FAILED);
+	start_waiting(db);
+}
+
+static void take_inbox(struct loop_call *call)
+{
+	struct db *db = container_of(call, struct db, inbox_call);
+	struct db_proposal *list;
+	struct answer *answers;
+	struct db_barrier *barriers;
+
+	pthread_mutex_lock(&db->inbox_mutex);
+	list = db->inbox;
+	db->inbox = NULL;
+	db->inbox_tail = &db->inbox;
+	answers = db->answers;
+	db->answers = NULL;
+	db->answers_tail = &db->answers;
+	barriers = db->barrier_inbox;
+	db->barrier_inbox = NULL;
+	pthread_mutex_unlock(&db->inbox_mutex);
+	while (answers != NULL) {
+		struct answer *a = answers;
+
+		answers = a->next;
+		give_answer(db, a);
+	}
+	while (list != NULL) {
+		struct db_proposal *p = list;
+
+		list = p->next;
+		if (db->n_waiting >= DB_WAITING_MAX) {
+			finish(db, p, DB_UNKNOWN);
+			continue;
+		}
+		p->next = NULL;
+		*db->waiting_tail = p;
+		db->waiting_tail = &p->next;
+		db->n_waiting++;
+	}
+	start_waiting(db);
+	while (barriers != NULL) {
+		struct db_barrier *b = barriers;
+
+		barriers = b->next;
+		b->next = db->barriers_next;
+		db->barriers_next = b;
+	}
+	if (db->barriers == NULL)
+		barrier_next(db);
+}
+
+void db__proposals_role(struct db *db)
+{
+	uint64_t leader = consensus_leader(db->consensus);
+	bool reachable = leader != 0 && (leader == db->cfg.raft_id ? consensus_role(db->consensus) == CONSENSUS_LEADER_READY
+								  : channel_is_up(db->channel, leader));
+
+	if (!reachable) {
+		db->sent_to = 0;
+		return;
+	}
+	if (leader == db->sent_to && consensus_term(db->consensus) == db->sent_term)
+		return;
+	db->sent_to = leader;
+	db->sent_term = consensus_term(db->consensus);
+	for (struct db_proposal *p = db->pending; p != NULL; p = p->next) {
+		COUNT(db->cfg.loop->env, proposals_resent);
+		send(db, p);
+	}
+}
+
+static void on_tick(struct loop_timer *t)
+{
+	struct db *db = container_of(t, struct db, tick);
+	uint64_t now = env_now_ms(db->cfg.loop->env);
+	struct db_proposal *next;
+
+	loop_timer_start(db->cfg.loop, &db->tick, TICK_MS, on_tick);
+	for (struct db_proposal *p = db->pending; p != NULL; p = next) {
+		next = p->next;
+		if (now >= p->deadline_ms) {
+			COUNT(db->cfg.loop->env, proposals_timeout);
+			pending_take(db, p->sequence);
+			finish(db, p, DB_UNKNOWN);
+		} else if (now - p->sent_ms >= DB_RESEND_MS) {
+			COUNT(db->cfg.loop->env, proposals_resent);
+			send(db, p);
+		}
+	}
+	while (db->waiting != NULL && now >= db->waiting->deadline_ms) {
+		struct db_proposal *p = db->waiting;
+
+		db->waiting = p->next;
+		if (db->waiting == NULL)
+			db->waiting_tail = &db->waiting;
+		db->n_waiting--;
+		finish(db, p, DB_UNKNOWN);
+	}
+	start_waiting(db);
+}
+
+static int refusal_frame(struct db *db, struct reader *r)
+{
+	struct db_proposal_id id = { rd_u64(r), rd_u64(r), rd_u64(r) };
+	const char *name = rd_str(r), *params[ERR_PARAMS_MAX];
+	unsigned n = rd_u8(r);
+	const struct err_code *code;
+	struct err err = { 0 };
+
+	if (n > ERR_PARAMS_MAX)
+		return ERR_CORRUPT;
+	for (unsigned i = 0; i < n; i++)
+		params[i] = rd_str(r);
+	if (r->bad)
+		return ERR_CORRUPT;
+	if (id.raft_id != db->cfg.raft_id || id.boot != db->boot)
+		return 0;
+	code = model_error_find(name);
+	if (code != NULL)
+		err_set_list(&err, code, params, n);
+	else /* of a newer coordinator: the name is all we know */
+		err_set(&err, ERR_INTERNAL_ERROR, name, NULL);
+	refused(db, id.sequence, &err);
+	err_fini(&err);
+	return 0;
+}
+
+int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n)
+{
+	struct reader r = reader_of(payload, n);
+	struct entry_head head;
+	struct db_proposal_id id;
+
+	switch (type) {
+	case F_PROPOSE:
+		if (n > DB_ENTRY_MAX || n % 8 != 0 || !db__entry_head(payload, n, &head) || head.id.raft_id != peer)
+			return ERR_CORRUPT;
+		if (leads(db))
+			feed_put(db, payload, n);
+		return 0;
+	case F_REQUEST:
+		id.raft_id = rd_u64(&r);
+		id.boot = rd_u64(&r);
+		id.sequence = rd_u64(&r);
+		if (r.bad || id.raft_id != peer)
+			return ERR_CORRUPT;
+		if (consensus_role(db->consensus) == CONSENSUS_LEADER_READY)
+			db->cfg.request(db->cfg.arg, &id, r.p, rd_left(&r));
+		return 0;
+	case F_REFUSED: return refusal_frame(db, &r);
+	default: return ERR_CORRUPT;
+	}
+}
+
+/* Read barriers: one empty entry serves all who asked before it was proposed. */
+
+static void barrier_deliver(struct loop_call *call)
+{
+	struct db_barrier *b = container_of(call, struct db_barrier, call);
+
+	b->done(b);
+}
+
+static void barrier_done(struct db_proposal *p)
+{
+	struct db *db = p->db;
+	struct db_barrier *list = db->barriers;
+	bool ok = p->result.status == DB_DONE;
+
+	db->barriers = NULL;
+	db_proposal_fini(p);
+	while (list != NULL) {
+		struct db_barrier *b = list;
+
+		list = b->next;
+		b->ok = ok;
+		loop_post(b->loop, &b->call, barrier_deliver);
+	}
+	barrier_next(db);
+}
+
+static void barrier_next(struct db *db)
+{
+	struct db_txn empty;
+
+	if (db->barriers_next == NULL)
+		return;
+	db->barriers = db->barriers_next;
+	db->barriers_next = NULL;
+	db_txn_init(&empty, DB_FOR_BARRIER);
+	db_propose(db, &db->barrier, &empty, db->cfg.loop, barrier_done);
+}
+
+void db_read_barrier(struct db *db, struct db_barrier *b, struct loop *loop, void (*done)(struct db_barrier *b))
+{
+	*b = (struct db_barrier){ .loop = loop, .done = done };
+	pthread_mutex_lock(&db->inbox_mutex);
+	b->next = db->barrier_inbox;
+	db->barrier_inbox = b;
+	pthread_mutex_unlock(&db->inbox_mutex);
+	loop_post(db->cfg.loop, &db->inbox_call, take_inbox);
+}
+
+/* The bridge. */
+
+struct commit_call {
+	struct wait wait; /* first */
+	struct db_proposal proposal;
+};
+
+static void commit_fini(struct wait *w)
+{
+	struct commit_call *cc = container_of(w, struct commit_call, wait);
+
+	db_proposal_fini(&cc->proposal);
+	free(cc);
+}
+
+static void commit_done(struct db_proposal *p)
+{
+	wait_done(&container_of(p, struct commit_call, proposal)->wait);
+}
+
+int db_commit(struct job *job, struct db *db, struct db_txn *txn, struct db_result *out)
+{
+	struct commit_call *cc = mem_new(sizeof *cc);
+	int rc;
+
+	*out = (struct db_result){ .status = DB_UNKNOWN };
+	wait_init(&cc->wait, job, commit_fini);
+	db_propose(db, &cc->proposal, txn, db->cfg.loop, commit_done);
+	/* the proposal always ends within DB_TIMEOUT_MS, so this wait needs no limit of its own */
+	rc = wait_join(&cc->wait, UINT64_MAX, false);
+	if (rc == 0) {
+		*out = cc->proposal.result;
+		cc->proposal.result.err = (struct err){ 0 };
+	}
+	wait_drop(&cc->wait);
+	return rc;
+}

@@ -1,0 +1,287 @@
+/* The guard: what libraft 0.15 does not do right by itself. Without it acknowledged writes are lost in two
+ * reproduced ways (docs/decisions/0003, tests/sim/directed.c).
+ *
+ *  becoming leader   submit a barrier at once and note its index as `own`; nothing is served before it is applied
+ *  masking           while our own barrier is not on our disk, no follower's progress is believed: a successful
+ *                    AppendEntries result counts as contact (index 0) and is given again once it is. So nothing of an
+ *                    earlier term is committed by counting replicas (Raft paper, section 5.4.2, figure 8).
+ *  vouched           an answer never claims more than this term's leader has covered by a message that was not
+ *                    refused: the library answers with its own last stored index, stale tail included.
+ *  not on disk       a follower whose log is ahead of its disk, or that installs a snapshot, does not stand for
+ *                    election: ticks are skipped, TimeoutNow is dropped.
+ *  fail-stop         any disk operation that fails ends the process, before the library sees it.
+ */
+#include "db/consensus_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct barrier {
+	struct raft_barrier req;
+	struct consensus *c;
+	raft_term term;
+};
+
+struct append {
+	struct raft_io_append req;
+	struct raft_io_append *theirs;
+	raft_io_append_cb cb;
+	struct consensus *c;
+};
+
+static bool behind_disk(const struct consensus *c)
+{
+	return raft_last_index((struct raft *)&c->raft) > c->raft.last_stored || c->raft.snapshot.put.data != NULL;
+}
+
+static void on_barrier(struct raft_barrier *req, int status)
+{
+	struct barrier *b = container_of(req, struct barrier, req);
+	struct consensus *c = b->c;
+
+	if (status == 0 && !c->closing && c->raft.state == RAFT_LEADER && c->raft.current_term == b->term)
+		c->guard.ready = true;
+	free(b);
+	if (!c->closing)
+		consensus__role_look(c);
+}
+
+static void own_barrier(struct consensus *c)
+{
+	struct barrier *b = mem_new(sizeof *b);
+
+	b->c = c;
+	b->term = c->raft.current_term;
+	/* else the heartbeat just sent holds the barrier back for one heartbeat interval */
+	for (unsigned i = 0; i < c->raft.configuration.n; i++)
+		c->raft.leader_state.progress[i].last_send = 0;
+	if (raft_barrier(&c->raft, &b->req, on_barrier) != 0) {
+		free(b);
+		c->guard.own = UINT64_MAX; /* nothing counts until a later turn has got it in */
+		return;
+	}
+	c->guard.own = raft_last_index(&c->raft);
+}
+
+/* After each tick and message: have we become leader of a term not seen yet? */
+static void look(struct consensus *c)
+{
+	if (c->raft.state == RAFT_UNAVAILABLE && !c->closing) {
+		consensus__fail_stop(c, "the Raft library has given up", 0);
+		return;
+	}
+	if (c->raft.state == RAFT_LEADER &&
+		(c->guard.term != c->raft.current_term || c->guard.own == UINT64_MAX)) {
+		c->guard.term = c->raft.current_term;
+		c->guard.ready = false;
+		own_barrier(c);
+	}
+	if (c->raft.state != RAFT_LEADER)
+		c->guard.ready = false;
+	consensus__role_look(c);
+}
+
+static void guarded_tick(struct raft_io *io)
+{
+	struct consensus *c = consensus__of(io);
+
+	if (c->closing || c->broken)
+		return;
+	if (c->raft.state == RAFT_FOLLOWER && behind_disk(c))
+		return;
+	/* a peer without connection: each heartbeat would collect all its missing entries in vain */
+	if (c->raft.state == RAFT_LEADER)
+		for (unsigned i = 0; i < c->raft.configuration.n; i++) {
+			struct net_peer *p = consensus__peer(c, c->raft.configuration.servers[i].id);
+
+			if (p != NULL && !p->up)
+				c->raft.leader_state.progress[i].last_send = io->time(io);
+		}
+	c->tick(io);
+	look(c);
+}
+
+static bool masks(struct consensus *c)
+{
+	return !c->cfg.masking_off && c->raft.state == RAFT_LEADER && c->guard.term == c->raft.current_term &&
+		c->raft.last_stored < c->guard.own;
+}
+
+/* Remember what a masked answer said; the largest wins, for answers may overtake. */
+static void mask(struct consensus *c, struct net_peer *p, struct raft_append_entries_result *r)
+{
+	if (p->masked_term != c->raft.current_term || p->masked < r->last_log_index) {
+		p->masked_term = c->raft.current_term;
+		p->masked = r->last_log_index;
+	}
+	r->last_log_index = 0;
+	COUNT(c->cfg.loop->env, raft_masked);
+}
+
+void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_message *m)
+{
+	struct guard *g = &c->guard;
+	raft_term term = 0;
+	raft_index covers = 0;
+
+	if (m->type == RAFT_IO_TIMEOUT_NOW && behind_disk(c))
+		return;
+	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && m->append_entries_result.rejected == 0 && masks(c))
+		mask(c, p, &m->append_entries_result);
+	if (m->type == RAFT_IO_APPEND_ENTRIES) {
+		term = m->append_entries.term;
+		covers = m->append_entries.prev_log_index + m->append_entries.n_entries;
+	} else if (m->type == RAFT_IO_INSTALL_SNAPSHOT) {
+		term = m->install_snapshot.term;
+		covers = m->install_snapshot.last_index;
+	}
+	if (term >= c->raft.current_term && term != g->vouched_term) {
+		g->vouched_term = term;
+		g->vouched = 0;
+	}
+	g->candidate = term != 0 && term == g->vouched_term ? covers : 0;
+	g->refused = false;
+	c->recv(c->cfg.disk, m);
+	if (!g->refused && g->candidate > g->vouched && g->vouched_term == c->raft.current_term)
+		g->vouched = g->candidate;
+	g->candidate = 0;
+	look(c);
+}
+
+/* Our send asks this for every answer; a refusal is noted for consensus__deliver. */
+raft_index consensus__vouched(struct consensus *c, const struct raft_append_entries_result *r)
+{
+	struct guard *g = &c->guard;
+	raft_index most = g->candidate > g->vouched ? g->candidate : g->vouched;
+
+	if (r->rejected != 0) {
+		g->refused = true;
+		return r->last_log_index;
+	}
+	if (g->vouched_term != r->term)
+		most = 0;
+	if (r->last_log_index <= most || c->cfg.vouched_off)
+		return r->last_log_index;
+	COUNT(c->cfg.loop->env, raft_clamped);
+	return most;
+}
+
+/* Give kept answers to the library once our own barrier is on disk, else the peer is heard only at the next heartbeat. */
+void consensus__guard_turn(struct consensus *c)
+{
+	if (c->raft.state != RAFT_LEADER || masks(c))
+		return;
+	if (c->guard.own == UINT64_MAX)
+		look(c);
+	for (unsigned i = 0; i < c->n_peers && c->raft.state == RAFT_LEADER; i++) {
+		struct net_peer *p = &c->peers[i];
+		struct raft_message m = { .type = RAFT_IO_APPEND_ENTRIES_RESULT };
+
+		if (p->masked == 0 || p->masked_term != c->raft.current_term)
+			continue;
+		m.server_id = p->id;
+		m.append_entries_result.term = c->raft.current_term;
+		m.append_entries_result.last_log_index = p->masked;
+		p->masked = 0;
+		for (unsigned k = 0; k < c->raft.configuration.n; k++)
+			if (c->raft.configuration.servers[k].id == p->id)
+				m.server_address = c->raft.configuration.servers[k].address;
+		if (m.server_address != NULL)
+			consensus__deliver(c, p, &m);
+	}
+}
+
+/* Disk operations: an error never reaches the library. */
+
+static void on_appended(struct raft_io_append *req, int status)
+{
+	struct append *a = container_of(req, struct append, req);
+	struct raft_io_append *theirs = a->theirs;
+	raft_io_append_cb cb = a->cb;
+	struct consensus *c = a->c;
+
+	free(a);
+	if (status != 0 && status != RAFT_CANCELED) {
+		consensus__fail_stop(c, "the log cannot be written", status);
+		status = RAFT_CANCELED; /* only in a simulation does this line run */
+	}
+	cb(theirs, status);
+}
+
+static int guarded_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
+	raft_io_append_cb cb)
+{
+	struct consensus *c = consensus__of(io);
+	struct append *a = mem_new(sizeof *a);
+	int rv;
+
+	*a = (struct append){ .theirs = req, .cb = cb, .c = c };
+	rv = c->disk_append(io, &a->req, entries, n, on_appended);
+	if (rv != 0) {
+		free(a);
+		consensus__fail_stop(c, "the log cannot be written", rv);
+	}
+	return rv;
+}
+
+static int guarded_set_term(struct raft_io *io, raft_term term)
+{
+	struct consensus *c = consensus__of(io);
+	int rv = c->disk_set_term(io, term);
+
+	if (rv != 0)
+		consensus__fail_stop(c, "the term cannot be written", rv);
+	return rv;
+}
+
+static int guarded_set_vote(struct raft_io *io, raft_id id)
+{
+	struct consensus *c = consensus__of(io);
+	int rv = c->disk_set_vote(io, id);
+
+	if (rv != 0)
+		consensus__fail_stop(c, "the vote cannot be written", rv);
+	return rv;
+}
+
+static int guarded_truncate(struct raft_io *io, raft_index index)
+{
+	struct consensus *c = consensus__of(io);
+	int rv = c->disk_truncate(io, index);
+
+	if (rv != 0)
+		consensus__fail_stop(c, "the log cannot be truncated", rv);
+	return rv;
+}
+
+static void never_received(struct raft_io *io, struct raft_message *m)
+{
+	(void)io;
+	(void)m;
+	UNREACHABLE(); /* the disk half has no network */
+}
+
+static int guarded_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+	struct consensus *c = consensus__of(io);
+
+	c->tick = tick;
+	c->recv = recv;
+	return c->disk_start(io, msecs, guarded_tick, never_received);
+}
+
+void consensus__guard_install(struct consensus *c)
+{
+	struct raft_io *io = c->cfg.disk;
+
+	c->disk_start = io->start;
+	c->disk_append = io->append;
+	c->disk_set_term = io->set_term;
+	c->disk_set_vote = io->set_vote;
+	c->disk_truncate = io->truncate;
+	io->start = guarded_start;
+	io->append = guarded_append;
+	io->set_term = guarded_set_term;
+	io->set_vote = guarded_set_vote;
+	io->truncate = guarded_truncate;
+}

@@ -1,0 +1,416 @@
+/* Our network half of raft_io, on the member channel.
+ *
+ * send never fails and never calls back before it has returned: an error for an answer makes the library free entries
+ * twice, an error for AppendEntries sends the peer back to the start of its log. So what cannot be sent is dropped and
+ * completed with success: the next message does not fit, is refused with the peer's last index, and all is well again.
+ * AppendEntries to one peer keep their order; adjoining ones are merged into a frame, long ones split. A frame that
+ * does not reach the end of the leader's log never promises a commit beyond itself (the receiver would commit its tail).
+ * Commit push: once per turn a follower that lags learns the commit index by an empty AppendEntries that asks no answer.
+ * Snapshots are not carried yet: no member takes any (consensus_raft.c).
+ */
+#include "db/consensus_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { F_APPEND = CHANNEL_RAFT_FIRST, F_APPEND_RESULT, F_VOTE, F_VOTE_RESULT, F_TIMEOUT_NOW, F_PUSH };
+
+struct net_peer *consensus__peer(struct consensus *c, raft_id id)
+{
+	for (unsigned i = 0; i < c->n_peers; i++)
+		if (c->peers[i].id == id)
+			return &c->peers[i];
+	return NULL;
+}
+
+struct raft_progress *consensus__progress(struct consensus *c, raft_id id)
+{
+	if (c->raft.state != RAFT_LEADER)
+		return NULL;
+	for (unsigned i = 0; i < c->raft.configuration.n; i++)
+		if (c->raft.configuration.servers[i].id == id)
+			return &c->raft.leader_state.progress[i];
+	return NULL;
+}
+
+static void finish(struct consensus *c, struct raft_io_send *req, raft_io_send_cb cb, int status)
+{
+	struct net_done *d;
+
+	if (cb == NULL)
+		return;
+	d = mem_new(sizeof *d);
+	*d = (struct net_done){ NULL, req, cb, status };
+	*c->done_tail = d;
+	c->done_tail = &d->next;
+}
+
+static void run_finished(struct consensus *c, int forced)
+{
+	struct net_done *list = c->done;
+
+	c->done = NULL;
+	c->done_tail = &c->done;
+	while (list != NULL) {
+		struct net_done *d = list;
+
+		list = d->next;
+		d->cb(d->req, forced ? forced : d->status);
+		free(d);
+	}
+}
+
+/* The oldest request of a peer is done with. */
+static void pop(struct consensus *c, struct net_peer *p)
+{
+	struct net_append *a = p->head;
+
+	p->head = a->next;
+	if (p->head == NULL)
+		p->tail = &p->head;
+	p->n_requests--;
+	p->n_entries -= a->n - a->off;
+	finish(c, a->req, a->cb, 0);
+	free(a);
+}
+
+static void put_append_head(struct buf *b, raft_term term, raft_index prev, raft_term prev_term, raft_index commit)
+{
+	buf_u64(b, term);
+	buf_u64(b, prev);
+	buf_u64(b, prev_term);
+	buf_u64(b, commit);
+}
+
+/* One frame from as many adjoining requests as fit. */
+static void encode_some(struct consensus *c, struct net_peer *p)
+{
+	struct net_append *a = p->head;
+	raft_index prev = a->prev + a->off, end = prev, commit = a->commit;
+	raft_term prev_term = a->off > 0 ? a->entries[a->off - 1].term : a->prev_term, term = a->term;
+	struct buf heads = { 0 }, bodies = { 0 }, frame = { 0 };
+	unsigned n = 0;
+
+	while (a != NULL && a->term == term && a->prev + a->off == end) {
+		if (a->commit > commit)
+			commit = a->commit;
+		while (a->off < a->n && n < NET_PART_ENTRIES &&
+			(n == 0 || bodies.len + a->entries[a->off].buf.len <= NET_PART_BYTES)) {
+			const struct raft_entry *e = &a->entries[a->off++];
+
+			buf_u64(&heads, e->term);
+			buf_u32(&heads, (uint32_t)e->buf.len);
+			buf_u32(&heads, e->type);
+			buf_put(&bodies, e->buf.base, e->buf.len);
+			p->n_entries--;
+			n++;
+			end++;
+		}
+		if (a->off < a->n)
+			break;
+		a = a->next;
+		pop(c, p);
+		if (a != NULL && a->term == term && a->prev == end)
+			COUNT(c->cfg.loop->env, raft_merged);
+	}
+	put_append_head(&frame, term, prev, prev_term, commit > end ? end : commit);
+	buf_u32(&frame, n);
+	buf_put(&frame, heads.data, heads.len);
+	buf_put(&frame, bodies.data, bodies.len);
+	channel_send(c->channel, p->id, F_APPEND, frame.data, frame.len);
+	buf_fini(&heads);
+	buf_fini(&bodies);
+	buf_fini(&frame);
+}
+
+static void push_commit(struct consensus *c, struct net_peer *p)
+{
+	struct raft_progress *progress = consensus__progress(c, p->id);
+	struct buf b = { 0 };
+	raft_index commit;
+
+	if (progress == NULL || !p->up || c->guard.term != c->raft.current_term || c->raft.commit_index < c->guard.own)
+		return;
+	commit = progress->match_index < c->raft.commit_index ? progress->match_index : c->raft.commit_index;
+	if (p->push_term != c->raft.current_term) {
+		p->push_term = c->raft.current_term;
+		p->pushed = 0;
+	}
+	if (commit < c->guard.own || commit <= p->pushed)
+		return;
+	/* from `own` on every entry is of this term, so this needs no look at the log */
+	put_append_head(&b, c->raft.current_term, commit, c->raft.current_term, commit);
+	buf_u32(&b, 0);
+	channel_send(c->channel, p->id, F_PUSH, b.data, b.len);
+	buf_fini(&b);
+	p->pushed = commit;
+	COUNT(c->cfg.loop->env, raft_pushes);
+}
+
+static void on_turn(struct loop_hook *hook)
+{
+	struct consensus *c = container_of(hook, struct consensus, hook);
+
+	if (c->closing || c->broken || c->channel == NULL)
+		return;
+	consensus__guard_turn(c);
+	run_finished(c, 0);
+	for (unsigned i = 0; i < c->n_peers; i++) {
+		struct net_peer *p = &c->peers[i];
+
+		push_commit(c, p);
+		while (p->head != NULL && channel_queued(c->channel, p->id) < NET_QUEUE_SOFT)
+			encode_some(c, p);
+	}
+	run_finished(c, 0);
+}
+
+static void send_append(struct consensus *c, struct net_peer *p, struct raft_io_send *req,
+	const struct raft_append_entries *m, raft_io_send_cb cb)
+{
+	struct raft_progress *progress = consensus__progress(c, p->id);
+	bool probing = progress != NULL && progress->state == 0;
+	unsigned n = m->n_entries;
+	struct net_append *a;
+
+	if (n > 0 && ((probing && p->n_entries > 0) || p->n_requests >= NET_QUEUE_REQUESTS ||
+			     p->n_entries + n > NET_QUEUE_ENTRIES)) {
+		COUNT(c->cfg.loop->env, raft_dropped);
+		finish(c, req, cb, 0);
+		return;
+	}
+	if (probing && n > NET_PROBE_ENTRIES)
+		n = NET_PROBE_ENTRIES;
+	a = mem_new(sizeof *a);
+	*a = (struct net_append){ .req = req,
+		.cb = cb,
+		.term = m->term,
+		.prev = m->prev_log_index,
+		.prev_term = m->prev_log_term,
+		.commit = m->leader_commit,
+		.entries = m->entries,
+		.n = n };
+	*p->tail = a;
+	p->tail = &a->next;
+	p->n_entries += n;
+	counter_max(&c->cfg.loop->env->counters, COUNTER_raft_queue_max, ++p->n_requests);
+}
+
+static void send_small(struct consensus *c, struct net_peer *p, const struct raft_message *m)
+{
+	struct buf b = { 0 };
+	uint8_t type = 0;
+
+	switch (m->type) {
+	case RAFT_IO_APPEND_ENTRIES_RESULT: {
+		const struct raft_append_entries_result *r = &m->append_entries_result;
+		raft_index claim = consensus__vouched(c, r);
+
+		if (c->guard.push && r->rejected == 0)
+			break; /* the leader did not ask */
+		type = F_APPEND_RESULT;
+		buf_u64(&b, r->term);
+		buf_u64(&b, r->rejected);
+		buf_u64(&b, claim);
+		break;
+	}
+	case RAFT_IO_REQUEST_VOTE:
+		type = F_VOTE;
+		buf_u64(&b, m->request_vote.term);
+		buf_u64(&b, m->request_vote.last_log_index);
+		buf_u64(&b, m->request_vote.last_log_term);
+		buf_u8(&b, m->request_vote.disrupt_leader);
+		buf_u8(&b, m->request_vote.pre_vote);
+		break;
+	case RAFT_IO_REQUEST_VOTE_RESULT:
+		type = F_VOTE_RESULT;
+		buf_u64(&b, m->request_vote_result.term);
+		buf_u8(&b, m->request_vote_result.vote_granted);
+		buf_u8(&b, (uint8_t)m->request_vote_result.pre_vote);
+		break;
+	case RAFT_IO_TIMEOUT_NOW:
+		type = F_TIMEOUT_NOW;
+		buf_u64(&b, m->timeout_now.term);
+		buf_u64(&b, m->timeout_now.last_log_index);
+		buf_u64(&b, m->timeout_now.last_log_term);
+		break;
+	default: break;
+	}
+	if (type != 0)
+		channel_send(c->channel, p->id, type, b.data, b.len);
+	buf_fini(&b);
+}
+
+static int net_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+{
+	struct consensus *c = consensus__of(io);
+	struct net_peer *p = consensus__peer(c, m->server_id);
+	bool is_snapshot = m->type == RAFT_IO_INSTALL_SNAPSHOT;
+
+	if (p == NULL || !p->up || c->closing || c->channel == NULL || is_snapshot) {
+		/* an answer that is not sent must still be seen by the guard */
+		if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT)
+			consensus__vouched(c, &m->append_entries_result);
+		finish(c, req, cb, is_snapshot ? RAFT_NOCONNECTION : 0);
+		return 0;
+	}
+	if (m->type == RAFT_IO_APPEND_ENTRIES) {
+		send_append(c, p, req, &m->append_entries, cb);
+	} else {
+		send_small(c, p, m);
+		finish(c, req, cb, 0);
+	}
+	return 0;
+}
+
+/* Entries of a message; from the delivery on both blocks belong to the library. false: malformed. */
+static bool read_entries(struct reader *r, struct raft_append_entries *m, uint32_t n)
+{
+	const uint8_t *heads = rd_bytes(r, (size_t)n * 16);
+	struct reader h = reader_of(heads, heads != NULL ? (size_t)n * 16 : 0);
+	size_t sum = 0;
+	char *batch;
+
+	if (heads == NULL)
+		return false;
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t term = rd_u64(&h);
+		uint32_t len = rd_u32(&h), type = rd_u32(&h);
+
+		if (len % 8 != 0 || term == 0 || term > m->term || type < RAFT_COMMAND || type > RAFT_CHANGE)
+			return false;
+		sum += len;
+	}
+	if (sum != rd_left(r))
+		return false;
+	m->entries = must(raft_malloc(n * sizeof *m->entries));
+	batch = must(raft_malloc(sum ? sum : 8));
+	memcpy(batch, r->p, sum);
+	h = reader_of(heads, (size_t)n * 16);
+	for (uint32_t i = 0, at = 0; i < n; i++) {
+		struct raft_entry *e = &m->entries[i];
+
+		e->term = rd_u64(&h);
+		e->buf.len = rd_u32(&h);
+		e->type = (unsigned short)rd_u32(&h);
+		e->buf.base = batch + at;
+		e->batch = batch;
+		at += (uint32_t)e->buf.len;
+	}
+	m->n_entries = n;
+	return true;
+}
+
+static bool read_append(struct reader *r, struct raft_append_entries *m)
+{
+	uint32_t n;
+
+	m->term = rd_u64(r);
+	m->prev_log_index = rd_u64(r);
+	m->prev_log_term = rd_u64(r);
+	m->leader_commit = rd_u64(r);
+	n = rd_u32(r);
+	if (r->bad || n > NET_PART_ENTRIES)
+		return false;
+	return n == 0 ? rd_left(r) == 0 : read_entries(r, m, n);
+}
+
+static bool read_message(struct reader *r, uint8_t type, raft_id peer, struct raft_message *m)
+{
+	switch (type) {
+	case F_APPEND:
+	case F_PUSH:
+		m->type = RAFT_IO_APPEND_ENTRIES;
+		return read_append(r, &m->append_entries);
+	case F_APPEND_RESULT:
+		m->type = RAFT_IO_APPEND_ENTRIES_RESULT;
+		m->append_entries_result.term = rd_u64(r);
+		m->append_entries_result.rejected = rd_u64(r);
+		m->append_entries_result.last_log_index = rd_u64(r);
+		break;
+	case F_VOTE:
+		m->type = RAFT_IO_REQUEST_VOTE;
+		m->request_vote.candidate_id = peer;
+		m->request_vote.term = rd_u64(r);
+		m->request_vote.last_log_index = rd_u64(r);
+		m->request_vote.last_log_term = rd_u64(r);
+		m->request_vote.disrupt_leader = rd_u8(r) != 0;
+		m->request_vote.pre_vote = rd_u8(r) != 0;
+		break;
+	case F_VOTE_RESULT:
+		m->type = RAFT_IO_REQUEST_VOTE_RESULT;
+		m->request_vote_result.term = rd_u64(r);
+		m->request_vote_result.vote_granted = rd_u8(r) != 0;
+		m->request_vote_result.pre_vote = (raft_tribool)(rd_u8(r) % 3);
+		break;
+	case F_TIMEOUT_NOW:
+		m->type = RAFT_IO_TIMEOUT_NOW;
+		m->timeout_now.term = rd_u64(r);
+		m->timeout_now.last_log_index = rd_u64(r);
+		m->timeout_now.last_log_term = rd_u64(r);
+		break;
+	default: return false;
+	}
+	return !r->bad && rd_left(r) == 0;
+}
+
+int consensus_receive(struct consensus *c, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n)
+{
+	struct net_peer *p = consensus__peer(c, peer);
+	struct raft_message m = { .server_id = peer };
+	struct reader r = reader_of(payload, n);
+	char address[UUID_LEN + 1];
+
+	if (c->closing || c->broken)
+		return 0;
+	if (p == NULL || !read_message(&r, type, peer, &m))
+		return ERR_CORRUPT;
+	address[0] = 0;
+	for (unsigned i = 0; i < c->raft.configuration.n; i++) {
+		const struct raft_server *s = &c->raft.configuration.servers[i];
+
+		if (s->id == peer && strlen(s->address) < sizeof address)
+			strcpy(address, s->address); /* the library may change the configuration under the call */
+	}
+	m.server_address = address;
+	c->guard.push = type == F_PUSH;
+	consensus__deliver(c, p, &m);
+	c->guard.push = false;
+	return 0;
+}
+
+void consensus_peer_up(struct consensus *c, uint64_t peer, bool up)
+{
+	struct net_peer *p = consensus__peer(c, peer);
+
+	if (p == NULL || c->closing)
+		return;
+	p->up = up;
+	p->pushed = 0;
+	p->masked = 0;
+	while (!up && p->head != NULL)
+		pop(c, p);
+}
+
+static void net_close(struct raft_io *io, raft_io_close_cb cb)
+{
+	struct consensus *c = consensus__of(io);
+
+	/* the close callback frees the log: no completion may come after it */
+	for (unsigned i = 0; i < c->n_peers; i++)
+		while (c->peers[i].head != NULL)
+			pop(c, &c->peers[i]);
+	run_finished(c, RAFT_CANCELED);
+	c->disk_close(io, cb);
+}
+
+void consensus__net_install(struct consensus *c)
+{
+	struct raft_io *io = c->cfg.disk;
+
+	c->done_tail = &c->done;
+	c->disk_close = io->close;
+	io->send = net_send;
+	io->close = net_close;
+	loop_hook_add(c->cfg.loop, &c->hook, on_turn);
+}

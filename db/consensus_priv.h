@@ -1,0 +1,110 @@
+/* Shared by the files behind db/consensus.h; with tests/sim the only ones that include raft.h. */
+#pragma once
+
+#include "db/consensus.h"
+
+#include <raft.h>
+
+enum {
+	NET_PART_ENTRIES = 512,      /* entries of one AppendEntries frame */
+	NET_PART_BYTES = 256 << 10,  /* and their bytes */
+	NET_PROBE_ENTRIES = 64,      /* to a peer whose log is not known yet */
+	NET_QUEUE_SOFT = 1 << 20,    /* encoded bytes to a peer, beyond which requests are held by reference */
+	NET_QUEUE_REQUESTS = 4096,   /* of which at most so many */
+	NET_QUEUE_ENTRIES = 262144,
+};
+
+/* An AppendEntries request of the library, not yet encoded. */
+struct net_append {
+	struct net_append *next;
+	struct raft_io_send *req;
+	raft_io_send_cb cb;
+	raft_term term, prev_term;
+	raft_index prev, commit;
+	const struct raft_entry *entries;
+	unsigned n, off; /* off: already encoded */
+};
+
+/* A finished request whose callback waits for the end of the turn: never from inside send. */
+struct net_done {
+	struct net_done *next;
+	struct raft_io_send *req;
+	raft_io_send_cb cb;
+	int status;
+};
+
+struct net_peer {
+	raft_id id;
+	bool up;
+	struct net_append *head, **tail;
+	unsigned n_requests;
+	uint64_t n_entries;
+	raft_term push_term;
+	raft_index pushed;
+	raft_index masked; /* kept AppendEntries result, see the guard */
+	raft_term masked_term;
+};
+
+struct guard {
+	raft_term term;          /* term in which we were seen to be leader */
+	raft_index own;          /* index of our own barrier in it; UINT64_MAX: could not be submitted yet */
+	bool ready;              /* that barrier has been applied */
+	raft_term vouched_term;
+	raft_index vouched;      /* highest index the leader of that term has covered by a message not refused */
+	raft_index candidate;    /* the same for the message being delivered */
+	bool refused;
+	bool push;               /* the message being delivered is a commit push: no answer */
+};
+
+struct consensus {
+	struct consensus_config cfg;
+	struct channel *channel;
+	struct raft raft;
+	struct raft_fsm fsm;
+	struct guard guard;
+	struct net_peer peers[CHANNEL_PEERS_MAX];
+	unsigned n_peers;
+	struct net_done *done, **done_tail;
+	struct loop_hook hook;
+	/* the library's own functions below ours */
+	raft_io_tick_cb tick;
+	raft_io_recv_cb recv;
+	int (*disk_start)(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv);
+	int (*disk_append)(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
+		raft_io_append_cb cb);
+	int (*disk_set_term)(struct raft_io *io, raft_term term);
+	int (*disk_set_vote)(struct raft_io *io, raft_id id);
+	int (*disk_truncate)(struct raft_io *io, raft_index index);
+	void (*disk_close)(struct raft_io *io, raft_io_close_cb cb);
+	enum consensus_role role;
+	raft_id leader;
+	raft_term role_term;
+	unsigned in_flight;
+	size_t in_flight_bytes;
+	bool closing, broken;
+	void (*closed)(void *arg);
+	void *closed_arg;
+};
+
+/* raft_init puts its struct raft, which is part of ours, into the data pointer of raft_io. */
+struct consensus *consensus__of(struct raft_io *io);
+
+/* guard */
+void consensus__guard_install(struct consensus *c);
+void consensus__guard_turn(struct consensus *c);
+/* Deliver a decoded message to the library under the guard's rules. */
+void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_message *m);
+/* What an answer to the leader may claim. */
+raft_index consensus__vouched(struct consensus *c, const struct raft_append_entries_result *r);
+
+/* network half */
+void consensus__net_install(struct consensus *c);
+void consensus__net_turn(struct consensus *c);
+void consensus__net_close(struct consensus *c);
+struct net_peer *consensus__peer(struct consensus *c, raft_id id);
+struct raft_progress *consensus__progress(struct consensus *c, raft_id id);
+
+/* state machine */
+void consensus__role_look(struct consensus *c);
+void consensus__fail_stop(struct consensus *c, const char *what, int status);
+const char *consensus__strerror(int code);

@@ -1,0 +1,249 @@
+/* libraft behind db/consensus.h: start, state machine, submission, roles.
+ *
+ * Snapshots come with the next step of the database: until then the threshold is never reached, the whole log is
+ * kept, and a start replays all of it.
+ */
+#include "db/consensus_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { NO_SNAPSHOTS = 1u << 31 };
+
+struct submission {
+	struct raft_apply req;
+	struct consensus *c;
+	size_t n;
+};
+
+struct consensus *consensus__of(struct raft_io *io)
+{
+	return container_of(io->data, struct consensus, raft);
+}
+
+const char *consensus__strerror(int code)
+{
+	switch (code) { /* the library has no text for these */
+	case RAFT_NOTFOUND: return "not found";
+	case RAFT_INVALID: return "invalid";
+	case RAFT_UNAUTHORIZED: return "not permitted";
+	case RAFT_NOSPACE: return "no space left on the disk";
+	case RAFT_TOOMANY: return "too many";
+	default: return raft_strerror(code);
+	}
+}
+
+void consensus__fail_stop(struct consensus *c, const char *what, int status)
+{
+	char why[512];
+
+	if (c->broken)
+		return;
+	c->broken = true;
+	snprintf(why, sizeof why, "%s: %s", what, status != 0 ? consensus__strerror(status) : c->raft.errmsg);
+	env_die(c->cfg.loop->env, why);
+}
+
+static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
+{
+	struct consensus *c = fsm->data;
+
+	*result = NULL;
+	/* last_applied is raised after this call */
+	if (!c->broken)
+		c->cfg.apply(c->cfg.arg, c->raft.last_applied + 1, buf->base, buf->len);
+	return 0;
+}
+
+static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
+{
+	(void)fsm;
+	(void)bufs;
+	(void)n;
+	return RAFT_BUSY;
+}
+
+static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
+{
+	struct consensus *c = fsm->data;
+
+	(void)buf;
+	consensus__fail_stop(c, "the log directory holds a snapshot, which this version cannot read", RAFT_INVALID);
+	return RAFT_INVALID;
+}
+
+/* Tell a change of role, term or leader. */
+void consensus__role_look(struct consensus *c)
+{
+	enum consensus_role role = CONSENSUS_FOLLOWER;
+	const char *address;
+	raft_id leader;
+
+	raft_leader(&c->raft, &leader, &address);
+	if (c->raft.state == RAFT_CANDIDATE)
+		role = CONSENSUS_CANDIDATE;
+	else if (c->raft.state == RAFT_LEADER)
+		role = c->guard.ready && c->guard.term == c->raft.current_term ? CONSENSUS_LEADER_READY : CONSENSUS_LEADER;
+	if (role == c->role && leader == c->leader && c->raft.current_term == c->role_term)
+		return;
+	if (role == CONSENSUS_LEADER_READY && c->role != role)
+		COUNT(c->cfg.loop->env, elections_won);
+	c->role = role;
+	c->leader = leader;
+	c->role_term = c->raft.current_term;
+	c->cfg.role(c->cfg.arg, role, c->role_term, leader);
+}
+
+int consensus_bootstrap(struct raft_io *disk, uint64_t raft_id, const char *address, const struct consensus_voter *voters,
+	unsigned n)
+{
+	struct raft_configuration conf;
+	int rv = disk->init(disk, raft_id, address);
+
+	raft_configuration_init(&conf);
+	for (unsigned i = 0; i < n && rv == 0; i++)
+		rv = raft_configuration_add(&conf, voters[i].raft_id, voters[i].address, RAFT_VOTER);
+	if (rv == 0)
+		rv = disk->bootstrap(disk, &conf);
+	raft_configuration_close(&conf);
+	return rv == 0 ? 0 : ERR_IO;
+}
+
+static void peers_from_configuration(struct consensus *c)
+{
+	for (unsigned i = 0; i < c->raft.configuration.n && c->n_peers < CHANNEL_PEERS_MAX; i++) {
+		struct net_peer *p = &c->peers[c->n_peers];
+
+		if (c->raft.configuration.servers[i].id == c->cfg.raft_id)
+			continue;
+		p->id = c->raft.configuration.servers[i].id;
+		p->tail = &p->head;
+		c->n_peers++;
+	}
+}
+
+int consensus_open(struct consensus **out, const struct consensus_config *config)
+{
+	struct consensus *c = mem_new(sizeof *c);
+	struct env *env = config->loop->env;
+	int rv;
+
+	c->cfg = *config;
+	c->fsm = (struct raft_fsm){ .version = 1, .data = c, .apply = fsm_apply, .snapshot = fsm_snapshot, .restore = fsm_restore };
+	consensus__guard_install(c);
+	consensus__net_install(c);
+	rv = raft_init(&c->raft, config->disk, &c->fsm, config->raft_id, config->address);
+	if (rv != 0) {
+		log_err(env, "event=raft_init_failed why=\"%s\"", c->raft.errmsg);
+		free(c);
+		return ERR_IO;
+	}
+	raft_set_election_timeout(&c->raft, config->election_ms);
+	raft_set_heartbeat_timeout(&c->raft, config->heartbeat_ms);
+	raft_set_pre_vote(&c->raft, true);
+	raft_set_snapshot_threshold(&c->raft, (unsigned)NO_SNAPSHOTS);
+	rv = raft_start(&c->raft);
+	if (rv != 0) {
+		log_err(env, "event=raft_start_failed why=\"%s\"", c->raft.errmsg);
+		return ERR_IO;
+	}
+	peers_from_configuration(c);
+	if (c->n_peers == 0 && c->raft.configuration.n == 0) {
+		log_err(env, "event=no_configuration why=\"the directory was never initialised: run xpoolctl init\"");
+		return ERR_IO;
+	}
+	*out = c;
+	return 0;
+}
+
+void consensus_connect(struct consensus *c, struct channel *channel)
+{
+	c->channel = channel;
+}
+
+static void on_applied(struct raft_apply *req, int status, void *result)
+{
+	struct submission *s = container_of(req, struct submission, req);
+
+	(void)result;
+	(void)status; /* an error does not mean "not committed": only apply says what is */
+	s->c->in_flight--;
+	s->c->in_flight_bytes -= s->n;
+	free(s);
+}
+
+int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n)
+{
+	struct submission *s;
+	struct raft_buffer buf = { .len = n };
+
+	CHECK(n % 8 == 0);
+	if (c->role != CONSENSUS_LEADER_READY || c->closing || c->broken)
+		return ERR_CLOSED;
+	if (c->in_flight >= CONSENSUS_IN_FLIGHT_MAX || c->in_flight_bytes + n > CONSENSUS_IN_FLIGHT_BYTES)
+		return ERR_FULL;
+	buf.base = must(raft_malloc(n));
+	memcpy(buf.base, entry, n);
+	s = mem_new(sizeof *s);
+	s->c = c;
+	s->n = n;
+	c->in_flight++;
+	c->in_flight_bytes += n;
+	if (raft_apply(&c->raft, &s->req, &buf, 1, on_applied) == 0)
+		return 0;
+	raft_free(buf.base);
+	c->in_flight--;
+	c->in_flight_bytes -= n;
+	free(s);
+	return ERR_CLOSED;
+}
+
+enum consensus_role consensus_role(const struct consensus *c)
+{
+	return c->role;
+}
+
+uint64_t consensus_leader(const struct consensus *c)
+{
+	return c->leader;
+}
+
+uint64_t consensus_term(const struct consensus *c)
+{
+	return c->raft.current_term;
+}
+
+uint64_t consensus_applied(const struct consensus *c)
+{
+	return c->raft.last_applied;
+}
+
+uint64_t consensus_last(const struct consensus *c)
+{
+	return raft_last_index((struct raft *)&c->raft);
+}
+
+const char *consensus_role_name(enum consensus_role role)
+{
+	static const char *const names[] = { "follower", "candidate", "leader", "leader-ready" };
+
+	return names[role];
+}
+
+static void on_raft_closed(struct raft *raft)
+{
+	struct consensus *c = container_of(raft, struct consensus, raft);
+	void (*closed)(void *arg) = c->closed;
+	void *arg = c->closed_arg;
+
+	free(c);
+	closed(arg);
+}
+
+void consensus_close(struct consensus *c, void (*closed)(void *arg), void *arg)
+{
+	c->closing = true;
+	c->closed = closed;
+	c->closed_arg = arg;
+	raft_close(&c->raft, on_raft_closed);
+}

@@ -1,0 +1,339 @@
+/* Opening, applying, roles: see db.h. Proposals are in commit.c. */
+#include "db/db_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+struct views *db__views(struct db *db)
+{
+	return &db->views;
+}
+
+static const char *change_ref(const struct db_applied *what, unsigned i)
+{
+	const struct apply_changes *c = what->changes;
+
+	return c->items[i].ref;
+}
+
+static int change_class(const struct db_applied *what, unsigned i)
+{
+	const struct apply_changes *c = what->changes;
+
+	return c->items[i].class_id;
+}
+
+static void stat_update(struct db *db)
+{
+	const struct db_state *s = db->views.root;
+
+	pthread_mutex_lock(&db->stat_mutex);
+	db->stat = (struct db_stat){ .role = consensus_role(db->consensus),
+		.term = consensus_term(db->consensus),
+		.leader = consensus_leader(db->consensus),
+		.applied = s->index,
+		.last = consensus_last(db->consensus),
+		.hash = s->hash,
+		.index = s->index };
+	pthread_mutex_unlock(&db->stat_mutex);
+}
+
+static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
+{
+	struct db *db = arg;
+	struct entry_head head;
+	struct apply_result res;
+	struct db_applied what;
+
+	if (!db__entry_head(entry, n, &head)) {
+		env_die(db->cfg.loop->env, "a committed entry cannot be read: damaged log, or written by a newer version");
+		return;
+	}
+	res = db__apply(&db->views, db->done, index, &head, &db->changes);
+	if (res.status == APPLY_BROKEN) {
+		env_die(db->cfg.loop->env, "a committed entry cannot be applied: written by a newer version?");
+		return;
+	}
+	COUNT(db->cfg.loop->env, entries_applied);
+	if (res.duplicate)
+		COUNT(db->cfg.loop->env, entries_duplicate);
+	else if (res.status == APPLY_REFUSED)
+		COUNT(db->cfg.loop->env, entries_refused);
+	if (!res.duplicate && head.reason < DB_REASON_COUNT)
+		counter_add(&db->cfg.loop->env->counters, (enum counter)(COUNTER_commits_field + head.reason), 1);
+	what = (struct db_applied){ .index = index,
+		.reason = (enum db_reason)head.reason,
+		.n = db->changes.n,
+		.ref = change_ref,
+		.class_id = change_class,
+		.changes = &db->changes };
+	db->applied_any = true;
+	if (what.n > 0)
+		db->cfg.applied(db->cfg.arg, &what);
+	db__proposal_applied(db, &head.id, &res);
+}
+
+static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
+{
+	struct db *db = arg;
+
+	if (db->consensus == NULL) /* still inside consensus_open */
+		return;
+	log_info(db->cfg.loop->env, "event=role role=%s term=%llu leader=%llu", consensus_role_name(role),
+		(unsigned long long)term, (unsigned long long)leader);
+	stat_update(db);
+	db__proposals_role(db);
+	db->cfg.role(db->cfg.arg, role, term, leader);
+}
+
+static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n)
+{
+	struct db *db = arg;
+
+	if (type < CHANNEL_PROPOSAL_FIRST)
+		return consensus_receive(db->consensus, peer, type, payload, n);
+	return db__proposal_frame(db, peer, type, payload, n);
+}
+
+static struct contact *contact_of(struct db *db, uint64_t raft_id)
+{
+	for (unsigned i = 0; i < db->n_members; i++)
+		if (db->members[i].raft_id == raft_id)
+			return &db->contacts[i];
+	return NULL;
+}
+
+static void on_peer(void *arg, uint64_t peer, bool up)
+{
+	struct db *db = arg;
+	struct contact *c = contact_of(db, peer);
+
+	c->lost_ms = up ? 0 : env_now_ms(db->cfg.loop->env);
+	consensus_peer_up(db->consensus, peer, up);
+	db__proposals_role(db);
+}
+
+static void on_turn(struct loop_hook *hook)
+{
+	struct db *db = container_of(hook, struct db, hook);
+
+	if (db->applied_any) {
+		db->applied_any = false;
+		stat_update(db);
+	}
+	db__proposals_turn(db);
+}
+
+/* Two processes on one directory would destroy it; the library takes no lock. */
+static int lock_directory(struct db *db)
+{
+	char path[512];
+
+	snprintf(path, sizeof path, "%s/lock", db->cfg.dir);
+	db->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (db->lock_fd < 0) {
+		log_err(db->cfg.loop->env, "event=data_directory_unusable dir=%s why=\"%s\"", db->cfg.dir, strerror(errno));
+		return ERR_IO;
+	}
+	if (flock(db->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+		log_err(db->cfg.loop->env, "event=data_directory_in_use dir=%s why=\"another xpoold runs on it\"", db->cfg.dir);
+		close(db->lock_fd);
+		return ERR_IO;
+	}
+	return 0;
+}
+
+static int hex(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool parse_fingerprint(const char *text, uint8_t out[TLS_FINGERPRINT_LEN])
+{
+	if (strlen(text) != 2 * TLS_FINGERPRINT_LEN)
+		return false;
+	for (int i = 0; i < TLS_FINGERPRINT_LEN; i++) {
+		int hi = hex(text[2 * i]), lo = hex(text[2 * i + 1]);
+
+		if (hi < 0 || lo < 0)
+			return false;
+		out[i] = (uint8_t)(hi << 4 | lo);
+	}
+	return true;
+}
+
+static int open_channel(struct db *db)
+{
+	struct channel_peer peers[CHANNEL_PEERS_MAX];
+	struct channel_config cc = { .loop = db->cfg.loop,
+		.tls = db->cfg.tls,
+		.pool_uuid = db->pool_uuid,
+		.raft_id = db->cfg.raft_id,
+		.epoch = db->cfg.epoch,
+		.peers = peers,
+		.frame = on_frame,
+		.up = on_peer,
+		.arg = db };
+
+	for (unsigned i = 0; i < db->n_members; i++) {
+		const struct db_member *m = &db->members[i];
+
+		if (m->raft_id == db->cfg.raft_id) {
+			cc.listen = m->channel_address;
+			continue;
+		}
+		peers[cc.n_peers] = (struct channel_peer){ .raft_id = m->raft_id, .address = m->channel_address };
+		if (!parse_fingerprint(m->certificate, peers[cc.n_peers++].certificate)) {
+			log_err(db->cfg.loop->env, "event=member_file_bad member=%s why=\"certificate is no SHA-256 fingerprint\"",
+				m->name);
+			return ERR_IO;
+		}
+	}
+	if (channel_open(&db->channel, &cc) != 0) {
+		log_err(db->cfg.loop->env, "event=channel_unusable address=%s why=\"%s\"", cc.listen, strerror(errno));
+		return ERR_IO;
+	}
+	return 0;
+}
+
+static int open_consensus(struct db *db)
+{
+	const char *address = NULL;
+	struct consensus_config cc = { .loop = db->cfg.loop,
+		.raft_id = db->cfg.raft_id,
+		.election_ms = db->cfg.election_ms ? db->cfg.election_ms : CONSENSUS_ELECTION_MS,
+		.heartbeat_ms = db->cfg.heartbeat_ms ? db->cfg.heartbeat_ms : CONSENSUS_HEARTBEAT_MS,
+		.disk = db->cfg.disk,
+		.masking_off = db->cfg.masking_off,
+		.vouched_off = db->cfg.vouched_off,
+		.apply = on_apply,
+		.role = on_role,
+		.arg = db };
+	char path[512];
+
+	for (unsigned i = 0; i < db->n_members; i++)
+		if (db->members[i].raft_id == db->cfg.raft_id)
+			address = db->members[i].host_uuid;
+	CHECK(address != NULL);
+	cc.address = address;
+	if (cc.disk == NULL) {
+		snprintf(path, sizeof path, "%s/raft", db->cfg.dir);
+		if (consensus_disk_open(&cc.disk, db->cfg.loop, path) != 0)
+			return ERR_IO;
+	}
+	return consensus_open(&db->consensus, &cc);
+}
+
+int db_open(struct db **out, const struct db_config *config)
+{
+	struct db *db = mem_new(sizeof *db);
+	int rc;
+
+	db->cfg = *config;
+	snprintf(db->pool_uuid, sizeof db->pool_uuid, "%s", config->pool_uuid);
+	CHECK(config->n_members <= CHANNEL_PEERS_MAX);
+	db->n_members = config->n_members;
+	memcpy(db->members, config->members, config->n_members * sizeof *config->members);
+	for (unsigned i = 0; i < db->n_members; i++)
+		db->contacts[i].lost_ms = db->members[i].raft_id == config->raft_id ? 0 : env_now_ms(config->loop->env);
+	pthread_mutex_init(&db->stat_mutex, NULL);
+	db__views_init(&db->views);
+	db__views_publish(&db->views, mem_new(sizeof(struct db_state)));
+	db->done = db__done_new();
+	env_random(config->loop->env, &db->boot, sizeof db->boot);
+	db__proposals_init(db);
+	rc = config->dir != NULL ? lock_directory(db) : 0;
+	if (rc == 0)
+		rc = open_consensus(db);
+	if (rc == 0)
+		rc = open_channel(db);
+	if (rc != 0)
+		return rc; /* the process ends: nothing to give back */
+	consensus_connect(db->consensus, db->channel);
+	loop_hook_add(config->loop, &db->hook, on_turn);
+	stat_update(db);
+	*out = db;
+	return 0;
+}
+
+static void on_consensus_closed(void *arg)
+{
+	struct db *db = arg;
+	void (*closed)(void *) = db->closed;
+	void *closed_arg = db->closed_arg;
+
+	db__proposals_fini(db);
+	db__views_fini(&db->views);
+	db__done_free(db->done);
+	free(db->changes.items);
+	pthread_mutex_destroy(&db->stat_mutex);
+	free(db);
+	closed(closed_arg);
+}
+
+void db_close(struct db *db, void (*closed)(void *arg), void *arg)
+{
+	db->closed = closed;
+	db->closed_arg = arg;
+	db->closing = true;
+	channel_close(db->channel);
+	db->channel = NULL;
+	consensus_close(db->consensus, on_consensus_closed, db);
+}
+
+void db_stat(struct db *db, struct db_stat *out)
+{
+	pthread_mutex_lock(&db->stat_mutex);
+	*out = db->stat;
+	pthread_mutex_unlock(&db->stat_mutex);
+}
+
+bool db_is_coordinator(struct db *db)
+{
+	struct db_stat s;
+
+	db_stat(db, &s);
+	return s.role == CONSENSUS_LEADER_READY;
+}
+
+uint64_t db_raft_id(const struct db *db)
+{
+	return db->cfg.raft_id;
+}
+
+const char *db_pool_uuid(const struct db *db)
+{
+	return db->pool_uuid;
+}
+
+const struct db_member *db_members(const struct db *db, unsigned *n_out)
+{
+	*n_out = db->n_members;
+	return db->members;
+}
+
+uint64_t db_silence_ms(struct db *db, uint64_t raft_id)
+{
+	struct contact *c = contact_of(db, raft_id);
+	uint64_t lost = c != NULL ? (uint64_t)c->lost_ms : 0;
+
+	if (c == NULL)
+		return UINT64_MAX;
+	return lost == 0 ? 0 : env_now_ms(db->cfg.loop->env) - lost + 1;
+}
+
+bool db_check(struct db *db, char *why, size_t n)
+{
+	struct db_view view;
+	bool ok;
+
+	db_view_pin(db, &view);
+	ok = db__state_check(view.state, why, n);
+	db_view_unpin(&view);
+	return ok;
+}

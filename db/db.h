@@ -1,0 +1,132 @@
+/* The replicated object database of one member: state, log, channel to the other members.
+ *
+ * Reads: view.h. Writes: a transaction (txn.h) is proposed on any member, goes to the leader, and is answered when it
+ * is applied *here*. A request goes to the leader's pool code, which turns it into a transaction under the same
+ * proposal id or refuses it. Either way it is asked again at every new leader until it is decided or its time is over;
+ * the proposal id makes that safe.
+ */
+#pragma once
+
+#include "db/consensus.h"
+#include "db/txn.h"
+#include "rpc/base/lane.h"
+
+enum {
+	DB_PROPOSALS_MAX = 512,     /* under way at one member */
+	DB_WAITING_MAX = 4096,      /* and waiting behind them */
+	DB_TIMEOUT_MS = 10000,      /* then the outcome is unknown */
+	DB_RESEND_MS = 1000,
+	DB_FEED_MAX = 4096,         /* entries waiting at the leader for room in flight */
+};
+
+struct db_member {
+	uint64_t raft_id;
+	char host_uuid[UUID_LEN + 1];
+	char name[64];
+	char api_address[64];     /* IP address, host.address */
+	char channel_address[80]; /* IP:port */
+	char certificate[2 * TLS_FINGERPRINT_LEN + 1]; /* hexadecimal SHA-256 */
+};
+
+struct db_applied {
+	uint64_t index;
+	enum db_reason reason;
+	unsigned n;
+	const char *(*ref)(const struct db_applied *what, unsigned i);
+	int (*class_id)(const struct db_applied *what, unsigned i);
+	const void *changes; /* private */
+};
+
+struct db_config {
+	struct loop *loop; /* the Raft loop, not yet started */
+	const char *pool_uuid;
+	uint64_t epoch;
+	uint64_t raft_id;
+	const struct db_member *members;
+	unsigned n_members;
+	struct tls *tls;
+	const char *dir;      /* data directory; NULL in simulations */
+	struct raft_io *disk; /* given by simulations, NULL: made in dir */
+	unsigned election_ms, heartbeat_ms; /* 0: defaults */
+	bool masking_off, vouched_off;      /* tests only */
+	/* All on the Raft loop; none may block. */
+	void (*applied)(void *arg, const struct db_applied *what); /* an entry has become visible */
+	void (*request)(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n); /* leader only */
+	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
+	void *arg;
+};
+
+/* 0, or ERR_IO after a log line: directory in use, damaged or never initialised, address in use. */
+int db_open(struct db **out, const struct db_config *config);
+/* Simulations only: the member has died; closed comes when the library has let go. */
+void db_close(struct db *db, void (*closed)(void *arg), void *arg);
+
+enum db_status {
+	DB_DONE,    /* applied here at index */
+	DB_FAILED,  /* precondition number `failed` did not hold; nothing has changed */
+	DB_REFUSED, /* the coordinator refused the request: err */
+	DB_UNKNOWN, /* not decided in time, or more than DB_WAITING_MAX: it may still happen */
+};
+
+struct db_result {
+	enum db_status status;
+	uint64_t index;
+	unsigned failed;
+	struct err err;
+	uint64_t leader; /* known when it ended, 0: none */
+};
+
+/* Embed; belongs to the database from db_propose to done. Fini frees the result. */
+struct db_proposal {
+	struct db_result result;
+	void (*done)(struct db_proposal *p); /* on loop */
+	struct loop *loop;
+	/* private */
+	struct db *db;
+	bool is_request;
+	struct db_txn txn;
+	struct buf bytes;
+	uint64_t sequence, deadline_ms, sent_ms;
+	struct db_proposal *next;
+	struct loop_call call;
+};
+
+/* Any thread. The transaction's content is taken. */
+void db_propose(struct db *db, struct db_proposal *p, struct db_txn *txn, struct loop *loop, void (*done)(struct db_proposal *p));
+void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct loop *loop, void (*done)(struct db_proposal *p));
+void db_proposal_fini(struct db_proposal *p);
+
+/* The bridge for jobs. 0 when out is filled (look at its status), ERR_DEAD. */
+int db_commit(struct job *job, struct db *db, struct db_txn *txn, struct db_result *out);
+
+/* A read index: done when everything that was acknowledged anywhere before this call is visible here. Any thread. */
+struct db_barrier {
+	bool ok; /* false: no leader decided in time */
+	void (*done)(struct db_barrier *b);
+	struct loop *loop;
+	struct db_barrier *next; /* private */
+	struct loop_call call;
+};
+void db_read_barrier(struct db *db, struct db_barrier *b, struct loop *loop, void (*done)(struct db_barrier *b));
+
+/* The leader's answer to a request; any thread. The transaction is taken. Lost when this member leads no more:
+ * the member that asked asks again. */
+void db_admit(struct db *db, const struct db_proposal_id *id, struct db_txn *txn);
+void db_refuse(struct db *db, const struct db_proposal_id *id, struct err *err);
+
+struct db_stat {
+	enum consensus_role role;
+	uint64_t term, leader, applied, last, hash, index;
+};
+/* As last seen by the Raft loop; any thread. */
+void db_stat(struct db *db, struct db_stat *out);
+bool db_is_coordinator(struct db *db);
+uint64_t db_raft_id(const struct db *db);
+const char *db_pool_uuid(const struct db *db);
+const struct db_member *db_members(const struct db *db, unsigned *n_out);
+
+/* Milliseconds since the member was last in contact; 0: it is now (or is this one). Any thread. */
+uint64_t db_silence_ms(struct db *db, uint64_t raft_id);
+
+/* Every index against every row: false and a reason when something is wrong. Any thread, seconds on large pools. */
+bool db_check(struct db *db, char *why, size_t n);

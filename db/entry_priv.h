@@ -1,0 +1,51 @@
+/* The form of log entries, for txn.c (writer) and apply.c (reader). docs/formats.md describes it. */
+#pragma once
+
+#include "db/state_priv.h"
+#include "db/txn.h"
+
+enum { ENTRY_MAGIC = 0x31504c58 /* "XLP1" */ };
+
+enum { NEED_ROW, NEED_NO_ROW, NEED_FIELD, NEED_NO_KEY, NEED_VERSION, NEED_SUM };
+enum { OP_CREATE, OP_DELETE, OP_SET, OP_SET_ADD, OP_SET_REMOVE, OP_MAP_ADD, OP_MAP_REMOVE, OP_TOUCH };
+
+struct entry_head {
+	uint16_t format, schema;
+	uint8_t reason;
+	struct db_proposal_id id;
+	int64_t wall;
+	struct reader body; /* at the preconditions */
+};
+
+/* false: this is no entry. */
+bool db__entry_head(const void *data, size_t n, struct entry_head *out);
+
+enum apply_status { APPLY_DONE, APPLY_REFUSED, APPLY_BROKEN };
+
+struct apply_result {
+	enum apply_status status;
+	unsigned failed; /* APPLY_REFUSED: number of the precondition */
+	bool duplicate;  /* this is the result of an earlier entry with the same id */
+	uint64_t index;  /* of the entry that has the effect */
+};
+
+/* What changed, told after the state is visible. */
+struct change {
+	int class_id;
+	char ref[DB_REF_MAX + 1];
+};
+
+struct apply_changes {
+	struct change *items;
+	unsigned n, cap;
+};
+
+/* Results of proposals, so that a repeated one is recognised (the _done table: replicated by being derived from
+ * the log alone). */
+struct done_table;
+struct done_table *db__done_new(void);
+void db__done_free(struct done_table *done);
+
+/* Apply one entry at index. Deterministic: uses the entry and the state, nothing else. Publishes the new state. */
+struct apply_result db__apply(
+	struct views *v, struct done_table *done, uint64_t index, const struct entry_head *head, struct apply_changes *changes);

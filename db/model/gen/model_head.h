@@ -1,0 +1,173 @@
+/* Tables of the XenAPI as this program knows it. Generated from db/model/ (JSON) by db/model/gen/: do not edit.
+ *
+ * Constant tables that a few functions interpret; structs of arguments only where types help a human (model/args.h).
+ */
+#pragma once
+
+#include "rpc/base/err.h"
+#include "rpc/base/val.h"
+
+enum model_kind {
+	MODEL_VOID,
+	MODEL_STRING,
+	MODEL_SECRET, /* a string that logs must not show */
+	MODEL_INT,
+	MODEL_FLOAT,
+	MODEL_BOOL,
+	MODEL_DATETIME,
+	MODEL_ENUM,
+	MODEL_REF,
+	MODEL_SET,    /* of item */
+	MODEL_MAP,    /* from key to item */
+	MODEL_RECORD, /* all public fields of class_id */
+	MODEL_FREE,   /* a result whose shape its page describes */
+};
+
+struct model_type {
+	enum model_kind kind;
+	int class_id; /* MODEL_REF, MODEL_RECORD */
+	int enum_id;  /* MODEL_ENUM */
+	const struct model_type *key, *item;
+};
+
+struct model_enum {
+	const char *name;
+	const char *const *values; /* ends with NULL */
+};
+
+enum model_qualifier { MODEL_RW, MODEL_STATIC_RO, MODEL_DYNAMIC_RO };
+
+/* Roles, strongest first; MODEL_ROLE_ROOT is no role: local superusers only. */
+enum model_role {
+	MODEL_ROLE_ROOT,
+	MODEL_ROLE_POOL_ADMIN,
+	MODEL_ROLE_POOL_OPERATOR,
+	MODEL_ROLE_VM_POWER_ADMIN,
+	MODEL_ROLE_VM_ADMIN,
+	MODEL_ROLE_VM_OPERATOR,
+	MODEL_ROLE_CLIENT_CERT,
+	MODEL_ROLE_READ_ONLY,
+};
+
+struct model_field {
+	const char *name;   /* on the wire */
+	const char *column; /* in filters and the database: name spaces with two underscores */
+	const struct model_type *type;
+	enum model_qualifier qualifier;
+	bool internal;       /* never on the wire */
+	bool computed;       /* derived when read, never stored */
+	int relation;        /* index in model_relations of which this is the stored side, or -1 */
+	int derived;         /* index in model_relations of which this is the derived side, or -1 */
+	bool has_default;    /* may be missing in create */
+	struct val initial;  /* the default, else the empty value of the type */
+	const char *text;
+};
+
+enum model_table { MODEL_TABLE_NONE, MODEL_TABLE_RECORDS, MODEL_TABLE_VOLATILE, MODEL_TABLE_INTERNAL };
+
+struct model_class {
+	const char *name;
+	const char *lower; /* as events spell it */
+	enum model_table table;
+	bool events;
+	const struct model_field *fields;
+	unsigned n_fields;
+	int uuid_field, label_field, operations_field; /* -1: has none; the last is current_operations */
+	const char *text;
+};
+
+/* many.many_field is derived from one.one_field. */
+struct model_relation {
+	int one_class, one_field, many_class, many_field;
+};
+
+enum model_call {
+	MODEL_GET_ALL,
+	MODEL_GET_ALL_WHERE,
+	MODEL_GET_ALL_RECORDS,
+	MODEL_GET_ALL_RECORDS_WHERE,
+	MODEL_GET_BY_UUID,
+	MODEL_GET_BY_NAME_LABEL,
+	MODEL_GET_RECORD,
+	MODEL_CREATE,
+	MODEL_DESTROY,
+	MODEL_GET_FIELD,
+	MODEL_SET_FIELD,
+	MODEL_ADD_FIELD,
+	MODEL_REMOVE_FIELD,
+	MODEL_ADD_TO_FIELD,
+	MODEL_REMOVE_FROM_FIELD,
+	MODEL_CUSTOM,
+};
+
+enum model_route {
+	MODEL_LOCAL,    /* answered by the member that accepts it */
+	MODEL_PLACED,   /* an operation; the coordinator chooses the host for route_param */
+	MODEL_RESIDENT, /* an operation; runs where the VM of route_param is */
+};
+
+enum { MODEL_LOCKS_MAX = 2, MODEL_CANCELS_MAX = 4 };
+
+struct model_lock {
+	int param; /* the parameter it is about, or -1: the host that becomes owner */
+	const char *op;
+};
+
+struct model_param {
+	const char *name;
+	const struct model_type *type;
+	bool has_default;
+	struct val initial;
+	size_t offset; /* in the struct of model/args.h */
+};
+
+struct model_message {
+	const char *name; /* "VM.start" */
+	int class_id;
+	enum model_call call;
+	int field; /* of the accessors, else -1 */
+	const struct model_param *params;
+	unsigned n_params, n_required; /* without the session */
+	const struct model_type *result;
+	enum model_role role;
+	bool async, session, secret;
+	enum model_route route;
+	int route_param;
+	struct model_lock locks[MODEL_LOCKS_MAX];
+	unsigned n_locks;
+	const char *cancels[MODEL_CANCELS_MAX]; /* operations on the same object that this one cancels and waits for */
+	size_t args_size;
+	int custom; /* index for model/calls.c, -1 for generated messages */
+	const char *text;
+};
+
+/* When a VM operation is allowed (vm-lifecycle, tables 1.2 and 1.3). */
+struct model_operation {
+	const char *name;
+	unsigned states; /* bit k: value k of vm_power_state */
+	bool on_template, on_snapshot;
+};
+
+extern const struct model_class model_classes[];
+extern const struct model_enum model_enums[];
+extern const struct model_relation model_relations[];
+extern const struct model_operation model_vm_operations[]; /* ends with name NULL */
+extern const struct err_code *const model_errors[];        /* ends with NULL */
+
+/* Sorted by name, for model_message_find. */
+extern const struct model_message model_messages[];
+extern const unsigned model_n_messages;
+
+/* The message of that wire name ("VM.start", also "VM_start"); NULL when there is none. */
+const struct model_message *model_message_find(const char *name);
+/* The class of that name; -1 when there is none. any_case: as event subscriptions spell it. */
+int model_class_find(const char *name, bool any_case);
+/* The field of that wire name or column; -1 when there is none. */
+int model_field_find(int class_id, const char *name);
+/* The code of that name, NULL when this program does not know it. */
+const struct err_code *model_error_find(const char *name);
+/* The value as this list spells it, compared without case; NULL when it is none. */
+const char *model_enum_value(int enum_id, const char *text);
+/* Position of a value, -1 when it is none. */
+int model_enum_index(int enum_id, const char *text);
+

@@ -1,0 +1,229 @@
+/* Rows and their indexes: see state_priv.h. */
+#include "db/state_priv.h"
+#include "rpc/base/hash.h"
+
+#include <endian.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified, const struct val *fields)
+{
+	unsigned n = model_classes[class_id].n_fields;
+	struct buf packed = { 0 };
+	struct db_row *row;
+	size_t head = sizeof *row + (n + 1) * sizeof row->offsets[0];
+	uint32_t *offsets = mem_new((n + 1) * sizeof *offsets);
+
+	CHECK(strlen(ref) <= DB_REF_MAX);
+	for (unsigned i = 0; i < n; i++) {
+		offsets[i] = (uint32_t)(head + packed.len);
+		val_pack(&packed, &fields[i]);
+	}
+	offsets[n] = (uint32_t)(head + packed.len);
+	row = mem_new(head + packed.len);
+	row->created = created;
+	row->modified = modified;
+	row->size = (uint32_t)(head + packed.len);
+	row->class_id = (uint16_t)class_id;
+	row->n_fields = (uint16_t)n;
+	strcpy(row->ref, ref);
+	memcpy(row->offsets, offsets, (n + 1) * sizeof *offsets);
+	memcpy((char *)row + head, packed.data, packed.len);
+	/* ids of classes are those of one build: the name takes their place */
+	row->hash = hash_text(model_classes[class_id].name) ^ hash_bytes((char *)row + head, packed.len) ^
+		(hash_text(ref) + modified * 0x9e3779b97f4a7c15u + created);
+	row->hash = hash_bytes(&row->hash, sizeof row->hash);
+	free(offsets);
+	buf_fini(&packed);
+	return row;
+}
+
+/* Keys of secondary indexes: text, NUL, creation index big-endian, ref. */
+struct key {
+	size_t n;
+	char b[DB_KEY_MAX];
+};
+
+static void key_text(struct key *k, const char *text, const struct db_row *row)
+{
+	uint64_t created = htobe64(row->created);
+	size_t n = strlen(text);
+
+	if (n > KEY_TEXT_MAX) /* labels have no limit: readers compare the rest themselves (db_rows_with_label) */
+		n = KEY_TEXT_MAX;
+	memcpy(k->b, text, n);
+	k->b[n] = 0;
+	memcpy(k->b + n + 1, &created, sizeof created);
+	strcpy(k->b + n + 9, row->ref);
+	k->n = n + 9 + strlen(row->ref);
+}
+
+static void key_number(struct key *k, uint64_t number, const char *ref)
+{
+	number = htobe64(number);
+	memcpy(k->b, &number, sizeof number);
+	strcpy(k->b + 8, ref);
+	k->n = 8 + strlen(ref);
+}
+
+static void index_text(struct reclaim *r, const struct tree **t, const char *text, const struct db_row *row, bool add)
+{
+	struct key k;
+
+	key_text(&k, text, row);
+	*t = add ? tree_put(r, *t, k.b, k.n, row) : tree_del(r, *t, k.b, k.n);
+}
+
+/* Replace one text in an index, when it differs. */
+static void reindex_text(struct reclaim *r, const struct tree **t, const struct db_row *old, const struct db_row *fresh,
+	int field)
+{
+	const char *was = old != NULL ? db_row_s(old, field) : NULL;
+	const char *is = fresh != NULL ? db_row_s(fresh, field) : NULL;
+
+	if (was != NULL && is != NULL && strcmp(was, is) == 0)
+		return;
+	if (was != NULL)
+		index_text(r, t, was, old, false);
+	if (is != NULL)
+		index_text(r, t, is, fresh, true);
+}
+
+static void reindex(struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
+{
+	const struct db_row *any = fresh != NULL ? fresh : old;
+	const struct model_class *c = &model_classes[any->class_id];
+	struct class_state *cs = &s->classes[any->class_id];
+	struct key k;
+
+	if (old != NULL) {
+		key_number(&k, old->modified, old->ref);
+		cs->modified = tree_del(r, cs->modified, k.b, k.n);
+		s->hash -= old->hash;
+	}
+	if (fresh != NULL) {
+		key_number(&k, fresh->modified, fresh->ref);
+		cs->modified = tree_put(r, cs->modified, k.b, k.n, fresh);
+		s->hash += fresh->hash;
+	}
+	if (c->uuid_field >= 0)
+		reindex_text(r, &cs->uuids, old, fresh, c->uuid_field);
+	if (c->label_field >= 0)
+		reindex_text(r, &cs->labels, old, fresh, c->label_field);
+	for (unsigned i = 0; i < c->n_fields; i++)
+		if (c->fields[i].relation >= 0)
+			reindex_text(r, &s->relations[c->fields[i].relation], old, fresh, (int)i);
+}
+
+const struct db_row *db__state_get(const struct db_state *s, int class_id, const char *ref)
+{
+	return tree_get(s->classes[class_id].rows, ref, strlen(ref));
+}
+
+void db__state_put(struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
+{
+	struct class_state *cs = &s->classes[fresh->class_id];
+
+	cs->rows = tree_put(r, cs->rows, fresh->ref, strlen(fresh->ref), fresh);
+	reindex(r, s, old, fresh);
+	if (old == NULL)
+		cs->n_rows++;
+	else
+		reclaim_later(r, old);
+}
+
+static void forget_oldest(struct reclaim *r, struct class_state *cs)
+{
+	const struct tree *e = tree_seek(cs->deleted, "", 0, false);
+	const void *gone;
+	uint64_t index;
+	size_t n;
+	char key[8 + DB_REF_MAX + 1];
+
+	memcpy(key, tree_key(e, &n), n < sizeof key ? n : sizeof key);
+	memcpy(&index, key, sizeof index);
+	cs->horizon = be64toh(index);
+	gone = tree_value(e);
+	cs->deleted = tree_del(r, cs->deleted, key, n);
+	cs->n_deleted--;
+	reclaim_later(r, gone);
+}
+
+void db__state_delete(struct reclaim *r, struct db_state *s, const struct db_row *old, uint64_t index)
+{
+	struct class_state *cs = &s->classes[old->class_id];
+	struct db_gone_row *gone = mem_new(sizeof *gone);
+	struct key k;
+
+	cs->rows = tree_del(r, cs->rows, old->ref, strlen(old->ref));
+	cs->n_rows--;
+	reindex(r, s, old, NULL);
+	gone->created = old->created;
+	strcpy(gone->ref, old->ref);
+	key_number(&k, index, old->ref);
+	cs->deleted = tree_put(r, cs->deleted, k.b, k.n, gone);
+	if (++cs->n_deleted > DB_DELETED_MAX)
+		forget_oldest(r, cs);
+	reclaim_later(r, old);
+}
+
+bool db__state_check(const struct db_state *s, char *why, size_t n)
+{
+	struct views v;
+	struct db_state fresh = { 0 };
+	uint64_t rows = 0;
+	bool ok = true;
+
+	/* build a second state from the rows alone */
+	db__views_init(&v);
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
+		const struct tree *e = tree_seek(s->classes[c].rows, "", 0, false);
+
+		while (e != NULL) {
+			size_t kn;
+			const void *k = tree_key(e, &kn);
+
+			reindex(&v.reclaim, &fresh, NULL, tree_value(e));
+			fresh.classes[c].n_rows++;
+			rows++;
+			e = tree_seek(s->classes[c].rows, k, kn, true);
+		}
+	}
+	for (int c = 0; c < MODEL_CLASS_COUNT && ok; c++) {
+		const struct tree *const pairs[][2] = { { s->classes[c].uuids, fresh.classes[c].uuids },
+			{ s->classes[c].labels, fresh.classes[c].labels },
+			{ s->classes[c].modified, fresh.classes[c].modified } };
+
+		ok = s->classes[c].n_rows == fresh.classes[c].n_rows;
+		for (size_t p = 0; p < ARRAY_LEN(pairs) && ok; p++) {
+			const struct tree *a = tree_seek(pairs[p][0], "", 0, false);
+			const struct tree *b = tree_seek(pairs[p][1], "", 0, false);
+
+			while (ok && a != NULL && b != NULL) {
+				size_t an, bn;
+				const void *ak = tree_key(a, &an), *bk = tree_key(b, &bn);
+
+				ok = an == bn && memcmp(ak, bk, an) == 0;
+				a = tree_seek(pairs[p][0], ak, an, true);
+				b = tree_seek(pairs[p][1], bk, bn, true);
+			}
+			ok = ok && a == NULL && b == NULL;
+		}
+		if (!ok)
+			snprintf(why, n, "an index of class %s disagrees with its rows", model_classes[c].name);
+	}
+	if (ok && s->hash != fresh.hash) {
+		snprintf(why, n, "the hash disagrees with the %llu rows", (unsigned long long)rows);
+		ok = false;
+	}
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
+		tree_free(fresh.classes[c].uuids);
+		tree_free(fresh.classes[c].labels);
+		tree_free(fresh.classes[c].modified);
+	}
+	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
+		tree_free(fresh.relations[i]);
+	db__views_fini(&v);
+	return ok;
+}

@@ -1,0 +1,349 @@
+/* Pinning, publishing, reclaiming; reading rows; walks. See view.h and state_priv.h.
+ *
+ * A reader stores the epoch in a slot, then loads the root; the writer stores the root, then raises the epoch, then
+ * looks at the slots. So either the writer sees the slot, or the reader has seen the new root: what an edit replaced
+ * in epoch e is freed when no slot holds an epoch <= e.
+ */
+#include "db/state_priv.h"
+#include "rpc/base/hash.h"
+
+#include <endian.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+void db__views_init(struct views *v)
+{
+	memset(v, 0, sizeof *v);
+	v->epoch = 1;
+	v->reclaim.last = &v->reclaim.first;
+}
+
+void reclaim_later(struct reclaim *r, const void *p)
+{
+	struct garbage *g = r->now;
+
+	if (g == NULL)
+		g = r->now = mem_new(sizeof *g);
+	if (g->n == g->cap) {
+		g->cap = g->cap ? 2 * g->cap : 64;
+		g->p = mem_resize(g->p, g->cap * sizeof *g->p);
+	}
+	g->p[g->n++] = p;
+}
+
+static void garbage_free(struct garbage *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		free((void *)g->p[i]);
+	free(g->p);
+	free(g);
+}
+
+static void collect(struct views *v)
+{
+	uint64_t oldest = UINT64_MAX;
+
+	for (unsigned i = 0; i < DB_PINS_MAX; i++) {
+		uint64_t e = v->pins[i];
+
+		if (e != 0 && e < oldest)
+			oldest = e;
+	}
+	while (v->reclaim.first != NULL && v->reclaim.first->epoch < oldest) {
+		struct garbage *g = v->reclaim.first;
+
+		v->reclaim.first = g->next;
+		if (g->next == NULL)
+			v->reclaim.last = &v->reclaim.first;
+		garbage_free(g);
+	}
+}
+
+void db__views_publish(struct views *v, const struct db_state *next)
+{
+	const struct db_state *old = v->root;
+	struct garbage *g;
+
+	if (old != NULL)
+		reclaim_later(&v->reclaim, old);
+	v->root = next;
+	g = v->reclaim.now;
+	v->reclaim.now = NULL;
+	if (g != NULL) {
+		g->epoch = v->epoch;
+		*v->reclaim.last = g;
+		v->reclaim.last = &g->next;
+	}
+	v->epoch++;
+	collect(v);
+}
+
+static void free_rows(const struct tree *t)
+{
+	for (const struct tree *e = tree_seek(t, "", 0, false); e != NULL;) {
+		size_t n;
+		const void *k = tree_key(e, &n);
+
+		free((void *)tree_value(e));
+		e = tree_seek(t, k, n, true);
+	}
+	tree_free(t);
+}
+
+void db__views_fini(struct views *v)
+{
+	const struct db_state *s = v->root;
+
+	for (unsigned i = 0; i < DB_PINS_MAX; i++)
+		CHECK(v->pins[i] == 0);
+	if (v->reclaim.now != NULL)
+		garbage_free(v->reclaim.now);
+	collect(v);
+	if (s == NULL)
+		return;
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
+		tree_free(s->classes[c].uuids);
+		tree_free(s->classes[c].labels);
+		tree_free(s->classes[c].modified);
+		free_rows(s->classes[c].rows);
+		free_rows(s->classes[c].deleted);
+	}
+	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
+		tree_free(s->relations[i]);
+	free((void *)s);
+	v->root = NULL;
+}
+
+void db_view_pin(struct db *db, struct db_view *out)
+{
+	struct views *v = db__views(db);
+	unsigned i = (unsigned)((uintptr_t)pthread_self() >> 12) % DB_PINS_MAX;
+
+	for (unsigned tries = 0;; i = (i + 1) % DB_PINS_MAX) {
+		uint64_t none = 0;
+
+		if (atomic_compare_exchange_strong(&v->pins[i], &none, v->epoch))
+			break;
+		CHECK(++tries < 4 * DB_PINS_MAX); /* a pin was forgotten */
+	}
+	*out = (struct db_view){ .state = v->root, .db = db, .slot = i };
+}
+
+void db_view_unpin(struct db_view *view)
+{
+	if (view->state == NULL)
+		return;
+	db__views(view->db)->pins[view->slot] = 0;
+	view->state = NULL;
+}
+
+uint64_t db_view_index(const struct db_view *view)
+{
+	return view->state->index;
+}
+
+int64_t db_view_time(const struct db_view *view)
+{
+	return view->state->time;
+}
+
+uint64_t db_view_hash(const struct db_view *view)
+{
+	return view->state->hash;
+}
+
+uint64_t db_view_count(const struct db_view *view, int class_id)
+{
+	return view->state->classes[class_id].n_rows;
+}
+
+uint64_t db_view_horizon(const struct db_view *view, int class_id)
+{
+	return view->state->classes[class_id].horizon;
+}
+
+const struct db_row *db_view_get(const struct db_view *view, int class_id, const char *ref)
+{
+	return db__state_get(view->state, class_id, ref);
+}
+
+const char *db_row_ref(const struct db_row *row)
+{
+	return row->ref;
+}
+
+int db_row_class(const struct db_row *row)
+{
+	return row->class_id;
+}
+
+uint64_t db_row_created(const struct db_row *row)
+{
+	return row->created;
+}
+
+uint64_t db_row_modified(const struct db_row *row)
+{
+	return row->modified;
+}
+
+static struct reader field_reader(const struct db_row *row, int field)
+{
+	CHECK(field >= 0 && field < row->n_fields);
+	return reader_of((const char *)row + row->offsets[field], row->offsets[field + 1] - row->offsets[field]);
+}
+
+struct val db_row_field(const struct db_row *row, int field, struct arena *a)
+{
+	struct reader r = field_reader(row, field);
+	struct val v = val_unpack(&r, a);
+
+	CHECK(!r.bad);
+	return v;
+}
+
+/* Scalars need no arena: unpack them with one that must stay empty. */
+static struct val scalar(const struct db_row *row, int field, enum val_kind kind)
+{
+	struct arena none = { 0 };
+	struct val v = db_row_field(row, field, &none);
+
+	CHECK(v.kind == kind && none.head == NULL);
+	return v;
+}
+
+const char *db_row_s(const struct db_row *row, int field)
+{
+	return scalar(row, field, VAL_STRING).s;
+}
+
+int64_t db_row_i(const struct db_row *row, int field)
+{
+	struct reader r = field_reader(row, field);
+
+	return rd_u8(&r) == VAL_DATETIME ? scalar(row, field, VAL_DATETIME).i : scalar(row, field, VAL_INT).i;
+}
+
+bool db_row_b(const struct db_row *row, int field)
+{
+	return scalar(row, field, VAL_BOOL).b;
+}
+
+enum { WALK_ROWS, WALK_INDEX, WALK_NUMBERS };
+
+static struct db_cursor cursor(const struct db_view *view, const struct tree *t, int class_id, int kind, const void *prefix,
+	size_t n)
+{
+	struct db_cursor c = { .view = view, .tree = t, .class_id = class_id, .kind = kind };
+
+	CHECK(n < sizeof c.key);
+	c.prefix = (unsigned)n;
+	memcpy(c.key, prefix, n);
+	c.n = (unsigned)n;
+	return c;
+}
+
+struct db_cursor db_rows(const struct db_view *view, int class_id)
+{
+	return cursor(view, view->state->classes[class_id].rows, class_id, WALK_ROWS, "", 0);
+}
+
+static struct db_cursor by_text(const struct db_view *view, const struct tree *t, int class_id, const char *text)
+{
+	char key[KEY_TEXT_MAX + 1];
+	size_t n = strlen(text);
+
+	if (n > KEY_TEXT_MAX)
+		n = KEY_TEXT_MAX;
+	memcpy(key, text, n);
+	key[n] = 0;
+	return cursor(view, t, class_id, WALK_INDEX, key, n + 1);
+}
+
+struct db_cursor db_rows_with_label(const struct db_view *view, int class_id, const char *label)
+{
+	return by_text(view, view->state->classes[class_id].labels, class_id, label);
+}
+
+struct db_cursor db_rows_related(const struct db_view *view, int relation, const char *ref)
+{
+	return by_text(view, view->state->relations[relation], model_relations[relation].one_class, ref);
+}
+
+const struct db_row *db_view_by_uuid(const struct db_view *view, int class_id, const char *uuid)
+{
+	struct db_cursor c = by_text(view, view->state->classes[class_id].uuids, class_id, uuid);
+
+	return db_next(&c);
+}
+
+static struct db_cursor by_number(const struct db_view *view, const struct tree *t, int class_id, uint64_t after_index)
+{
+	uint64_t from = htobe64(after_index + 1);
+	struct db_cursor c = cursor(view, t, class_id, WALK_NUMBERS, &from, sizeof from);
+
+	c.prefix = 0;
+	return c;
+}
+
+struct db_cursor db_rows_modified(const struct db_view *view, int class_id, uint64_t after_index)
+{
+	return by_number(view, view->state->classes[class_id].modified, class_id, after_index);
+}
+
+struct db_cursor db_deleted(const struct db_view *view, int class_id, uint64_t after_index)
+{
+	return by_number(view, view->state->classes[class_id].deleted, class_id, after_index);
+}
+
+/* Step; NULL at the end of the prefix. Keys longer than the cursor's buffer do not occur: see key_text(). */
+static const struct tree *step(struct db_cursor *c)
+{
+	const struct tree *e = c->tree != NULL ? tree_seek(c->tree, c->key, c->n, c->n != c->prefix || c->kind == WALK_ROWS)
+					       : NULL;
+	const void *key;
+	size_t n;
+
+	if (e == NULL)
+		return NULL;
+	key = tree_key(e, &n);
+	if (n < c->prefix || memcmp(key, c->key, c->prefix) != 0)
+		return NULL;
+	CHECK(n <= sizeof c->key);
+	memcpy(c->key, key, n);
+	c->n = (unsigned)n;
+	return e;
+}
+
+const struct db_row *db_next(struct db_cursor *c)
+{
+	const struct tree *e = step(c);
+	const char *key;
+	size_t n, at;
+
+	if (e == NULL)
+		return NULL;
+	if (c->kind != WALK_INDEX)
+		return tree_value(e);
+	/* text, NUL, creation index, ref: the row an entry was made for may have been replaced since, so go by the ref */
+	key = tree_key(e, &n);
+	at = (size_t)((const char *)memchr(key, 0, n) - key) + 9;
+	CHECK(at <= n);
+	return tree_get(c->view->state->classes[c->class_id].rows, key + at, n - at);
+}
+
+bool db_next_deleted(struct db_cursor *c, struct db_gone *out)
+{
+	const struct tree *e = step(c);
+	const struct db_gone_row *gone;
+	uint64_t index;
+	size_t n;
+
+	if (e == NULL)
+		return false;
+	gone = tree_value(e);
+	memcpy(&index, tree_key(e, &n), sizeof index);
+	*out = (struct db_gone){ gone->ref, gone->created, be64toh(index) };
+	return true;
+}

@@ -1,0 +1,141 @@
+/* xpool-agent: the local work of one host, as root, behind a Unix socket. */
+#include "member/agent_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char usage[] =
+	"usage: xpool-agent --dir DIR [options]\n"
+	"Runs domains of this host for xpoold, on a Unix socket.\n"
+	"\n"
+	"  --dir DIR            state of the agent (agent.db) and of the simulated hypervisor; must exist\n"
+	"  --socket PATH        default DIR/agent.sock\n"
+	"  --group NAME         group that may connect; default: the agent's own user only\n"
+	"  --hv sim             hypervisor; only the simulated one is built in\n"
+	"  --memory-mib N       memory of the simulated host, default 16384\n"
+	"  --log LEVEL          err, warn, info (default) or debug\n"
+	"  --help\n";
+
+struct options {
+	const char *dir, *socket, *group;
+	int64_t memory_mib;
+	int log;
+};
+
+static bool parse(int argc, char **argv, struct options *o)
+{
+	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "socket", 1, NULL, 's' }, { "group", 1, NULL, 'g' },
+		{ "hv", 1, NULL, 'v' }, { "memory-mib", 1, NULL, 'm' }, { "log", 1, NULL, 'l' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
+	int c;
+
+	*o = (struct options){ .memory_mib = 16384, .log = LOG_INFO };
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case 'd': o->dir = optarg; break;
+		case 's': o->socket = optarg; break;
+		case 'g': o->group = optarg; break;
+		case 'm': o->memory_mib = atoll(optarg); break;
+		case 'l': o->log = log_level_parse(optarg); break;
+		case 'v':
+			if (strcmp(optarg, "sim") != 0) {
+				fprintf(stderr, "xpool-agent: hypervisor %s is not built in; --hv sim is\n", optarg);
+				return false;
+			}
+			break;
+		case 'h': fputs(usage, stdout); exit(0);
+		default: return false;
+		}
+	}
+	if (o->dir == NULL || o->memory_mib <= 0 || o->log < 0 || optind != argc) {
+		fputs(usage, stderr);
+		return false;
+	}
+	return true;
+}
+
+/* Two agents on one folder would run every domain twice. */
+static int lock_folder(const char *dir)
+{
+	char path[512];
+	int fd;
+
+	snprintf(path, sizeof path, "%s/agent.lock", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		fprintf(stderr, "xpool-agent: %s: %s\n", path, strerror(errno));
+		return -1;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		fprintf(stderr, "xpool-agent: %s is in use by another xpool-agent\n", dir);
+		return -1;
+	}
+	return fd;
+}
+
+static bool open_to_group(const char *path, const char *name)
+{
+	struct group *g = getgrnam(name);
+
+	if (g == NULL) {
+		fprintf(stderr, "xpool-agent: there is no group %s\n", name);
+		return false;
+	}
+	if (chown(path, (uid_t)-1, g->gr_gid) != 0 || chmod(path, 0660) != 0) {
+		fprintf(stderr, "xpool-agent: %s: %s\n", path, strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	struct env env;
+	struct agent_server *server;
+	struct agent *agent;
+	char path[512];
+	sigset_t stop;
+	int sig;
+
+	if (!parse(argc, argv, &o) || lock_folder(o.dir) < 0)
+		return 2;
+	env_uv_init(&env, "agent");
+	env.log.level = (enum log_level)o.log;
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &stop, NULL); /* before any thread: all inherit it */
+	agent = agent_new(&(struct agent_config){ .env = &env, .dir = o.dir, .memory_kib = o.memory_mib * 1024 });
+	if (agent == NULL)
+		return 1;
+	snprintf(path, sizeof path, "%s/agent.sock", o.dir);
+	if (o.socket == NULL)
+		o.socket = path;
+	unlink(o.socket); /* left by a run that was killed; the lock says nobody uses it */
+	umask(0177);
+	if (agent_server_open(&server, agent, o.socket) != 0) {
+		fprintf(stderr, "xpool-agent: %s: %s\n", o.socket, strerror(errno));
+		return 1;
+	}
+	umask(022);
+	if (o.group != NULL && !open_to_group(o.socket, o.group))
+		return 1;
+	log_info(&env, "event=agent_started boot_id=%s start=%lld socket=%s", hv_boot_id(agent->hv),
+		(long long)agent->start_number, o.socket);
+	loop_start(agent->loop);
+	sigwait(&stop, &sig);
+	log_info(&env, "event=agent_stopping signal=%d", sig);
+	unlink(o.socket);
+	/* what is under way is repaired by the next start, as after a crash: one path, always tested */
+	exit(0);
+}

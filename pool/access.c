@@ -1,0 +1,197 @@
+/* The generated messages of every class, interpreted from the tables: getters, setters, records, create, destroy. */
+#include "pool/pool_priv.h"
+
+#include <string.h>
+
+/* The object a call is about. */
+static int subject(struct call *call, const struct db_row **out, struct err *err)
+{
+	const struct model_class *c = &model_classes[call->method->class_id];
+
+	*out = db_view_get(&call->view, call->method->class_id, call->args[0].s);
+	return *out != NULL ? 0 : err_set(err, ERR_HANDLE_INVALID, c->name, call->args[0].s, NULL);
+}
+
+static int get_all(struct call *call, bool records, const char *expr, struct err *err)
+{
+	struct db_cursor c = db_rows(&call->view, call->method->class_id);
+	struct filter *filter = NULL;
+	const struct db_row *row;
+
+	if (expr != NULL && filter_parse(&call->arena, call->method->class_id, expr, &filter, err) != 0)
+		return ERR_API;
+	call->result = records ? val_map() : val_set();
+	while ((row = db_next(&c)) != NULL) {
+		if (filter != NULL && !filter_matches(filter, &call->view, row))
+			continue;
+		if (records)
+			val_map_push(&call->arena, &call->result, db_row_ref(row), pool_record(&call->view, row, &call->arena));
+		else
+			val_set_push(&call->arena, &call->result, val_string(db_row_ref(row)));
+	}
+	return 0;
+}
+
+static int get_by(struct call *call, bool by_uuid, struct err *err)
+{
+	const struct model_class *c = &model_classes[call->method->class_id];
+	const struct db_row *row;
+	struct db_cursor cursor;
+
+	if (by_uuid) {
+		row = db_view_by_uuid(&call->view, call->method->class_id, call->args[0].s);
+		if (row == NULL)
+			return err_set(err, ERR_UUID_INVALID, c->name, call->args[0].s, NULL);
+		call->result = val_string(db_row_ref(row));
+		return 0;
+	}
+	call->result = val_set();
+	cursor = db_rows_with_label(&call->view, call->method->class_id, call->args[0].s);
+	while ((row = db_next(&cursor)) != NULL)
+		if (strcmp(db_row_s(row, c->label_field), call->args[0].s) == 0)
+			val_set_push(&call->arena, &call->result, val_string(db_row_ref(row)));
+	return 0;
+}
+
+/* References written must name something that is there, or nothing. */
+static void need_target(struct call *call, struct db_txn *txn, const struct model_type *type, const struct val *value)
+{
+	unsigned k;
+
+	if (type->kind != MODEL_REF || value->kind != VAL_STRING || strcmp(value->s, NULL_REF) == 0 || *value->s == 0 ||
+		txn->n_preconditions >= ARRAY_LEN(call->on_failed))
+		return;
+	k = db_txn_need_row(txn, type->class_id, value->s);
+	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, model_classes[type->class_id].name, value->s, NULL);
+}
+
+static int duplicate_key(struct call *call, const struct model_field *f, struct err *err)
+{
+	return err_set(err, ERR_MAP_DUPLICATE_KEY, model_classes[call->method->class_id].name, f->column, call->args[0].s,
+		call->args[1].s, NULL);
+}
+
+static int write_field(struct call *call, struct err *err)
+{
+	const struct model_message *m = call->method;
+	const struct model_field *f = &model_classes[m->class_id].fields[m->field];
+	const char *ref = call->args[0].s;
+	const struct db_row *row;
+	struct db_txn txn;
+	struct val have;
+	unsigned k;
+
+	if (subject(call, &row, err) != 0)
+		return ERR_API;
+	db_txn_init(&txn, DB_FOR_FIELD);
+	k = db_txn_need_row(&txn, m->class_id, ref);
+	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, model_classes[m->class_id].name, ref, NULL);
+	switch (m->call) {
+	case MODEL_SET_FIELD:
+		need_target(call, &txn, f->type, &call->args[1]);
+		db_txn_set(&txn, m->class_id, ref, m->field, call->args[1]);
+		break;
+	case MODEL_ADD_FIELD: db_txn_set_add(&txn, m->class_id, ref, m->field, call->args[1]); break;
+	case MODEL_REMOVE_FIELD: db_txn_set_remove(&txn, m->class_id, ref, m->field, call->args[1]); break;
+	case MODEL_REMOVE_FROM_FIELD: db_txn_map_remove(&txn, m->class_id, ref, m->field, call->args[1].s); break;
+	case MODEL_ADD_TO_FIELD:
+		have = db_row_field(row, m->field, &call->arena);
+		if (*call->args[1].s == 0 || val_get(&have, call->args[1].s) != NULL) {
+			db_txn_fini(&txn);
+			return *call->args[1].s == 0 ? err_set(err, ERR_INVALID_VALUE, "key", "", NULL)
+						     : duplicate_key(call, f, err);
+		}
+		k = db_txn_need_no_key(&txn, m->class_id, ref, m->field, call->args[1].s);
+		duplicate_key(call, f, &call->on_failed[k]);
+		db_txn_map_add(&txn, m->class_id, ref, m->field, call->args[1].s, call->args[2]);
+		break;
+	default: UNREACHABLE();
+	}
+	return call_write(call, &txn, NULL);
+}
+
+/* create: one struct with the RW and StaticRO fields; what is missing takes its default or is an error; what is
+ * unknown or dynamic is passed over, so a whole record from get_record may come back. */
+static int create(struct call *call, struct err *err)
+{
+	int class_id = call->method->class_id;
+	const struct model_class *c = &model_classes[class_id];
+	struct val *fields = arena_alloc(&call->arena, c->n_fields * sizeof *fields);
+	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
+	struct db_txn txn;
+
+	db_txn_init(&txn, DB_FOR_FIELD);
+	for (unsigned i = 0; i < c->n_fields; i++) {
+		const struct model_field *f = &c->fields[i];
+		const struct val *given = val_get(&call->args[0], f->name);
+
+		if (f->internal || f->qualifier == MODEL_DYNAMIC_RO)
+			continue;
+		if (given == NULL && !f->has_default) {
+			db_txn_fini(&txn);
+			return err_set(err, ERR_FIELD_TYPE_ERROR, f->name, NULL);
+		}
+		if (given == NULL)
+			continue;
+		if (rpc_coerce(&call->arena, call->message.codec, f->type, f->name, given, &fields[i], err) != 0) {
+			db_txn_fini(&txn);
+			return ERR_API;
+		}
+		need_target(call, &txn, f->type, &fields[i]);
+	}
+	pool_ref(call->pool, uuid, ref);
+	fields[c->uuid_field] = val_string(uuid);
+	if (class_id == MODEL_CLASS_VM) { /* a new record has no domain, whatever the client passed back */
+		fields[VM_power_state] = val_string("Halted");
+		fields[VM_domid] = val_int(-1);
+	}
+	db_txn_create(&txn, class_id, ref, fields);
+	call->result = val_string(arena_strdup(&call->arena, ref));
+	return call_write(call, &txn, NULL);
+}
+
+static int destroy(struct call *call, struct err *err)
+{
+	int class_id = call->method->class_id;
+	const struct db_row *row;
+	struct db_txn txn;
+	bool waits;
+
+	if (subject(call, &row, err) != 0)
+		return ERR_API;
+	if (class_id == MODEL_CLASS_VM && rules_vm(&call->view, row, "destroy", &waits, err) != 0)
+		return ERR_API;
+	db_txn_init(&txn, DB_FOR_FIELD);
+	/* a change in between (somebody starts it) is judged again by the rules */
+	db_txn_need_version(&txn, class_id, db_row_ref(row), db_row_modified(row));
+	db_txn_delete(&txn, class_id, db_row_ref(row));
+	return call_write(call, &txn, NULL);
+}
+
+int access_call(struct call *call, struct err *err)
+{
+	const struct db_row *row;
+
+	switch (call->method->call) {
+	case MODEL_GET_ALL: return get_all(call, false, NULL, err);
+	case MODEL_GET_ALL_WHERE: return get_all(call, false, call->args[0].s, err);
+	case MODEL_GET_ALL_RECORDS: return get_all(call, true, NULL, err);
+	case MODEL_GET_ALL_RECORDS_WHERE: return get_all(call, true, call->args[0].s, err);
+	case MODEL_GET_BY_UUID: return get_by(call, true, err);
+	case MODEL_GET_BY_NAME_LABEL: return get_by(call, false, err);
+	case MODEL_GET_RECORD:
+		if (subject(call, &row, err) != 0)
+			return ERR_API;
+		call->result = pool_record(&call->view, row, &call->arena);
+		return 0;
+	case MODEL_GET_FIELD:
+		if (subject(call, &row, err) != 0)
+			return ERR_API;
+		call->result = pool_field(&call->view, row, call->method->field, &call->arena);
+		return 0;
+	case MODEL_CREATE: return create(call, err);
+	case MODEL_DESTROY: return destroy(call, err);
+	case MODEL_CUSTOM: UNREACHABLE();
+	default: return write_field(call, err);
+	}
+}

@@ -1,0 +1,254 @@
+/* xpoolctl: what must work without a pool, on the member's own machine. */
+#include "pool/members.h"
+
+#include <crypt.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static const char usage[] =
+	"usage: xpoolctl COMMAND [options]\n"
+	"\n"
+	"  certificate --address IP --name NAME --out FILE   make a key and a self-signed certificate; prints the fingerprint\n"
+	"  fingerprint FILE                                  SHA-256 fingerprint of a certificate\n"
+	"  passwd --file FILE --user USER                    set a user's password, read from standard input\n"
+	"  init --dir DIR --members FILE --id N              make the data directory of member N of a new pool\n"
+	"  status --dir DIR                                  role, term, applied index, state hash, domains\n"
+	"  counters --dir DIR                                what this member has counted\n"
+	"  check --dir DIR                                   indexes against rows, hash against content\n"
+	"  uuid                                              a random uuid\n";
+
+enum { CONTROL_TIMEOUT_S = 10 };
+
+struct options {
+	const char *dir, *members, *address, *name, *out, *file, *user;
+	uint64_t id;
+	const char *rest;
+};
+
+static int fail(const char *what, const char *why)
+{
+	fprintf(stderr, "xpoolctl: %s: %s\n", what, why);
+	return 1;
+}
+
+static bool parse(int argc, char **argv, struct options *o)
+{
+	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "members", 1, NULL, 'm' }, { "id", 1, NULL, 'i' },
+		{ "address", 1, NULL, 'a' }, { "name", 1, NULL, 'n' }, { "out", 1, NULL, 'o' }, { "file", 1, NULL, 'f' },
+		{ "user", 1, NULL, 'u' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+	int c;
+
+	*o = (struct options){ 0 };
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case 'd': o->dir = optarg; break;
+		case 'm': o->members = optarg; break;
+		case 'i': o->id = strtoull(optarg, NULL, 10); break;
+		case 'a': o->address = optarg; break;
+		case 'n': o->name = optarg; break;
+		case 'o': o->out = optarg; break;
+		case 'f': o->file = optarg; break;
+		case 'u': o->user = optarg; break;
+		case 'h': fputs(usage, stdout); exit(0);
+		default: return false;
+		}
+	}
+	o->rest = optind < argc ? argv[optind] : NULL;
+	return true;
+}
+
+static int print_fingerprint(const char *path)
+{
+	uint8_t f[TLS_FINGERPRINT_LEN];
+
+	if (!tls_file_fingerprint(path, f))
+		return fail(path, "no certificate can be read from it");
+	for (int i = 0; i < TLS_FINGERPRINT_LEN; i++)
+		printf("%02x", f[i]);
+	printf("\n");
+	return 0;
+}
+
+static int cmd_certificate(const struct options *o)
+{
+	if (o->address == NULL || o->name == NULL || o->out == NULL)
+		return fail("certificate", "needs --address, --name and --out");
+	if (tls_certificate_make(o->out, o->name, o->address) != 0)
+		return fail(o->out, errno == EINVAL ? "the address is no IP address" : strerror(errno));
+	return print_fingerprint(o->out);
+}
+
+static int cmd_fingerprint(const struct options *o)
+{
+	return o->rest != NULL ? print_fingerprint(o->rest) : fail("fingerprint", "needs a file");
+}
+
+/* Replace or append one line; the file changes by rename. */
+static int cmd_passwd(const struct options *o)
+{
+	char password[512], temporary[512], line[1024], *hash;
+	struct crypt_data *data;
+	size_t n;
+	FILE *in, *out;
+	int fd;
+
+	if (o->file == NULL || o->user == NULL || strpbrk(o->user, ":\n") != NULL)
+		return fail("passwd", "needs --file and --user");
+	if (fgets(password, sizeof password, stdin) == NULL)
+		return fail("passwd", "no password on standard input");
+	password[strcspn(password, "\n")] = 0;
+	data = mem_new(sizeof *data);
+	hash = crypt_r(password, crypt_gensalt("$6$", 0, NULL, 0), data);
+	if (hash == NULL || hash[0] == '*')
+		return fail("passwd", "crypt failed");
+	snprintf(temporary, sizeof temporary, "%s.new", o->file);
+	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail(temporary, strerror(errno));
+	out = must(fdopen(fd, "w"));
+	in = fopen(o->file, "re");
+	n = strlen(o->user);
+	while (in != NULL && fgets(line, sizeof line, in) != NULL)
+		if (strncmp(line, o->user, n) != 0 || line[n] != ':')
+			fputs(line, out);
+	if (in != NULL)
+		fclose(in);
+	fprintf(out, "%s:%s\n", o->user, hash);
+	free(data);
+	if (fflush(out) != 0 || fsync(fd) != 0 || fclose(out) != 0 || rename(temporary, o->file) != 0)
+		return fail(o->file, strerror(errno));
+	return 0;
+}
+
+static int make_dir(const char *path)
+{
+	return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -1;
+}
+
+static int cmd_init(const struct options *o)
+{
+	static struct members members;
+	struct consensus_voter voters[CHANNEL_PEERS_MAX];
+	const char *self = NULL;
+	char path[512], why[256];
+	struct raft_io *disk;
+	struct env env;
+
+	if (o->dir == NULL || o->members == NULL || o->id == 0)
+		return fail("init", "needs --dir, --members and --id");
+	if (!members_read(o->members, &members, why, sizeof why))
+		return fail(o->members, why);
+	for (unsigned i = 0; i < members.n; i++) {
+		voters[i] = (struct consensus_voter){ members.m[i].raft_id, members.m[i].host_uuid };
+		if (members.m[i].raft_id == o->id)
+			self = members.m[i].host_uuid;
+	}
+	if (self == NULL)
+		return fail(o->members, "there is no member with this --id");
+	if (make_dir(o->dir) != 0)
+		return fail(o->dir, strerror(errno));
+	snprintf(path, sizeof path, "%s/members.json", o->dir);
+	if (access(path, F_OK) == 0)
+		return fail(o->dir, "it belongs to a pool already; an existing data directory is never overwritten");
+	snprintf(path, sizeof path, "%s/raft", o->dir);
+	if (make_dir(path) != 0)
+		return fail(path, strerror(errno));
+	env_uv_init(&env, "xpoolctl");
+	if (consensus_disk_open(&disk, loop_new(&env, "init"), path) != 0 ||
+		consensus_bootstrap(disk, o->id, self, voters, members.n) != 0)
+		return fail(path, "the first configuration cannot be written");
+	members.self = o->id;
+	snprintf(path, sizeof path, "%s/members.json", o->dir);
+	if (members_write(path, &members) != 0)
+		return fail(path, strerror(errno));
+	return 0;
+}
+
+/* One word to the running xpoold, and its answer to standard output. */
+static int ask(const struct options *o, const char *word)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct timeval limit = { .tv_sec = CONTROL_TIMEOUT_S };
+	char buf[4096], line[64];
+	ssize_t n, total = 0;
+	int fd;
+
+	if (o->dir == NULL)
+		return fail(word, "needs --dir");
+	if ((size_t)snprintf(a.sun_path, sizeof a.sun_path, "%s/control.sock", o->dir) >= sizeof a.sun_path)
+		return fail(o->dir, "the path is too long for a socket");
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0)
+		return fail(a.sun_path, errno == ENOENT || errno == ECONNREFUSED ? "xpoold does not run here" : strerror(errno));
+	snprintf(line, sizeof line, "%s\n", word);
+	if (write(fd, line, strlen(line)) != (ssize_t)strlen(line))
+		return fail(a.sun_path, strerror(errno));
+	while ((n = read(fd, buf, sizeof buf)) > 0) {
+		fwrite(buf, 1, (size_t)n, stdout);
+		total += n;
+	}
+	close(fd);
+	return total > 0 ? 0 : fail(a.sun_path, "no answer");
+}
+
+static int cmd_status(const struct options *o)
+{
+	return ask(o, "status");
+}
+
+static int cmd_counters(const struct options *o)
+{
+	return ask(o, "counters");
+}
+
+static int cmd_check(const struct options *o)
+{
+	return ask(o, "check");
+}
+
+static int cmd_uuid(const struct options *o)
+{
+	char uuid[UUID_LEN + 1];
+	struct env env;
+
+	(void)o;
+	env_uv_init(&env, "xpoolctl");
+	env_uuid(&env, uuid);
+	printf("%s\n", uuid);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(const struct options *o);
+	} commands[] = { { "certificate", cmd_certificate }, { "fingerprint", cmd_fingerprint }, { "passwd", cmd_passwd },
+		{ "init", cmd_init }, { "status", cmd_status }, { "counters", cmd_counters }, { "check", cmd_check },
+		{ "uuid", cmd_uuid } };
+	struct options o;
+
+	if (argc < 2 || !parse(argc - 1, argv + 1, &o)) {
+		fputs(usage, stderr);
+		return 2;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(&o);
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	fprintf(stderr, "xpoolctl: unknown command %s\n%s", argv[1], usage);
+	return 2;
+}

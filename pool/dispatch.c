@@ -1,0 +1,382 @@
+/* A call from the socket to its function and back. The order of the steps is wire.md 3.1:
+ *
+ *   parse -> text check -> name -> count -> decode -> session -> role -> run
+ *
+ * A call runs on its I/O loop against a pinned view and never blocks there. It ends at once, or it returns
+ * CALL_PENDING and somebody calls call_finish() later. When it fails for a session, object or uuid that is unknown
+ * *here*, it takes a read barrier and runs once more: what was acknowledged elsewhere may only be late.
+ */
+#include "pool/pool_priv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void call_run(struct call *call);
+
+static void call_free(struct call *call)
+{
+	db_view_unpin(&call->view);
+	loop_timer_stop(&call->timer);
+	err_fini(&call->err);
+	for (unsigned i = 0; i < ARRAY_LEN(call->on_failed); i++)
+		err_fini(&call->on_failed[i]);
+	db_proposal_fini(&call->proposal);
+	arena_fini(&call->arena);
+	call->io->n_calls--;
+	free(call);
+}
+
+static void reply(struct call *call, unsigned status)
+{
+	struct buf body = { 0 };
+	struct db_stat stat;
+	char headers[64];
+
+	db_stat(call->pool->db, &stat);
+	snprintf(headers, sizeof headers, "X-Pool-Index: 1-%llu\r\n", (unsigned long long)stat.index);
+	rpc_reply_encode(&body, &call->message, &call->result, call->bare, &call->err);
+	rpc_reply(call->request, status, call->message.codec == RPC_XML ? "text/xml" : "application/json", headers, body.data,
+		body.len);
+	buf_fini(&body);
+}
+
+void call_finish(struct call *call)
+{
+	struct env *env = call->pool->env;
+
+	loop_assert(call->io->loop);
+	COUNT(env, calls);
+	if (call->err.code != NULL) {
+		COUNT(env, calls_failed);
+		log_debug(env, "event=call_failed method=%s code=%s p0=%s", call->message.method, call->err.code->name,
+			call->err.n > 0 ? call->err.params[0] : "");
+	}
+	if (call->request != NULL)
+		reply(call, 200);
+	call_free(call);
+}
+
+/* The client has gone: what only waits ends, what writes goes on without a listener. */
+static void on_gone(struct rpc_request *request, void *arg)
+{
+	struct call *call = arg;
+
+	(void)request;
+	call->request = NULL;
+	if (call->event != NULL) {
+		event_unpark(call);
+		call_finish(call);
+	}
+}
+
+/* Writes. */
+
+void pool_unknown(struct pool *pool, uint64_t leader, struct err *err)
+{
+	struct db_view view;
+	unsigned n;
+	const struct db_member *members = db_members(pool->db, &n);
+	const struct db_row *host = NULL;
+
+	if (leader == 0) {
+		err_set(err, ERR_HOST_IN_EMERGENCY_MODE, NULL);
+		return;
+	}
+	db_view_pin(pool->db, &view);
+	for (unsigned i = 0; i < n; i++)
+		if (members[i].raft_id == leader)
+			host = pool_host_of(&view, members[i].host_uuid);
+	err_set(err, ERR_CANNOT_CONTACT_HOST, host != NULL ? db_row_ref(host) : NULL_REF, NULL);
+	db_view_unpin(&view);
+}
+
+static void on_written(struct db_proposal *p)
+{
+	struct call *call = container_of(p, struct call, proposal);
+	struct db_result *res = &p->result;
+
+	switch (res->status) {
+	case DB_DONE:
+		if (call->written != NULL) {
+			call->written(call);
+			return;
+		}
+		break;
+	case DB_FAILED:
+		if (res->failed < ARRAY_LEN(call->on_failed) && call->on_failed[res->failed].code != NULL)
+			err_move(&call->err, &call->on_failed[res->failed]);
+		else if (++call->retries <= POOL_RETRIES) {
+			db_proposal_fini(p);
+			call_run(call);
+			return;
+		} else
+			err_set(&call->err, ERR_INTERNAL_ERROR, "the object kept changing", NULL);
+		break;
+	case DB_REFUSED: err_move(&call->err, &res->err); break;
+	case DB_UNKNOWN: pool_unknown(call->pool, res->leader, &call->err); break;
+	}
+	call_finish(call);
+}
+
+int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call))
+{
+	enum { HEAD_MAX = 256 };
+
+	if (txn->preconditions.len + txn->ops.len > DB_ENTRY_MAX - HEAD_MAX) {
+		db_txn_fini(txn);
+		return err_set(&call->err, ERR_VALUE_NOT_SUPPORTED, "value", "", "larger than 1 MiB", NULL);
+	}
+	call->written = written;
+	db_propose(call->pool->db, &call->proposal, txn, call->io->loop, on_written);
+	return CALL_PENDING;
+}
+
+/* Running. */
+
+static bool may_be_late(const struct call *call)
+{
+	const struct err_code *c = call->err.code;
+
+	return !call->barriered && (c == ERR_HANDLE_INVALID || c == ERR_UUID_INVALID || c == ERR_SESSION_INVALID);
+}
+
+static void on_barrier(struct db_barrier *b)
+{
+	struct call *call = container_of(b, struct call, barrier);
+
+	if (b->ok) {
+		err_fini(&call->err);
+		call_run(call);
+	} else {
+		call_finish(call); /* with what is known here */
+	}
+}
+
+static int role_check(const struct call *call, struct err *err)
+{
+	char lower[128];
+	unsigned i;
+
+	if (call->caller.superuser)
+		return 0;
+	for (i = 0; call->method->name[i] && i < sizeof lower - 1; i++)
+		lower[i] = (char)(call->method->name[i] >= 'A' && call->method->name[i] <= 'Z' ? call->method->name[i] + 32
+												: call->method->name[i]);
+	lower[i] = 0;
+	return err_set(err, ERR_RBAC_PERMISSION_DENIED, lower, "No permission in user session.", NULL);
+}
+
+static int execute(struct call *call)
+{
+	struct model_functions fn;
+	int rc;
+
+	if (call->method->session) {
+		rc = session_check(call, call->message.params->items[0].s, &call->err);
+		if (rc == 0)
+			rc = role_check(call, &call->err);
+		if (rc != 0)
+			return rc;
+	}
+	if (call->method->call != MODEL_CUSTOM)
+		return access_call(call, &call->err);
+	if (call->method->route != MODEL_LOCAL)
+		return operation_call(call, &call->err);
+	fn = model_functions(call->method);
+	if (fn.call == NULL)
+		return err_set(&call->err, ERR_NOT_IMPLEMENTED, call->method->name, NULL);
+	return fn.call(call, call->args_struct, &call->err);
+}
+
+static void call_run(struct call *call)
+{
+	int rc;
+
+	db_view_pin(call->pool->db, &call->view);
+	rc = execute(call);
+	if (rc == CALL_PENDING) {
+		/* it may have been parked with what it needs copied: views are for moments */
+		db_view_unpin(&call->view);
+		return;
+	}
+	err_check(rc, &call->err);
+	if (rc == 0 || !may_be_late(call)) {
+		call_finish(call);
+		return;
+	}
+	db_view_unpin(&call->view);
+	call->barriered = true;
+	db_read_barrier(call->pool->db, &call->barrier, call->io->loop, on_barrier);
+}
+
+/* Before running: everything that needs no database. */
+
+static bool text_ok(const struct val *v, const char **bad_out)
+{
+	bool ok = true;
+
+	if (v->kind == VAL_STRING && !val_text_ok(v->s)) {
+		*bad_out = v->s;
+		return false;
+	}
+	for (uint32_t i = 0; (v->kind == VAL_SET || v->kind == VAL_MAP) && i < v->n && ok; i++) {
+		ok = text_ok(v->kind == VAL_SET ? &v->items[i] : &v->pairs[i].value, bad_out);
+		if (ok && v->kind == VAL_MAP && !val_text_ok(v->pairs[i].key)) {
+			*bad_out = v->pairs[i].key;
+			ok = false;
+		}
+	}
+	return ok;
+}
+
+static int count_check(struct call *call, struct err *err)
+{
+	const struct model_message *m = call->method;
+	unsigned given = call->message.params->n, mine = given > 0 ? given - (m->session ? 1 : 0) : 0;
+	char expected[16], received[16];
+
+	/* surplus arguments are an error only where nothing is optional */
+	if (!(m->session && given == 0) && mine >= m->n_required && (mine == m->n_required || m->n_params > m->n_required))
+		return 0;
+	snprintf(expected, sizeof expected, "%u", m->n_required);
+	snprintf(received, sizeof received, "%u", mine);
+	return err_set(err, ERR_MESSAGE_PARAMETER_COUNT_MISMATCH, m->name, expected, received, NULL);
+}
+
+void *pool_args(struct arena *a, const struct model_message *m, const struct val *args)
+{
+	char *out = m->args_size > 0 ? arena_alloc(a, m->args_size) : NULL;
+
+	for (unsigned i = 0; out != NULL && i < m->n_params; i++) {
+		void *at = out + m->params[i].offset;
+
+		switch (m->params[i].type->kind) {
+		case MODEL_STRING:
+		case MODEL_SECRET:
+		case MODEL_ENUM:
+		case MODEL_REF: *(const char **)at = args[i].s; break;
+		case MODEL_INT:
+		case MODEL_DATETIME: *(int64_t *)at = args[i].i; break;
+		case MODEL_FLOAT: *(double *)at = args[i].f; break;
+		case MODEL_BOOL: *(bool *)at = args[i].b; break;
+		default: *(const struct val **)at = &args[i]; break;
+		}
+	}
+	return out;
+}
+
+static int decode(struct call *call, struct err *err)
+{
+	const struct model_message *m = call->method;
+	const struct val *given = call->message.params->items;
+	unsigned skip = m->session ? 1 : 0, n = call->message.params->n;
+	int rc;
+
+	if (m->session && given[0].kind != VAL_STRING)
+		return err_set(err, ERR_FIELD_TYPE_ERROR, "session_id", NULL);
+	call->args = arena_alloc(&call->arena, (m->n_params + 1) * sizeof *call->args);
+	for (unsigned i = 0; i < m->n_params; i++) {
+		if (i + skip >= n) {
+			call->args[i] = m->params[i].initial;
+			continue;
+		}
+		rc = rpc_coerce(&call->arena, call->message.codec, m->params[i].type, m->params[i].name, &given[i + skip],
+			&call->args[i], err);
+		if (rc != 0)
+			return rc;
+	}
+	call->args_struct = pool_args(&call->arena, m, call->args);
+	return 0;
+}
+
+static void system_call(struct call *call)
+{
+	const char *method = call->message.method;
+
+	if (strcmp(method, "system.listMethods") == 0) {
+		call->bare = true;
+		call->result = val_set();
+		for (unsigned i = 0; i < model_n_messages; i++)
+			val_set_push(&call->arena, &call->result, val_string(model_messages[i].name));
+	} else if (call->message.params->n > 0) { /* system.isAlive:TEXT */
+		call->result = call->message.params->items[0];
+	}
+	call_finish(call);
+}
+
+static int prepare(struct call *call, struct err *err)
+{
+	const char *name = call->message.method, *bad;
+
+	if (!text_ok(call->message.params, &bad))
+		return err_set(err, ERR_INVALID_VALUE, "Invalid UTF-8 string in parameter", "", NULL);
+	if (strncmp(name, "Async.", 6) == 0) {
+		call->async = true;
+		name += 6;
+	}
+	call->method = model_message_find(name);
+	if (call->method == NULL)
+		return err_set(err, ERR_MESSAGE_METHOD_UNKNOWN, call->message.method, NULL);
+	if (call->async && !call->method->async)
+		return err_set(err, ERR_Fault,
+			arena_printf(&call->arena, "No async mode for this operation (rpc: %s)", call->message.method), NULL);
+	if (count_check(call, err) != 0)
+		return ERR_API;
+	return decode(call, err);
+}
+
+/* Which codec a path speaks; /json is XML by history, unless the body says otherwise. */
+static bool is_json(const struct rpc_request *request)
+{
+	size_t i = 0;
+
+	if (strcmp(request->path, "/jsonrpc") == 0)
+		return true;
+	if (strcmp(request->path, "/json") != 0)
+		return false;
+	while (i < request->body_len && strchr(" \t\r\n", request->body[i]) != NULL)
+		i++;
+	return i < request->body_len && request->body[i] == '{';
+}
+
+static void refuse_body(struct call *call, const char *why)
+{
+	call->message.method = "?";
+	err_set(&call->err, ERR_INTERNAL_ERROR, why != NULL ? why : "malformed", NULL);
+	COUNT(call->pool->env, calls);
+	COUNT(call->pool->env, calls_failed);
+	reply(call, 500);
+	call_free(call);
+}
+
+void pool_request(void *arg, struct rpc_request *request)
+{
+	struct pool_loop *io = arg;
+	struct call *call = mem_new(sizeof *call);
+	const char *why = NULL;
+	int rc;
+
+	call->pool = io->pool;
+	call->io = io;
+	call->request = request;
+	io->n_calls++;
+	request->gone = on_gone;
+	request->gone_arg = call;
+	arena_init(&call->arena);
+	rc = (is_json(request) ? rpc_json_request : rpc_xml_request)(
+		&call->arena, request->body, request->body_len, &call->message, &why);
+	if (rc != 0) {
+		refuse_body(call, why);
+		return;
+	}
+	if (strncmp(call->message.method, "system.", 7) == 0 && (strcmp(call->message.method + 7, "listMethods") == 0 ||
+									 strncmp(call->message.method + 7, "isAlive:", 8) == 0)) {
+		system_call(call);
+		return;
+	}
+	if (prepare(call, &call->err) != 0)
+		call_finish(call);
+	else
+		call_run(call);
+}

@@ -1,0 +1,178 @@
+/* xpoold: API, database and coordination of one member. Never as root. */
+#include "pool/members.h"
+#include "pool/pool.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STOP_GRACE_MS = 3000 };
+
+static const char usage[] =
+	"usage: xpoold --dir DIR --listen IP:PORT [options]\n"
+	"Serves the XenAPI for this member of a pool; `xpoolctl init` has made DIR.\n"
+	"\n"
+	"  --dir DIR              data directory (members.json, raft/, control.sock)\n"
+	"  --listen IP:PORT       address of the API, TLS\n"
+	"  --certificate FILE     certificate and key, PEM; default DIR/member.pem\n"
+	"  --password-file FILE   user:hash lines, crypt(3); default DIR/passwd\n"
+	"  --agent PATH           socket of this host's xpool-agent; default DIR/agent.sock\n"
+	"  --loops N              I/O loops, 1 to 4; default: processors\n"
+	"  --election-ms N        Raft election time-out, default 500\n"
+	"  --log LEVEL            err, warn, info (default) or debug\n"
+	"  --allow-root           run as root all the same (tests)\n"
+	"  --help\n";
+
+struct options {
+	const char *dir, *listen, *certificate, *password_file, *agent;
+	unsigned loops, election_ms;
+	int log;
+	bool allow_root;
+};
+
+static bool parse(int argc, char **argv, struct options *o)
+{
+	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "listen", 1, NULL, 'l' }, { "certificate", 1, NULL, 'c' },
+		{ "password-file", 1, NULL, 'p' }, { "agent", 1, NULL, 'a' }, { "loops", 1, NULL, 'n' },
+		{ "election-ms", 1, NULL, 'e' }, { "log", 1, NULL, 'v' }, { "allow-root", 0, NULL, 'r' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	int c;
+
+	*o = (struct options){ .log = LOG_INFO };
+	o->loops = processors < 1 ? 1 : processors > POOL_LOOPS_MAX ? POOL_LOOPS_MAX : (unsigned)processors;
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case 'd': o->dir = optarg; break;
+		case 'l': o->listen = optarg; break;
+		case 'c': o->certificate = optarg; break;
+		case 'p': o->password_file = optarg; break;
+		case 'a': o->agent = optarg; break;
+		case 'n': o->loops = (unsigned)atoi(optarg); break;
+		case 'e': o->election_ms = (unsigned)atoi(optarg); break;
+		case 'v': o->log = log_level_parse(optarg); break;
+		case 'r': o->allow_root = true; break;
+		case 'h': fputs(usage, stdout); exit(0);
+		default: return false;
+		}
+	}
+	if (o->dir == NULL || o->listen == NULL || o->log < 0 || o->loops < 1 || o->loops > POOL_LOOPS_MAX || optind != argc) {
+		fputs(usage, stderr);
+		return false;
+	}
+	return true;
+}
+
+static int listen_api(const char *text)
+{
+	char ip[64];
+	const char *colon = strrchr(text, ':');
+	size_t n = colon != NULL ? (size_t)(colon - text) : 0;
+	int fd;
+
+	if (n == 0 || n >= sizeof ip) {
+		fprintf(stderr, "xpoold: --listen %s: not IP:PORT\n", text);
+		return -1;
+	}
+	memcpy(ip, text, n);
+	ip[n] = 0;
+	fd = listener_socket(ip, (unsigned)atoi(colon + 1));
+	if (fd < 0)
+		fprintf(stderr, "xpoold: cannot listen on %s: %s%s\n", text, strerror(errno),
+			errno == EADDRINUSE ? "; another program uses the port (see: ss -ltnp)" : "");
+	return fd;
+}
+
+static const char *in_dir(const char *given, const char *dir, const char *name, char out[512])
+{
+	if (given != NULL)
+		return given;
+	snprintf(out, 512, "%s/%s", dir, name);
+	return out;
+}
+
+static int run(const struct options *o, struct env *env, const struct members *members)
+{
+	char certificate[512], passwords[512], agent[512], control[512], address[520];
+	const char *pem = in_dir(o->certificate, o->dir, "member.pem", certificate);
+	struct tls *server = tls_server_new(env, pem, pem), *peer = tls_peer_new(env, pem, pem);
+	struct pool_config config = { .env = env, .loops = o->loops };
+	struct pool *pool;
+	sigset_t stop;
+	int fd, sig;
+
+	if (server == NULL || peer == NULL)
+		return 1;
+	fd = listen_api(o->listen);
+	if (fd < 0)
+		return 1;
+	snprintf(address, sizeof address, "unix:%s", in_dir(o->agent, o->dir, "agent.sock", agent));
+	config.password_file = in_dir(o->password_file, o->dir, "passwd", passwords);
+	config.agent = address;
+	config.db = (struct db_config){ .pool_uuid = members->pool_uuid,
+		.epoch = members->epoch,
+		.raft_id = members->self,
+		.members = members->m,
+		.n_members = members->n,
+		.tls = peer,
+		.dir = o->dir,
+		.election_ms = o->election_ms,
+		.heartbeat_ms = o->election_ms / 10 };
+	if (access(config.password_file, R_OK) != 0) {
+		fprintf(stderr, "xpoold: %s: %s; nobody could log in\n", config.password_file, strerror(errno));
+		return 1;
+	}
+	if (pool_new(&pool, &config) != 0)
+		return 1;
+	snprintf(control, sizeof control, "%s/control.sock", o->dir);
+	unlink(control); /* left by a run that was killed; the lock on the directory says nobody uses it */
+	if (pool_listen(pool, fd, server) != 0 || pool_control(pool, control) != 0) {
+		fprintf(stderr, "xpoold: cannot serve: %s\n", strerror(errno));
+		return 1;
+	}
+	close(fd);
+	log_info(env, "event=started listen=%s member=%llu pool=%s", o->listen, (unsigned long long)members->self, members->pool_uuid);
+	pool_start(pool);
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	sigwait(&stop, &sig);
+	log_info(env, "event=stopping signal=%d", sig);
+	pool_stop(pool, STOP_GRACE_MS);
+	unlink(control);
+	/* Every acknowledged write is on a majority's disks: leaving here is as safe as a crash, which has to be safe
+	 * anyway, and closing a leader can crash the library (docs/decisions/0004). */
+	exit(0);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	struct env env;
+	static struct members members;
+	char path[512], why[256] = "";
+	sigset_t stop;
+
+	if (!parse(argc, argv, &o))
+		return 2;
+	if (geteuid() == 0 && !o.allow_root) {
+		fprintf(stderr, "xpoold: refuses to run as root: it reads bytes from the network. Use a user of its own\n");
+		return 2;
+	}
+	env_uv_init(&env, "xpoold");
+	env.log.level = (enum log_level)o.log;
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &stop, NULL); /* before any thread: all inherit it */
+	snprintf(path, sizeof path, "%s/members.json", o.dir);
+	if (!members_read(path, &members, why, sizeof why) || members.self == 0) {
+		fprintf(stderr, "xpoold: %s: %s; run xpoolctl init first\n", path, members.self == 0 && why[0] == 0 ? "no self" : why);
+		return 1;
+	}
+	return run(&o, &env, &members);
+}

@@ -1,0 +1,143 @@
+#include "pool/members.h"
+#include "rpc/wire/codec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool take_text(const struct val *from, const char *key, char *out, size_t size, const char *where, char *why, size_t n)
+{
+	const char *s = val_get_s(from, key);
+
+	if (s == NULL || *s == 0 || strlen(s) >= size) {
+		snprintf(why, n, "%s: \"%s\" is missing, empty or too long", where, key);
+		return false;
+	}
+	strcpy(out, s);
+	return true;
+}
+
+static bool take_member(const struct val *from, struct db_member *out, unsigned i, char *why, size_t n)
+{
+	const struct val *id = val_get(from, "id");
+	char where[32];
+
+	snprintf(where, sizeof where, "member %u", i + 1);
+	if (id == NULL || id->kind != VAL_INT || id->i < 1) {
+		snprintf(why, n, "%s: \"id\" is no positive number", where);
+		return false;
+	}
+	out->raft_id = (uint64_t)id->i;
+	if (!take_text(from, "host", out->host_uuid, sizeof out->host_uuid, where, why, n) ||
+		!take_text(from, "name", out->name, sizeof out->name, where, why, n) ||
+		!take_text(from, "address", out->api_address, sizeof out->api_address, where, why, n) ||
+		!take_text(from, "channel", out->channel_address, sizeof out->channel_address, where, why, n) ||
+		!take_text(from, "certificate", out->certificate, sizeof out->certificate, where, why, n))
+		return false;
+	if (!uuid_ok(out->host_uuid)) {
+		snprintf(why, n, "%s: \"host\" is no uuid", where);
+		return false;
+	}
+	return true;
+}
+
+static bool distinct(const struct members *m, char *why, size_t n)
+{
+	for (unsigned i = 0; i < m->n; i++)
+		for (unsigned k = i + 1; k < m->n; k++)
+			if (m->m[i].raft_id == m->m[k].raft_id || strcmp(m->m[i].host_uuid, m->m[k].host_uuid) == 0 ||
+				strcmp(m->m[i].channel_address, m->m[k].channel_address) == 0) {
+				snprintf(why, n, "members %u and %u share an id, a host or a channel address", i + 1, k + 1);
+				return false;
+			}
+	return true;
+}
+
+static bool parse(struct arena *a, const char *text, size_t len, struct members *out, char *why, size_t n)
+{
+	const char *fault;
+	const struct val *list, *number;
+	struct val v;
+
+	*out = (struct members){ .epoch = 1 };
+	if (rpc_json_parse(a, text, len, &v, &fault) != 0 || v.kind != VAL_MAP) {
+		snprintf(why, n, "%s", fault != NULL ? fault : "it is no JSON object");
+		return false;
+	}
+	if (!take_text(&v, "pool", out->pool_uuid, sizeof out->pool_uuid, "file", why, n) || !uuid_ok(out->pool_uuid)) {
+		snprintf(why, n, "\"pool\" is no uuid");
+		return false;
+	}
+	if ((number = val_get(&v, "epoch")) != NULL && number->kind == VAL_INT && number->i > 0)
+		out->epoch = (uint64_t)number->i;
+	if ((number = val_get(&v, "self")) != NULL && number->kind == VAL_INT)
+		out->self = (uint64_t)number->i;
+	list = val_get(&v, "members");
+	if (list == NULL || list->kind != VAL_SET || list->n == 0 || list->n > CHANNEL_PEERS_MAX) {
+		snprintf(why, n, "\"members\" is no list of 1 to %d members", CHANNEL_PEERS_MAX);
+		return false;
+	}
+	for (; out->n < list->n; out->n++)
+		if (!take_member(&list->items[out->n], &out->m[out->n], out->n, why, n))
+			return false;
+	return distinct(out, why, n);
+}
+
+bool members_read(const char *path, struct members *out, char *why, size_t n)
+{
+	char *text = mem_new(MEMBERS_FILE_MAX);
+	FILE *f = fopen(path, "re");
+	struct arena a;
+	bool ok = false;
+	size_t len;
+
+	if (f == NULL) {
+		snprintf(why, n, "%s", strerror(errno));
+	} else {
+		arena_init(&a);
+		len = fread(text, 1, MEMBERS_FILE_MAX, f);
+		ok = parse(&a, text, len, out, why, n);
+		arena_fini(&a);
+		fclose(f);
+	}
+	free(text);
+	return ok;
+}
+
+int members_write(const char *path, const struct members *members)
+{
+	struct arena a;
+	struct val v = val_map(), list = val_set();
+	struct buf text = { 0 };
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	bool ok;
+
+	if (fd < 0)
+		return -1;
+	arena_init(&a);
+	for (unsigned i = 0; i < members->n; i++) {
+		const struct db_member *m = &members->m[i];
+		struct val one = val_map();
+
+		val_map_push(&a, &one, "id", val_int((int64_t)m->raft_id));
+		val_map_push(&a, &one, "host", val_string(m->host_uuid));
+		val_map_push(&a, &one, "name", val_string(m->name));
+		val_map_push(&a, &one, "address", val_string(m->api_address));
+		val_map_push(&a, &one, "channel", val_string(m->channel_address));
+		val_map_push(&a, &one, "certificate", val_string(m->certificate));
+		val_set_push(&a, &list, one);
+	}
+	val_map_push(&a, &v, "pool", val_string(members->pool_uuid));
+	val_map_push(&a, &v, "epoch", val_int((int64_t)members->epoch));
+	val_map_push(&a, &v, "self", val_int((int64_t)members->self));
+	val_map_push(&a, &v, "members", list);
+	rpc_json_value(&text, &v);
+	buf_puts(&text, "\n");
+	ok = write(fd, text.data, text.len) == (ssize_t)text.len && fsync(fd) == 0;
+	buf_fini(&text);
+	arena_fini(&a);
+	return close(fd) == 0 && ok ? 0 : -1;
+}

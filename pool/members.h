@@ -1,0 +1,23 @@
+/* The member file: who belongs to a new pool. Written by an administrator, read by `xpoolctl init` on each member and
+ * kept in its data directory, where xpoold reads it.
+ *
+ * {"pool": UUID, "epoch": 1, "self": 2, "members": [{"id": 1, "host": UUID, "name": "host1", "address": "10.0.0.1",
+ *  "channel": "10.0.0.1:8300", "certificate": "SHA-256 fingerprint, hexadecimal"}, ...]}   ("self" only in the kept copy)
+ */
+#pragma once
+
+#include "db/db.h"
+
+struct members {
+	char pool_uuid[UUID_LEN + 1];
+	uint64_t epoch, self;
+	unsigned n;
+	struct db_member m[CHANNEL_PEERS_MAX];
+};
+
+enum { MEMBERS_FILE_MAX = 256 << 10 };
+
+/* false: why (of n bytes) says what is wrong, naming the member and the field. */
+bool members_read(const char *path, struct members *out, char *why, size_t n);
+/* 0, or -1 with errno. */
+int members_write(const char *path, const struct members *members);

@@ -1,0 +1,145 @@
+/* Putting the parts of one member together: loops, lanes, database, API, agent. */
+#include "pool/pool_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Something was applied: on every I/O loop look at what waits. event.from looks at most every 50 ms. */
+
+static void on_batch(struct loop_timer *t)
+{
+	events_look(container_of(t, struct pool_loop, batch));
+}
+
+static void on_wake(struct loop_call *call)
+{
+	struct pool_loop *io = container_of(call, struct pool_loop, wake);
+
+	tasks_look(io);
+	if (io->event_waiters != NULL && io->batch.pos == 0)
+		loop_timer_start(io->loop, &io->batch, POOL_EVENT_BATCH_MS, on_batch);
+}
+
+/* Raft loop. */
+static void on_applied(void *arg, const struct db_applied *what)
+{
+	struct pool *pool = arg;
+
+	for (unsigned i = 0; i < pool->n_loops; i++)
+		loop_post(pool->loops[i].loop, &pool->loops[i].wake, on_wake);
+	for (unsigned i = 0; i < what->n; i++)
+		if (what->class_id(what, i) == MODEL_CLASS_task) {
+			owner_look(pool);
+			loop_post(pool->loops[0].loop, &pool->role_call, pool->role_call.fn);
+			break;
+		}
+}
+
+/* Admission loop: the role may have changed, or a task. */
+static void on_role_call(struct loop_call *call)
+{
+	struct pool *pool = container_of(call, struct pool, role_call);
+
+	bootstrap_look(pool);
+	admit_sweep_now(pool);
+}
+
+static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
+{
+	struct pool *pool = arg;
+
+	(void)role;
+	(void)term;
+	(void)leader;
+	loop_post(pool->loops[0].loop, &pool->role_call, on_role_call);
+}
+
+int pool_new(struct pool **out, const struct pool_config *config)
+{
+	struct pool *pool = mem_new(sizeof *pool);
+	char name[16];
+
+	pool->env = config->env;
+	pool->cfg = *config;
+	pool->cfg.db.arg = pool;
+	pool->cfg.db.applied = on_applied;
+	pool->cfg.db.request = admit_request;
+	pool->cfg.db.role = on_role;
+	pool->role_call.fn = on_role_call;
+	pthread_mutex_init(&pool->incarnation_mutex, NULL);
+	snprintf(pool->password_file, sizeof pool->password_file, "%s", config->password_file);
+	snprintf(pool->agent_address, sizeof pool->agent_address, "%s", config->agent);
+	for (unsigned i = 0; i < config->db.n_members; i++)
+		if (config->db.members[i].raft_id == config->db.raft_id)
+			strcpy(pool->host_uuid, config->db.members[i].host_uuid);
+	CHECK(config->loops >= 1 && config->loops <= POOL_LOOPS_MAX);
+	pool->n_loops = config->loops;
+	for (unsigned i = 0; i < pool->n_loops; i++) {
+		snprintf(name, sizeof name, "io%u", i);
+		pool->loops[i].pool = pool;
+		pool->loops[i].loop = loop_new(pool->env, strdup(name));
+	}
+	pool->api = lane_new(pool->env, "api", LANE_API, POOL_JOBS_RUNNING, POOL_THREADS_MAX);
+	pool->vms = lane_new(pool->env, "vm", LANE_VM, POOL_JOBS_RUNNING, POOL_THREADS_MAX);
+	pool->raft_loop = loop_new(pool->env, "raft");
+	pool->cfg.db.loop = pool->raft_loop;
+	if (db_open(&pool->db, &pool->cfg.db) != 0)
+		return ERR_IO;
+	*out = pool;
+	return 0;
+}
+
+int pool_listen(struct pool *pool, int fd, struct tls *tls)
+{
+	char address[16];
+
+	for (unsigned i = 0; i < pool->n_loops; i++) {
+		struct rpc_handler handler = { pool_request, &pool->loops[i] };
+		int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+		if (own < 0)
+			return ERR_IO;
+		snprintf(address, sizeof address, "fd:%d", own);
+		if (rpc_server_open(&pool->loops[i].server, pool->loops[i].loop, address, tls, &handler) != 0)
+			return ERR_IO;
+	}
+	return 0;
+}
+
+void pool_start(struct pool *pool)
+{
+	admit_start(pool);
+	owner_start(pool);
+	for (unsigned i = 0; i < pool->n_loops; i++)
+		loop_start(pool->loops[i].loop);
+	loop_start(pool->raft_loop);
+}
+
+static void on_stop(struct loop_call *call)
+{
+	struct pool_loop *io = container_of(call, struct pool_loop, stop);
+
+	if (io->server != NULL)
+		rpc_server_close(io->server);
+}
+
+void pool_stop(struct pool *pool, unsigned grace_ms)
+{
+	struct parker *parker = pool->env->ops->parker_new(pool->env);
+	uint64_t due = env_now_ms(pool->env) + grace_ms;
+	unsigned left;
+
+	for (unsigned i = 0; i < pool->n_loops; i++)
+		loop_post(pool->loops[i].loop, &pool->loops[i].stop, on_stop);
+	do {
+		left = 0;
+		for (unsigned i = 0; i < pool->n_loops; i++)
+			left += pool->loops[i].n_calls;
+		pool->env->ops->park(parker, 10000);
+	} while (left > 0 && env_now_ms(pool->env) < due);
+	pool->env->ops->parker_free(parker);
+}

@@ -1,0 +1,186 @@
+/* Shared by the files of pool/. */
+#pragma once
+
+#include "db/view.h"
+#include "model/args.h"
+#include "model/calls.h"
+#include "pool/pool.h"
+#include "rpc/wire/codec.h"
+
+#define NULL_REF "OpaqueRef:NULL"
+
+enum {
+	POOL_RETRIES = 8,              /* of a transaction whose version precondition failed */
+	POOL_WAITING_MAX = 100,        /* tasks waiting for a lock */
+	POOL_WAIT_S = 7200,            /* for a lock */
+	POOL_LOST_MS = 60000,          /* without contact: the tasks of a host end */
+	POOL_PLACED_LOST_MS = 2000,    /* a placed task that nobody has started gets another host */
+	POOL_SWEEP_MS = 1000,
+	POOL_TASK_SYNC_S = 10,         /* ended rows of plain calls */
+	POOL_TASK_KEEP_S = 3900,       /* of asynchronous ones: 65 min */
+	POOL_LOGIN_PENALTY_MS = 5000,
+	POOL_EVENT_BATCH_MS = 50,
+	POOL_JOBS_RUNNING = 4,
+	POOL_THREADS_MAX = 128,
+};
+
+struct call;
+struct owned;
+
+/* What belongs to one I/O loop. */
+struct pool_loop {
+	struct pool *pool;
+	struct loop *loop;
+	struct rpc_server *server;
+	struct loop_call wake, stop;  /* something was applied */
+	struct loop_timer batch;      /* event.from looks at most so often */
+	struct call *task_waiters, *event_waiters;
+	_Atomic unsigned n_calls;
+};
+
+struct pool {
+	struct env *env;
+	struct pool_config cfg;
+	struct db *db;
+	struct loop *raft_loop;
+	struct pool_loop loops[POOL_LOOPS_MAX];
+	unsigned n_loops;
+	struct lane *api, *vms;
+	struct member *agent;
+	char host_uuid[UUID_LEN + 1];
+	char password_file[256], agent_address[256];
+
+	/* The coordinator's (admit.c, task.c), admission loop only. */
+	struct loop_call role_call;
+	struct loop_timer sweep;
+	struct db_proposal sweep_proposal;
+	bool sweeping, bootstrapping;
+	struct db_proposal bootstrap_proposal;
+
+	/* This host's (owner.c), admission loop only. */
+	struct loop_call owner_call;
+	struct owned *owned;
+	char incarnation[128]; /* of the agent; "" until it has been reached; under incarnation_mutex */
+	pthread_mutex_t incarnation_mutex;
+	_Atomic bool reconcile_wanted;
+
+	struct listener control;
+};
+
+/* Who calls. */
+struct caller {
+	const char *user, *session, *originator;
+	bool superuser;
+};
+
+/* One API call, on one I/O loop. */
+struct call {
+	struct pool *pool;
+	struct pool_loop *io;
+	struct arena arena;
+	struct rpc_request *request; /* NULL: the client has gone */
+	struct rpc_message message;
+	const struct model_message *method;
+	bool async, bare, barriered, finished;
+	struct val *args; /* as many as params */
+	void *args_struct;
+	struct caller caller;
+	struct db_view view; /* pinned while the call runs on its loop */
+	struct val result;
+	struct err err;
+
+	/* writes */
+	struct db_proposal proposal;
+	struct err on_failed[4]; /* what a failed precondition of that number means */
+	void (*written)(struct call *call);
+	unsigned retries;
+	struct db_barrier barrier;
+
+	/* waiting */
+	struct call *next_waiter;
+	struct loop_timer timer;
+	char task[DB_REF_MAX + 1];
+	struct event_wait *event;
+	struct job *job;
+	struct loop_call posted;
+	bool login_ok;
+};
+
+/* What a call function returns besides 0 and ERR_API: it will call call_finish() itself. */
+enum { CALL_PENDING = 1 };
+
+/* dispatch.c */
+void pool_request(void *arg, struct rpc_request *request);
+/* The call is over: result or err is set. Frees it. On its loop. */
+void call_finish(struct call *call);
+/* Propose and continue with written(call) when it is applied here (NULL: call_finish). Returns CALL_PENDING, or
+ * ERR_API when the transaction is too large. The transaction is taken. */
+int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call));
+/* The error for a proposal without outcome: database promise P12. */
+void pool_unknown(struct pool *pool, uint64_t leader, struct err *err);
+/* Decoded arguments into the struct of model/args.h. */
+void *pool_args(struct arena *a, const struct model_message *m, const struct val *args);
+
+/* access.c: the generated messages. */
+int access_call(struct call *call, struct err *err);
+
+/* record.c */
+struct val pool_record(const struct db_view *view, const struct db_row *row, struct arena *a);
+struct val pool_field(const struct db_view *view, const struct db_row *row, int field, struct arena *a);
+
+/* filter.c: the rows of a class that an expression selects. Errors INVALID_VALUE [expr, text]. */
+struct filter;
+int filter_parse(struct arena *a, int class_id, const char *expr, struct filter **out, struct err *err);
+bool filter_matches(const struct filter *f, const struct db_view *view, const struct db_row *row);
+
+/* session.c */
+int session_check(struct call *call, const char *ref, struct err *err);
+
+/* rules.c: pure. 0, or ERR_API with the rule's error; waits_out: only a lock is in the way. */
+int rules_vm(const struct db_view *view, const struct db_row *vm, const char *op, bool *waits_out, struct err *err);
+struct val rules_allowed(const struct db_view *view, const struct db_row *row, struct arena *a);
+
+/* admit.c */
+struct admit {
+	struct pool *pool;
+	const struct db_view *view;
+	struct arena *arena;
+	const struct model_message *method;
+	const struct val *args;
+	const struct db_row *vm, *owner;
+	struct db_txn *txn;
+};
+int operation_call(struct call *call, struct err *err);
+void admit_request(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n);
+void admit_sweep_now(struct pool *pool);
+void admit_start(struct pool *pool);
+/* Operations of a transaction that give back what a task holds. */
+void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *task);
+
+/* Wait on the call's loop until the task has ended, then finish the call by it. */
+void call_await_task(struct call *call);
+void tasks_look(struct pool_loop *io);
+
+/* owner.c */
+void owner_start(struct pool *pool);
+void owner_look(struct pool *pool);
+/* Run an agent operation under the task's uuid and wait for its end. For the _run functions. */
+int owner_agent_op(struct job *job, void *task, enum agent_method_id method, struct val *params, struct err *err);
+const char *owner_vm_uuid(void *task);
+/* The record of the task's VM, to be unpinned by the caller. */
+const struct db_row *owner_vm(void *task, struct db_view *view);
+struct pool *owner_pool(void *task);
+
+/* event.c */
+void events_look(struct pool_loop *io);
+void event_unpark(struct call *call);
+
+/* bootstrap.c */
+void bootstrap_look(struct pool *pool);
+
+/* small ones */
+/* The host object of a member; NULL while the pool has no rows yet. */
+const struct db_row *pool_host_of(const struct db_view *view, const char *host_uuid);
+const struct db_row *pool_self(struct pool *pool, const struct db_view *view);
+uint64_t pool_raft_id_of(const struct db_view *view, const char *host_ref);
+void pool_ref(struct pool *pool, char uuid[UUID_LEN + 1], char ref[DB_REF_MAX + 1]);

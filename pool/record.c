@@ -1,0 +1,59 @@
+/* Rows as the API shows them: stored fields, sets derived from relations, allowed operations computed. */
+#include "pool/pool_priv.h"
+
+#include <stdio.h>
+
+struct val pool_field(const struct db_view *view, const struct db_row *row, int field, struct arena *a)
+{
+	const struct model_field *f = &model_classes[db_row_class(row)].fields[field];
+	const struct db_row *other;
+	struct db_cursor c;
+	struct val v;
+
+	if (f->computed)
+		return rules_allowed(view, row, a);
+	if (f->derived < 0)
+		return db_row_field(row, field, a);
+	v = val_set();
+	c = db_rows_related(view, f->derived, db_row_ref(row));
+	while ((other = db_next(&c)) != NULL)
+		val_set_push(a, &v, val_string(db_row_ref(other)));
+	return v;
+}
+
+struct val pool_record(const struct db_view *view, const struct db_row *row, struct arena *a)
+{
+	const struct model_class *c = &model_classes[db_row_class(row)];
+	struct val v = val_map();
+
+	for (unsigned i = 0; i < c->n_fields; i++)
+		if (!c->fields[i].internal)
+			val_map_push(a, &v, c->fields[i].name, pool_field(view, row, (int)i, a));
+	return v;
+}
+
+const struct db_row *pool_host_of(const struct db_view *view, const char *host_uuid)
+{
+	return db_view_by_uuid(view, MODEL_CLASS_host, host_uuid);
+}
+
+const struct db_row *pool_self(struct pool *pool, const struct db_view *view)
+{
+	return pool_host_of(view, pool->host_uuid);
+}
+
+uint64_t pool_raft_id_of(const struct db_view *view, const char *host_ref)
+{
+	const struct db_row *host = db_view_get(view, MODEL_CLASS_host, host_ref), *member;
+
+	if (host == NULL)
+		return 0;
+	member = db_view_get(view, MODEL_CLASS__member, db_row_s(host, HOST_uuid));
+	return member != NULL ? (uint64_t)db_row_i(member, _MEMBER_raft_id) : 0;
+}
+
+void pool_ref(struct pool *pool, char uuid[UUID_LEN + 1], char ref[DB_REF_MAX + 1])
+{
+	env_uuid(pool->env, uuid);
+	snprintf(ref, DB_REF_MAX + 1, "OpaqueRef:%s", uuid);
+}

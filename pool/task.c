@@ -1,0 +1,119 @@
+/* The class task: its calls, and plain calls that wait for the end of theirs. */
+#include "pool/pool_priv.h"
+
+#include <string.h>
+
+static bool ended(struct call *call)
+{
+	struct db_view view;
+	const struct db_row *task;
+	struct val info;
+	const char *params[ERR_PARAMS_MAX];
+	const struct err_code *code;
+	bool done = true;
+
+	db_view_pin(call->pool->db, &view);
+	task = db_view_get(&view, MODEL_CLASS_task, call->task);
+	if (task == NULL) {
+		err_set(&call->err, ERR_HANDLE_INVALID, "task", call->task, NULL);
+	} else if (strcmp(db_row_s(task, TASK_status), "pending") == 0) {
+		done = false;
+	} else if (strcmp(db_row_s(task, TASK_status), "success") != 0) {
+		info = db_row_field(task, TASK_error_info, &call->arena);
+		for (uint32_t i = 1; i < info.n && i <= ERR_PARAMS_MAX; i++)
+			params[i - 1] = info.items[i].s;
+		code = info.n > 0 ? model_error_find(info.items[0].s) : NULL;
+		if (code != NULL)
+			err_set_list(&call->err, code, params, info.n - 1);
+		else
+			err_set(&call->err, ERR_INTERNAL_ERROR, info.n > 0 ? info.items[0].s : "the task failed", NULL);
+	}
+	db_view_unpin(&view);
+	return done;
+}
+
+void call_await_task(struct call *call)
+{
+	if (ended(call)) {
+		call_finish(call);
+		return;
+	}
+	call->next_waiter = call->io->task_waiters;
+	call->io->task_waiters = call;
+}
+
+void tasks_look(struct pool_loop *io)
+{
+	struct call **at = &io->task_waiters;
+
+	while (*at != NULL) {
+		struct call *call = *at;
+
+		if (!ended(call)) {
+			at = &call->next_waiter;
+			continue;
+		}
+		*at = call->next_waiter;
+		call_finish(call);
+	}
+}
+
+int task_create(struct call *call, const struct task_create_args *args, struct err *err)
+{
+	struct val fields[TASK_keep + 1] = { { .kind = VAL_VOID } };
+	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
+	struct db_txn txn;
+
+	(void)err;
+	pool_ref(call->pool, uuid, ref);
+	fields[TASK_uuid] = val_string(uuid);
+	fields[TASK_name_label] = val_string(args->label);
+	fields[TASK_name_description] = val_string(args->description);
+	fields[TASK_created] = val_datetime(env_wall_s(call->pool->env));
+	fields[TASK_status] = val_string("pending");
+	fields[TASK_type] = val_string("<none/>");
+	fields[TASK_session] = val_string(call->caller.session);
+	fields[TASK_keep] = val_bool(true);
+	db_txn_init(&txn, DB_FOR_FIELD);
+	db_txn_create(&txn, MODEL_CLASS_task, ref, fields);
+	call->result = val_string(arena_strdup(&call->arena, ref));
+	return call_write(call, &txn, NULL);
+}
+
+/* An ended task goes; a pending one is marked and goes when it ends. */
+int task_destroy(struct call *call, const struct task_destroy_args *args, struct err *err)
+{
+	const struct db_row *task = db_view_get(&call->view, MODEL_CLASS_task, args->self);
+	struct db_txn txn;
+	struct val locks;
+
+	if (task == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "task", args->self, NULL);
+	locks = db_row_field(task, TASK_locks, &call->arena);
+	db_txn_init(&txn, DB_FOR_FIELD);
+	db_txn_need_version(&txn, MODEL_CLASS_task, args->self, db_row_modified(task));
+	if ((strcmp(db_row_s(task, TASK_status), "pending") != 0 || *db_row_s(task, TASK_method) == 0) && locks.n == 0)
+		db_txn_delete(&txn, MODEL_CLASS_task, args->self);
+	else
+		db_txn_set(&txn, MODEL_CLASS_task, args->self, TASK_keep, val_bool(false));
+	return call_write(call, &txn, NULL);
+}
+
+int task_cancel(struct call *call, const struct task_cancel_args *args, struct err *err)
+{
+	const struct db_row *task = db_view_get(&call->view, MODEL_CLASS_task, args->task);
+	char uuid[UUID_LEN + 1], key[DB_REF_MAX + 1]; /* of this cancel; a session would be a secret on show */
+	struct db_txn txn;
+	unsigned k;
+
+	if (task == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "task", args->task, NULL);
+	pool_ref(call->pool, uuid, key);
+	if (strcmp(db_row_s(task, TASK_status), "pending") != 0)
+		return 0;
+	db_txn_init(&txn, DB_FOR_FIELD);
+	k = db_txn_need_row(&txn, MODEL_CLASS_task, args->task);
+	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, "task", args->task, NULL);
+	db_txn_map_add(&txn, MODEL_CLASS_task, args->task, TASK_current_operations, key, val_string("cancel"));
+	return call_write(call, &txn, NULL);
+}

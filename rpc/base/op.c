@@ -1,0 +1,53 @@
+#include "rpc/base/op.h"
+
+static int one_step(struct job *job, const struct op *op, unsigned k, void *state, const struct op_watch *watch,
+	bool committed, struct err *err)
+{
+	int rc = 0;
+
+	if (watch != NULL && watch->before != NULL)
+		rc = watch->before(watch->arg, op, k, err);
+	if (rc == 0 && job->cancelled && !committed)
+		rc = err_set(err, op->cancelled, NULL);
+	if (rc == 0)
+		rc = op->steps[k].run(job, state, err);
+	if (rc == ERR_CANCELLED)
+		rc = err_set(err, op->cancelled, NULL);
+	return rc;
+}
+
+static unsigned total_weight(const struct op *op)
+{
+	unsigned sum = 0;
+
+	for (unsigned i = 0; i < op->n_steps; i++)
+		sum += op->steps[i].weight;
+	return sum ? sum : 1;
+}
+
+int op_run(struct job *job, const struct op *op, void *state, const struct op_watch *watch, struct err *err)
+{
+	unsigned total = total_weight(op), sum = 0, k;
+	bool committed = false;
+	int rc = 0;
+
+	for (k = 0; k < op->n_steps; k++) {
+		rc = one_step(job, op, k, state, watch, committed, err);
+		if (rc != 0)
+			break;
+		committed |= (op->steps[k].flags & OP_COMMIT_POINT) != 0;
+		sum += op->steps[k].weight;
+		if (watch != NULL && watch->progress != NULL)
+			watch->progress(watch->arg, 1000 * sum / total);
+	}
+	if (rc == 0)
+		return 0;
+	log_warn(job->env, "event=step_failed op=%s step=%s rc=%s code=%s", op->name, op->steps[k].name,
+		err_rc_name(rc), err->code != NULL ? err->code->name : "-");
+	if (rc == ERR_DEAD || committed)
+		return rc;
+	while (k-- > 0)
+		if (op->steps[k].undo != NULL)
+			op->steps[k].undo(job, state);
+	return rc;
+}

@@ -1,0 +1,419 @@
+/* HTTP/1.0 and 1.1 server: see server.h. The only file that includes http_parser.h (docs/dependencies.md). */
+#include "rpc/server.h"
+#include "rpc/wire/codec.h"
+
+#include <http_parser.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct rpc_server {
+	struct loop *loop;
+	struct listener listener;
+	struct rpc_handler handler;
+	struct rpc_conn *conns;
+	unsigned n_conns;
+	bool closing;
+};
+
+struct rpc_conn {
+	struct rpc_server *server;
+	struct rpc_conn *next, **at;
+	struct stream *stream;
+	struct loop_timer timer;
+	struct loop_call resume;
+	http_parser parser;
+	struct rpc_request request;
+	struct buf url, field, body, ahead;
+	char cors[256];      /* Access-Control-Request-Headers */
+	char *want_cors;     /* set while its value is read */
+	bool busy;           /* the handler has the request */
+	bool in_request;     /* its first byte has come */
+	bool complete, keep_alive, failed, resuming;
+};
+
+static void conn_timeout(struct loop_timer *t);
+
+static void conn_free(struct rpc_conn *c)
+{
+	*c->at = c->next;
+	if (c->next != NULL)
+		c->next->at = c->at;
+	c->server->n_conns--;
+	counter_add(&c->server->loop->env->counters, COUNTER_connections_now, -1);
+	loop_timer_stop(&c->timer);
+	buf_fini(&c->url);
+	buf_fini(&c->field);
+	buf_fini(&c->body);
+	buf_fini(&c->ahead);
+	free(c);
+}
+
+/* The connection ends here; whoever has its request is told. A queued resume still refers to it: freed there. */
+static void conn_end(struct rpc_conn *c)
+{
+	c->stream = NULL;
+	if (c->busy && c->request.gone != NULL) {
+		c->busy = false;
+		c->request.gone(&c->request, c->request.gone_arg);
+	}
+	c->failed = true;
+	loop_timer_stop(&c->timer);
+	if (!c->busy && !c->resuming)
+		conn_free(c);
+}
+
+static void conn_close(struct rpc_conn *c)
+{
+	stream_close(c->stream);
+	conn_end(c);
+}
+
+static const char *status_text(unsigned status)
+{
+	switch (status) {
+	case 200: return "OK";
+	case 404: return "Not Found";
+	case 408: return "Request Timeout";
+	case 411: return "Length Required";
+	case 413: return "Payload Too Large";
+	case 431: return "Request Header Fields Too Large";
+	case 501: return "Not Implemented";
+	case 503: return "Service Unavailable";
+	default: return status < 500 ? "Bad Request" : "Internal Server Error";
+	}
+}
+
+static void send_reply(struct rpc_conn *c, unsigned status, const char *content_type, const char *headers,
+	const void *body, size_t n)
+{
+	bool old = c->parser.http_major == 1 && c->parser.http_minor == 0;
+	struct buf out = { 0 };
+
+	buf_printf(&out,
+		"HTTP/1.%d %u %s\r\nConnection: %s\r\nCache-Control: no-cache, no-store\r\nContent-Type: %s\r\n"
+		"Access-Control-Allow-Origin: *\r\n%s%sContent-Length: %zu\r\n\r\n",
+		old ? 0 : 1, status, status_text(status), c->keep_alive ? "keep-alive" : "close", content_type,
+		headers != NULL && strstr(headers, "Access-Control-Allow-Headers") != NULL
+			? ""
+			: "Access-Control-Allow-Headers: X-Requested-With\r\n",
+		headers != NULL ? headers : "", n);
+	buf_put(&out, body, n);
+	stream_write(c->stream, out.data, out.len);
+	buf_fini(&out);
+}
+
+/* An answer of the HTTP layer itself; the connection is closed behind it. */
+static void send_error(struct rpc_conn *c, unsigned status, const char *text)
+{
+	char body[256];
+	int n = snprintf(body, sizeof body, "<html><body><h1>%u %s</h1><p>%s</p></body></html>\n", status,
+		status_text(status), text);
+
+	c->keep_alive = false;
+	send_reply(c, status, "text/html", NULL, body, (size_t)n);
+	conn_close(c);
+}
+
+static int on_url(http_parser *p, const char *at, size_t n)
+{
+	struct rpc_conn *c = p->data;
+
+	buf_put(&c->url, at, n);
+	return 0;
+}
+
+static int on_field(http_parser *p, const char *at, size_t n)
+{
+	struct rpc_conn *c = p->data;
+
+	if (c->want_cors != NULL || c->field.len > 64) {
+		c->want_cors = NULL;
+		c->field.len = 0;
+	}
+	buf_put(&c->field, at, n);
+	return 0;
+}
+
+static int on_value(http_parser *p, const char *at, size_t n)
+{
+	struct rpc_conn *c = p->data;
+	size_t have = strlen(c->cors);
+
+	if (c->want_cors == NULL && strcasecmp(buf_text(&c->field), "Access-Control-Request-Headers") == 0)
+		c->want_cors = c->cors;
+	if (c->want_cors != NULL && have + n < sizeof c->cors) {
+		memcpy(c->cors + have, at, n);
+		c->cors[have + n] = 0;
+	}
+	if (c->want_cors == NULL)
+		c->field.len = 0;
+	return 0;
+}
+
+static int on_headers(http_parser *p)
+{
+	return p->content_length != UINT64_MAX && p->content_length > RPC_BODY_MAX ? -1 : 0;
+}
+
+static int on_body(http_parser *p, const char *at, size_t n)
+{
+	struct rpc_conn *c = p->data;
+
+	if (c->body.len + n > RPC_BODY_MAX)
+		return -1;
+	buf_put(&c->body, at, n);
+	return 0;
+}
+
+static int on_complete(http_parser *p)
+{
+	struct rpc_conn *c = p->data;
+
+	c->complete = true;
+	c->keep_alive = http_should_keep_alive(p) && !c->server->closing;
+	http_parser_pause(p, 1);
+	return 0;
+}
+
+static const http_parser_settings settings = {
+	.on_url = on_url,
+	.on_header_field = on_field,
+	.on_header_value = on_value,
+	.on_headers_complete = on_headers,
+	.on_body = on_body,
+	.on_message_complete = on_complete,
+};
+
+static void request_reset(struct rpc_conn *c)
+{
+	c->url.len = c->field.len = c->body.len = 0;
+	c->cors[0] = 0;
+	c->want_cors = NULL;
+	c->complete = c->in_request = false;
+	c->request = (struct rpc_request){ 0 };
+}
+
+static void answer_options(struct rpc_conn *c)
+{
+	char headers[512];
+
+	snprintf(headers, sizeof headers,
+		"Access-Control-Allow-Headers: %s%sX-Requested-With\r\nAccess-Control-Allow-Methods: PUT\r\n", c->cors,
+		c->cors[0] ? ", " : "");
+	c->busy = true;
+	rpc_reply(&c->request, 200, "text/html", headers, "", 0);
+}
+
+/* Every POST that no other service owns is taken as XML-RPC (wire.md 1.2). */
+static void request_serve(struct rpc_conn *c)
+{
+	const char *path = buf_text(&c->url);
+	char *query = strchr((char *)c->url.data, '?');
+
+	if (query != NULL)
+		*query = 0;
+	loop_timer_stop(&c->timer);
+	c->request = (struct rpc_request){ .method = http_method_str((enum http_method)c->parser.method),
+		.path = path,
+		.body = buf_text(&c->body),
+		.body_len = c->body.len,
+		.peer = stream_peer(c->stream),
+		.loop = c->server->loop,
+		.conn = c };
+	if (c->parser.method == HTTP_OPTIONS) {
+		answer_options(c);
+	} else if (c->parser.method == HTTP_GET || c->parser.method == HTTP_HEAD) {
+		send_error(c, 404, "There is nothing at this address. The API answers POST.");
+	} else if (c->parser.method != HTTP_POST) {
+		send_error(c, 501, "The API answers POST.");
+	} else if (!(c->parser.flags & F_CONTENTLENGTH)) {
+		send_error(c, 500, "A request needs Content-Length.");
+	} else {
+		c->busy = true;
+		c->server->handler.request(c->server->handler.arg, &c->request);
+	}
+}
+
+/* Feed the parser; false when the connection has ended. */
+static bool conn_feed(struct rpc_conn *c, const uint8_t *p, size_t n, size_t *used_out)
+{
+	size_t used = http_parser_execute(&c->parser, &settings, (const char *)p, n);
+	enum http_errno e = HTTP_PARSER_ERRNO(&c->parser);
+
+	*used_out = used;
+	if (e == HPE_PAUSED && c->complete)
+		return true;
+	if (e == HPE_HEADER_OVERFLOW)
+		send_error(c, 431, "The headers are too large.");
+	else if (e == HPE_CB_headers_complete || e == HPE_CB_body)
+		send_error(c, 413, "The request is too large.");
+	else if (e != HPE_OK)
+		send_error(c, 400, http_errno_description(e));
+	else
+		return true;
+	return false;
+}
+
+static void conn_advance(struct rpc_conn *c)
+{
+	size_t used;
+
+	while (c->ahead.len > 0 && !c->busy && !c->failed) {
+		if (!c->in_request) {
+			c->in_request = true;
+			loop_timer_start(c->server->loop, &c->timer, RPC_REQUEST_TIMEOUT_MS, conn_timeout);
+		}
+		if (!conn_feed(c, c->ahead.data, c->ahead.len, &used))
+			return;
+		if (c->complete) {
+			http_parser_pause(&c->parser, 0);
+			buf_consume(&c->ahead, used);
+			request_serve(c);
+			return;
+		}
+		buf_consume(&c->ahead, used);
+	}
+}
+
+static void conn_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
+{
+	struct rpc_conn *c = arg;
+
+	buf_put(&c->ahead, p, n);
+	if (c->busy && c->ahead.len > RPC_AHEAD_MAX)
+		stream_pause(s, true);
+	if (!c->resuming)
+		conn_advance(c);
+}
+
+static void conn_closed(void *arg, struct stream *s, const char *why)
+{
+	struct rpc_conn *c = arg;
+
+	(void)s;
+	(void)why;
+	conn_end(c);
+}
+
+static void conn_timeout(struct loop_timer *t)
+{
+	struct rpc_conn *c = container_of(t, struct rpc_conn, timer);
+
+	if (c->in_request)
+		send_error(c, 408, "The request did not arrive in time.");
+	else
+		conn_close(c);
+}
+
+static const struct stream_handler conn_handler = { .data = conn_data, .closed = conn_closed };
+
+static void conn_refused_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
+{
+	(void)arg, (void)s, (void)p, (void)n;
+}
+
+static void conn_refused_closed(void *arg, struct stream *s, const char *why)
+{
+	(void)arg, (void)s, (void)why;
+}
+
+static const struct stream_handler refused_handler = { .data = conn_refused_data, .closed = conn_refused_closed };
+
+static void on_accept(void *arg, struct stream *s)
+{
+	struct rpc_server *server = arg;
+	struct rpc_conn *c;
+
+	if (server->n_conns >= RPC_CONNECTIONS_MAX || server->closing) {
+		COUNT(server->loop->env, connections_refused);
+		stream_handle(s, &refused_handler, NULL);
+		stream_close(s);
+		return;
+	}
+	c = mem_new(sizeof *c);
+	c->server = server;
+	c->stream = s;
+	c->next = server->conns;
+	c->at = &server->conns;
+	if (c->next != NULL)
+		c->next->at = &c->next;
+	server->conns = c;
+	server->n_conns++;
+	COUNT(server->loop->env, connections_now);
+	http_parser_init(&c->parser, HTTP_REQUEST);
+	c->parser.data = c;
+	stream_handle(s, &conn_handler, c);
+	loop_timer_start(server->loop, &c->timer, RPC_FIRST_TIMEOUT_MS, conn_timeout);
+}
+
+int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *address, struct tls *tls,
+	const struct rpc_handler *handler)
+{
+	struct rpc_server *server = mem_new(sizeof *server);
+	int rc;
+
+	server->loop = loop;
+	server->handler = *handler;
+	http_parser_set_max_header_size(RPC_HEADERS_MAX);
+	rc = listener_open(&server->listener, loop, address, tls, on_accept, server);
+	if (rc != 0) {
+		free(server);
+		return rc;
+	}
+	*out = server;
+	return 0;
+}
+
+void rpc_server_close(struct rpc_server *server)
+{
+	struct rpc_conn *next;
+
+	server->closing = true;
+	listener_close(&server->listener);
+	for (struct rpc_conn *c = server->conns; c != NULL; c = next) {
+		next = c->next;
+		c->keep_alive = false;
+		if (!c->busy && !c->resuming)
+			conn_close(c);
+	}
+}
+
+/* On the next turn: a reply given from inside the handler must not recurse into the next request. */
+static void conn_resume(struct loop_call *call)
+{
+	struct rpc_conn *c = container_of(call, struct rpc_conn, resume);
+
+	c->resuming = false;
+	if (c->stream == NULL) {
+		conn_free(c);
+		return;
+	}
+	stream_pause(c->stream, false);
+	conn_advance(c);
+}
+
+void rpc_reply(struct rpc_request *request, unsigned status, const char *content_type, const char *headers,
+	const void *body, size_t n)
+{
+	struct rpc_conn *c = request->conn;
+
+	loop_assert(c->server->loop);
+	CHECK(c->busy);
+	c->busy = false;
+	if (c->stream == NULL) { /* the client went and nobody wanted to know */
+		conn_free(c);
+		return;
+	}
+	if (status == 500)
+		c->keep_alive = false;
+	send_reply(c, status, content_type, headers, body, n);
+	if (!c->keep_alive) {
+		conn_close(c);
+		return;
+	}
+	request_reset(c);
+	loop_timer_start(c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
+	c->resuming = true;
+	loop_post(c->server->loop, &c->resume, conn_resume);
+}

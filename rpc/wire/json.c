@@ -1,0 +1,187 @@
+/* JSON-RPC 1.0 and 2.0. Decoding by json-c, encoding by hand on the hot path. */
+#include "rpc/wire/codec.h"
+#include "rpc/base/check.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+struct budget {
+	unsigned elements;
+	const char *why;
+};
+
+static struct val convert(struct arena *a, struct json_object *o, struct budget *b)
+{
+	struct val v;
+
+	if (++b->elements > RPC_ELEMENTS_MAX)
+		b->why = "too many elements";
+	if (b->why != NULL)
+		return val_void();
+	switch (json_object_get_type(o)) {
+	case json_type_null: return val_void();
+	case json_type_boolean: return val_bool(json_object_get_boolean(o));
+	case json_type_double: return val_float(json_object_get_double(o));
+	case json_type_int:
+		/* json-c clamps what does not fit: the only values that can be told from that are the ends */
+		if (json_object_get_int64(o) == INT64_MAX && json_object_get_uint64(o) > INT64_MAX)
+			b->why = "an integer beyond 64 bits";
+		return val_int(json_object_get_int64(o));
+	case json_type_string:
+		if (strlen(json_object_get_string(o)) != (size_t)json_object_get_string_len(o))
+			b->why = "a string with a NUL";
+		return val_string(arena_strdup(a, json_object_get_string(o)));
+	case json_type_array:
+		v = val_set();
+		for (size_t i = 0; i < json_object_array_length(o); i++)
+			val_set_push(a, &v, convert(a, json_object_array_get_idx(o, i), b));
+		return v;
+	case json_type_object:
+		v = val_map();
+		json_object_object_foreach(o, key, member)
+			val_map_push(a, &v, arena_strdup(a, key), convert(a, member, b));
+		return v;
+	}
+	UNREACHABLE();
+}
+
+int rpc_json_parse(struct arena *a, const char *text, size_t n, struct val *out, const char **why_out)
+{
+	struct json_tokener *tok = must(json_tokener_new_ex(VAL_DEPTH_MAX));
+	struct budget b = { 0 };
+	struct json_object *o = NULL;
+
+	*out = val_void();
+	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	if (n == 0 || n > RPC_BODY_MAX)
+		b.why = "empty or too large";
+	else if ((o = json_tokener_parse_ex(tok, text, (int)n)) == NULL &&
+		json_tokener_get_error(tok) == json_tokener_continue)
+		o = json_tokener_parse_ex(tok, "", -1); /* a number at the end needs to hear that it is the end */
+	if (b.why == NULL && json_tokener_get_error(tok) != json_tokener_success)
+		b.why = arena_printf(a, "JSON: %s", json_tokener_error_desc(json_tokener_get_error(tok)));
+	if (b.why == NULL)
+		*out = convert(a, o, &b);
+	json_object_put(o);
+	json_tokener_free(tok);
+	*why_out = b.why;
+	return b.why != NULL ? ERR_CORRUPT : 0;
+}
+
+int rpc_json_request(struct arena *a, const char *body, size_t n, struct rpc_message *out, const char **why_out)
+{
+	struct val *top = arena_alloc(a, sizeof *top), *params = arena_alloc(a, sizeof *params);
+	const struct val *version, *id, *given;
+	int rc = rpc_json_parse(a, body, n, top, why_out);
+
+	*out = (struct rpc_message){ .codec = RPC_JSON1, .id = val_int(0) };
+	*params = val_set();
+	out->params = params;
+	if (rc != 0)
+		return rc;
+	if (top->kind != VAL_MAP) {
+		*why_out = "a request is an object; batches are not supported";
+		return ERR_CORRUPT;
+	}
+	id = val_get(top, "id");
+	if (id != NULL && (id->kind == VAL_STRING || id->kind == VAL_INT))
+		out->id = *id;
+	else
+		*why_out = "id is missing, null, or neither string nor integer";
+	version = val_get(top, "jsonrpc");
+	if (version != NULL)
+		out->codec = RPC_JSON2;
+	if (version != NULL && (version->kind != VAL_STRING || strcmp(version->s, "2.0") != 0))
+		*why_out = "unknown value of jsonrpc";
+	out->method = val_get_s(top, "method");
+	if (out->method == NULL || *out->method == 0)
+		*why_out = "no method name";
+	given = val_get(top, "params");
+	if (given != NULL && given->kind == VAL_SET)
+		*params = *given;
+	else if (given != NULL && given->kind == VAL_MAP && out->codec == RPC_JSON2)
+		val_set_push(a, params, *given);
+	else if (out->codec == RPC_JSON1 || (given != NULL && given->kind != VAL_VOID))
+		*why_out = "params is no array";
+	return *why_out != NULL ? ERR_CORRUPT : 0;
+}
+
+static void quoted(struct buf *out, const char *s)
+{
+	size_t run;
+
+	buf_puts(out, "\"");
+	for (; *s; s++) {
+		run = strcspn(s, "\"\\\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x10\x11\x12\x13\x14\x15"
+				 "\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f");
+		buf_put(out, s, run);
+		s += run;
+		if (*s == 0)
+			break;
+		if (*s == '"' || *s == '\\')
+			buf_printf(out, "\\%c", *s);
+		else if (*s == '\n')
+			buf_puts(out, "\\n");
+		else
+			buf_printf(out, "\\u%04x", (unsigned)*s);
+	}
+	buf_puts(out, "\"");
+}
+
+/* 16 digits, 17 when needed to be exact, ".0" behind whole numbers; what is not finite is sent as 0 (wire.md 2.1). */
+static void number(struct buf *out, double f)
+{
+	char text[40];
+	double back;
+
+	if (!isfinite(f))
+		f = 0;
+	snprintf(text, sizeof text, "%.16g", f);
+	if (sscanf(text, "%lf", &back) != 1 || memcmp(&back, &f, sizeof f) != 0)
+		snprintf(text, sizeof text, "%.17g", f);
+	buf_puts(out, text);
+	if (strpbrk(text, ".e") == NULL)
+		buf_puts(out, ".0");
+}
+
+void rpc_json_value(struct buf *out, const struct val *v)
+{
+	char date[VAL_DATETIME_MAX];
+
+	switch (v->kind) {
+	case VAL_VOID: buf_puts(out, "\"\""); break;
+	case VAL_STRING: quoted(out, v->s); break;
+	case VAL_INT:
+	case VAL_INT32: buf_printf(out, "%" PRId64, v->i); break;
+	case VAL_FLOAT: number(out, v->f); break;
+	case VAL_BOOL: buf_puts(out, v->b ? "true" : "false"); break;
+	case VAL_DATETIME:
+		val_datetime_print(v->i, date);
+		quoted(out, date);
+		break;
+	case VAL_SET:
+		buf_puts(out, "[");
+		for (uint32_t i = 0; i < v->n; i++) {
+			if (i > 0)
+				buf_puts(out, ",");
+			rpc_json_value(out, &v->items[i]);
+		}
+		buf_puts(out, "]");
+		break;
+	case VAL_MAP:
+		buf_puts(out, "{");
+		for (uint32_t i = 0; i < v->n; i++) {
+			if (i > 0)
+				buf_puts(out, ",");
+			quoted(out, v->pairs[i].key);
+			buf_puts(out, ":");
+			rpc_json_value(out, &v->pairs[i].value);
+		}
+		buf_puts(out, "}");
+		break;
+	}
+}

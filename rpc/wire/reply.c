@@ -1,0 +1,211 @@
+/* Replies in all three shapes, and values into the types of the model. */
+#include "rpc/wire/codec.h"
+#include "rpc/base/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static const char xml_head[] = "<?xml version=\"1.0\"?><methodResponse><params><param>";
+static const char xml_tail[] = "</param></params></methodResponse>";
+
+static struct val error_list(struct arena *a, const struct err *err, bool with_code)
+{
+	struct val list = val_set();
+
+	if (with_code)
+		val_set_push(a, &list, val_string(err->code->name));
+	for (unsigned i = 0; i < err->n; i++)
+		val_set_push(a, &list, val_string(err->params[i]));
+	return list;
+}
+
+static void xml_reply(struct buf *out, struct arena *a, const struct val *value, bool bare, const struct err *err)
+{
+	struct val list;
+
+	buf_puts(out, xml_head);
+	if (err->code != NULL) {
+		list = error_list(a, err, true);
+		buf_puts(out, "<value><struct><member><name>Status</name><value>Failure</value></member>"
+			      "<member><name>ErrorDescription</name>");
+		rpc_xml_value(out, &list);
+		buf_puts(out, "</member></struct></value>");
+	} else if (bare) {
+		rpc_xml_value(out, value);
+	} else {
+		buf_puts(out, "<value><struct><member><name>Status</name><value>Success</value></member>"
+			      "<member><name>Value</name>");
+		rpc_xml_value(out, value);
+		buf_puts(out, "</member></struct></value>");
+	}
+	buf_puts(out, xml_tail);
+}
+
+static void json1_reply(struct buf *out, struct arena *a, const struct val *value, const struct err *err)
+{
+	struct val list;
+
+	buf_puts(out, "{\"result\":");
+	if (err->code == NULL)
+		rpc_json_value(out, value);
+	else
+		buf_puts(out, "null");
+	buf_puts(out, ",\"error\":");
+	if (err->code != NULL) {
+		list = error_list(a, err, true);
+		rpc_json_value(out, &list);
+	} else {
+		buf_puts(out, "null");
+	}
+}
+
+static void json2_reply(struct buf *out, struct arena *a, const struct val *value, const struct err *err)
+{
+	struct val list, name;
+
+	buf_puts(out, "{\"jsonrpc\":\"2.0\",");
+	if (err->code == NULL) {
+		buf_puts(out, "\"result\":");
+		rpc_json_value(out, value);
+		return;
+	}
+	name = val_string(err->code->name);
+	list = error_list(a, err, false);
+	buf_puts(out, "\"error\":{\"code\":1,\"message\":");
+	rpc_json_value(out, &name);
+	buf_puts(out, ",\"data\":");
+	rpc_json_value(out, &list);
+	buf_puts(out, "}");
+}
+
+void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const struct val *value, bool bare,
+	const struct err *err)
+{
+	struct arena a;
+
+	arena_init(&a);
+	if (request->codec == RPC_XML) {
+		xml_reply(out, &a, value, bare, err);
+	} else {
+		(request->codec == RPC_JSON1 ? json1_reply : json2_reply)(out, &a, value, err);
+		buf_puts(out, ",\"id\":");
+		rpc_json_value(out, &request->id);
+		buf_puts(out, "}");
+	}
+	arena_fini(&a);
+}
+
+static bool whole(const char *s, int64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoll(s, &end, 10);
+	return end != s && *end == 0 && errno == 0;
+}
+
+static bool coerce_scalar(enum rpc_codec codec, const struct model_type *type, const struct val *in, struct val *out)
+{
+	char *end;
+
+	*out = *in;
+	switch (type->kind) {
+	case MODEL_STRING:
+	case MODEL_SECRET:
+	case MODEL_REF:
+	case MODEL_ENUM: return in->kind == VAL_STRING;
+	case MODEL_BOOL:
+		return in->kind == VAL_BOOL;
+	case MODEL_INT:
+		if (in->kind == VAL_STRING) {
+			*out = val_int(0);
+			return whole(in->s, &out->i);
+		}
+		return in->kind == VAL_INT;
+	case MODEL_FLOAT:
+		if (in->kind == VAL_STRING) {
+			*out = val_float(strtod(in->s, &end));
+			return end != in->s && *end == 0;
+		}
+		if (in->kind == VAL_INT)
+			*out = val_float((double)in->i);
+		return in->kind == VAL_INT || in->kind == VAL_FLOAT;
+	default: (void)codec; return false;
+	}
+}
+
+static int coerce_set(struct arena *a, enum rpc_codec codec, const struct model_type *type, const char *name,
+	const struct val *in, struct val *out, struct err *err)
+{
+	struct val item;
+	int rc;
+
+	if (in->kind != VAL_SET)
+		return err_set(err, ERR_FIELD_TYPE_ERROR, name, NULL);
+	*out = val_set();
+	for (uint32_t i = 0; i < in->n; i++) {
+		rc = rpc_coerce(a, codec, type->item, name, &in->items[i], &item, err);
+		if (rc != 0)
+			return rc;
+		val_set_push(a, out, item);
+	}
+	return 0;
+}
+
+static int coerce_map(struct arena *a, enum rpc_codec codec, const struct model_type *type, const char *name,
+	const struct val *in, struct val *out, struct err *err)
+{
+	int rc;
+
+	if (in->kind != VAL_MAP)
+		return err_set(err, ERR_FIELD_TYPE_ERROR, name, NULL);
+	*out = val_map();
+	for (uint32_t i = 0; i < in->n; i++) {
+		struct val key = val_string(in->pairs[i].key), item;
+
+		/* keys are always text on the wire: "int" keys are checked and stay text */
+		rc = rpc_coerce(a, codec, type->key, name, &key, &item, err);
+		if (rc == 0)
+			rc = rpc_coerce(a, codec, type->item, name, &in->pairs[i].value, &item, err);
+		if (rc != 0)
+			return rc;
+		if (val_get(out, key.s) == NULL)
+			val_map_push(a, out, key.s, item);
+	}
+	return 0;
+}
+
+int rpc_coerce(struct arena *a, enum rpc_codec codec, const struct model_type *type, const char *name,
+	const struct val *in, struct val *out, struct err *err)
+{
+	const char *spelled;
+	int64_t seconds;
+
+	if (type->kind == MODEL_SET)
+		return coerce_set(a, codec, type, name, in, out, err);
+	if (type->kind == MODEL_MAP)
+		return coerce_map(a, codec, type, name, in, out, err);
+	if (type->kind == MODEL_RECORD) { /* its members are read field by field where it is used */
+		*out = *in;
+		return in->kind == VAL_MAP ? 0 : err_set(err, ERR_FIELD_TYPE_ERROR, name, NULL);
+	}
+	if (type->kind == MODEL_DATETIME) {
+		if (in->kind != VAL_STRING)
+			return err_set(err, ERR_FIELD_TYPE_ERROR, name, NULL);
+		if (!val_datetime_parse(in->s, &seconds))
+			return err_set(err, ERR_INVALID_VALUE, in->s, NULL);
+		*out = val_datetime(seconds);
+		return 0;
+	}
+	if (!coerce_scalar(codec, type, in, out))
+		return err_set(err, ERR_FIELD_TYPE_ERROR, name, NULL);
+	if (type->kind == MODEL_ENUM) {
+		spelled = model_enum_value(type->enum_id, in->s);
+		if (spelled == NULL)
+			return err_set(err, ERR_INVALID_VALUE, in->s, NULL);
+		*out = val_string(spelled);
+	}
+	return 0;
+}
