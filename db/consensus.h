@@ -31,7 +31,8 @@ struct consensus_config {
 	const char *address;
 	unsigned election_ms, heartbeat_ms;
 	struct raft_io *disk; /* from consensus_disk_open, or a simulation's */
-	bool masking_off, vouched_off; /* tests only: break the guard to see its tests fail */
+	/* Tests only: break the guard to see its tests fail; one frame per message of the library. */
+	bool masking_off, vouched_off, merging_off;
 	/* An entry is committed; called once per entry, in log order, on every member; must not fail. */
 	void (*apply)(void *arg, uint64_t index, const uint8_t *entry, size_t n);
 	/* The role, the term or the known leader (0: none) changed. */

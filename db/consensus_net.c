@@ -110,6 +110,8 @@ static void encode_some(struct consensus *c, struct net_peer *p)
 			break;
 		a = a->next;
 		pop(c, p);
+		if (c->cfg.merging_off)
+			break;
 		if (a != NULL && a->term == term && a->prev == end)
 			COUNT(c->cfg.loop->env, raft_merged);
 	}

@@ -136,9 +136,10 @@ static void worker_main(void *arg)
 	struct worker *w = arg;
 	struct lane *lane = w->lane;
 	struct job *job;
+	int rc = 0;
 
 	pthread_mutex_lock(&lane->mutex);
-	while (!lane->stopping) {
+	while (!lane->stopping && rc != ERR_DEAD) {
 		job = lane->running < lane->running_max ? pick(lane) : NULL;
 		if (job != NULL) {
 			rouse(lane);
@@ -148,7 +149,7 @@ static void worker_main(void *arg)
 		w->next_idle = lane->idle;
 		lane->idle = w;
 		pthread_mutex_unlock(&lane->mutex);
-		lane->env->ops->park(w->parker, UINT64_MAX);
+		rc = lane->env->ops->park(w->parker, UINT64_MAX);
 		pthread_mutex_lock(&lane->mutex);
 		for (struct worker **at = &lane->idle; *at != NULL; at = &(*at)->next_idle)
 			if (*at == w) {

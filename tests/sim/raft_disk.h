@@ -1,0 +1,35 @@
+/* The disk half of raft_io in memory, for simulations: what was not synced is lost at a crash. */
+#pragma once
+
+#include "tests/sim/world.h"
+
+#include <raft.h>
+
+/* What survives. */
+struct image {
+	raft_term term;
+	raft_id vote;
+	struct raft_entry *entries;
+	size_t n;
+};
+
+struct disk_append;
+
+struct raft_disk {
+	struct raft_io io;
+	struct world_member *m;
+	struct loop *loop;
+	struct image *image;
+	uint64_t generation;
+	unsigned tick_ms;
+	raft_io_tick_cb tick;
+	struct disk_append *pending; /* newest first */
+	unsigned latency_ms;
+	int patience_ms; /* > 0: what random() gives for election time-outs */
+	bool fail;       /* the next append fails with an I/O error */
+	bool closed;
+};
+
+void raft_disk_init(struct raft_disk *d, struct world_member *m, struct loop *loop, struct image *image);
+void image_bootstrap(struct image *image, unsigned n_members);
+void image_fini(struct image *image);

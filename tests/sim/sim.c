@@ -1,0 +1,312 @@
+/* Random schedules: three members with the product's database, channel, guard and network half on virtual time, under
+ * loss, cuts, crashes that lose unsynced writes, and restarts. Jobs on each member commit transactions; at the end
+ *  - no two members ever had different hashes at the same index,
+ *  - everything acknowledged is there,
+ *  - the indexes agree with the rows (db_check),
+ *  - and a seed run again gives the same history.
+ *
+ * usage: sim [SEED [COUNT]]
+ */
+#include "db/db.h"
+#include "rpc/base/lane.h"
+#include "tests/sim/raft_disk.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MEMBERS = 3, FAULTS_S = 24, HEAL_S = 12, ACKED_MAX = 200000, INDEX_MAX = 200000 };
+
+struct life {
+	struct test *t;
+	struct world_member *m;
+	struct db *db;
+	struct loop *loop;
+	struct lane *lane;
+	struct raft_disk disk;
+	bool up, closed;
+};
+
+struct test {
+	struct world w;
+	struct image images[MEMBERS + 1];
+	struct life lives[MEMBERS + 1];
+	struct db_member members[MEMBERS];
+	uint64_t *hashes; /* first hash seen at an index, 0: none */
+	char (*acked)[DB_REF_MAX + 1];
+	unsigned n_acked, n_unknown, n_refused, n_dead, n_boots;
+	bool diverged;
+};
+
+static void on_applied(void *arg, const struct db_applied *what)
+{
+	struct life *l = arg;
+	struct test *t = l->t;
+	struct db_view view;
+	uint64_t hash;
+
+	db_view_pin(l->db, &view);
+	hash = db_view_hash(&view) | 1;
+	db_view_unpin(&view);
+	CHECK(what->index < INDEX_MAX);
+	if (t->hashes[what->index] == 0)
+		t->hashes[what->index] = hash;
+	else if (t->hashes[what->index] != hash)
+		t->diverged = true;
+}
+
+static void on_request(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n)
+{
+	(void)arg, (void)id, (void)bytes, (void)n;
+}
+
+static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
+{
+	(void)arg, (void)role, (void)term, (void)leader;
+}
+
+static void boot(struct test *t, unsigned i)
+{
+	struct life *l = &t->lives[i];
+	struct db_config config = { .pool_uuid = "00000000-0000-4000-8000-0000000000ff",
+		.epoch = 1,
+		.raft_id = i,
+		.members = t->members,
+		.n_members = MEMBERS,
+		.applied = on_applied,
+		.request = on_request,
+		.role = on_role,
+		.arg = l };
+
+	l->t = t;
+	l->m = world_boot(&t->w, i);
+	l->m->user = l;
+	l->loop = config.loop = loop_new(&l->m->env, "raft");
+	raft_disk_init(&l->disk, l->m, l->loop, &t->images[i]);
+	config.disk = &l->disk.io;
+	l->lane = lane_new(&l->m->env, "api", LANE_API, 4, 16);
+	CHECK(db_open(&l->db, &config) == 0);
+	loop_start(l->loop);
+	l->up = true;
+	t->n_boots++;
+}
+
+static void on_closed(void *arg)
+{
+	struct life *l = arg;
+
+	l->closed = true;
+}
+
+static bool is_closed(void *arg)
+{
+	struct life *l = arg;
+
+	return l->closed;
+}
+
+static void crash(struct test *t, unsigned i)
+{
+	struct life *l = &t->lives[i];
+
+	if (!l->up)
+		return;
+	l->up = false;
+	l->closed = false;
+	world_kill(&t->w, i);
+	lane_free(l->lane);
+	db_close(l->db, on_closed, l);
+	CHECK(world_until(&t->w, is_closed, l, 1000));
+	loop_free(l->loop);
+}
+
+/* Work: what a member's clients would do. */
+
+struct work {
+	struct life *l;
+	unsigned n;
+};
+
+static void compose(struct test *t, struct db_txn *txn, const char *ref, const char *uuid, unsigned k)
+{
+	struct val fields[VM_NVRAM + 1] = { { .kind = VAL_VOID } };
+	const char *other = t->n_acked > 0 ? t->acked[world_random(&t->w, t->n_acked)] : ref;
+
+	db_txn_init(txn, DB_FOR_FIELD);
+	db_txn_need_no_row(txn, MODEL_CLASS_VM, ref);
+	fields[VM_uuid] = val_string(uuid);
+	fields[VM_name_label] = val_string(k % 3 ? "a" : "b");
+	fields[VM_resident_on] = val_string(k % 2 ? "OpaqueRef:h1" : "OpaqueRef:h2");
+	fields[VM_snapshot_of] = val_string(other);
+	db_txn_create(txn, MODEL_CLASS_VM, ref, fields);
+	if (other != ref) {
+		db_txn_set(txn, MODEL_CLASS_VM, other, VM_name_label, val_string(uuid));
+		db_txn_map_add(txn, MODEL_CLASS_VM, other, VM_other_config, k % 4 ? "k" : uuid, val_string(ref));
+		db_txn_map_remove(txn, MODEL_CLASS_VM, other, VM_other_config, "k");
+		db_txn_set_add(txn, MODEL_CLASS_VM, other, VM_tags, val_string(k % 5 ? "t" : "u"));
+	}
+}
+
+static void work_main(struct job *job, void *arg)
+{
+	struct work *wk = arg;
+	struct test *t = wk->l->t;
+	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
+	struct db_result res;
+	struct db_txn txn;
+	int rc = 0;
+
+	for (unsigned k = 0; k < wk->n && rc != ERR_DEAD; k++) {
+		env_uuid(job->env, uuid);
+		snprintf(ref, sizeof ref, "OpaqueRef:%s", uuid);
+		compose(t, &txn, ref, uuid, k);
+		rc = db_commit(job, wk->l->db, &txn, &res);
+		db_txn_fini(&txn);
+		if (rc == ERR_DEAD)
+			t->n_dead++;
+		else if (res.status == DB_DONE)
+			strcpy(t->acked[t->n_acked++], ref);
+		else if (res.status == DB_UNKNOWN)
+			t->n_unknown++;
+		else
+			t->n_refused++;
+		err_fini(&res.err);
+		CHECK(t->n_acked < ACKED_MAX);
+		if (rc == 0)
+			rc = job_sleep(job, world_random(&t->w, 60));
+	}
+	free(wk);
+}
+
+static void start_work(struct test *t)
+{
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		for (unsigned k = 0; t->lives[i].up && k < 2; k++) {
+			struct work *wk = mem_new(sizeof *wk);
+
+			*wk = (struct work){ &t->lives[i], 10 };
+			CHECK(lane_submit(t->lives[i].lane, "", work_main, wk) != NULL);
+		}
+}
+
+static void fault(struct test *t)
+{
+	unsigned what = (unsigned)world_random(&t->w, 12), a = 1 + (unsigned)world_random(&t->w, MEMBERS),
+		 b = 1 + (unsigned)world_random(&t->w, MEMBERS);
+
+	switch (what) {
+	case 0:
+	case 1: t->w.cut[a][b] = t->w.cut[b][a] = true; break;
+	case 2: t->w.cut[a][b] = true; break; /* one way */
+	case 3:
+	case 4: memset(t->w.cut, 0, sizeof t->w.cut); break;
+	case 5:
+	case 6: crash(t, a); break;
+	case 7:
+	case 8:
+	case 9:
+		if (!t->lives[a].up)
+			boot(t, a);
+		break;
+	case 10: t->lives[a].disk.latency_ms = 1 + (unsigned)world_random(&t->w, 40); break;
+	default: t->w.loss_permille = (unsigned)world_random(&t->w, 60); break;
+	}
+	/* a member that stopped itself (fail-stop) is started again, as systemd would */
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		if (t->lives[i].up && !t->lives[i].m->alive)
+			crash(t, i);
+}
+
+static bool verify(struct test *t)
+{
+	struct db_view views[MEMBERS + 1];
+	unsigned lost = 0;
+	bool sound = true;
+	char why[256] = "";
+
+	for (unsigned i = 1; i <= MEMBERS; i++) {
+		db_view_pin(t->lives[i].db, &views[i]);
+		sound = sound && db_check(t->lives[i].db, why, sizeof why);
+	}
+	for (unsigned k = 0; k < t->n_acked; k++)
+		for (unsigned i = 1; i <= MEMBERS; i++)
+			lost += db_view_get(&views[i], MODEL_CLASS_VM, t->acked[k]) == NULL;
+	for (unsigned i = 2; i <= MEMBERS; i++)
+		if (db_view_index(&views[i]) != db_view_index(&views[1]) || db_view_hash(&views[i]) != db_view_hash(&views[1]))
+			t->diverged = true;
+	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u boots=%u frames=%llu dropped=%llu lost=%u %s%s%s\n",
+		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(&views[1]), t->n_acked, t->n_unknown,
+		t->n_refused, t->n_dead, t->n_boots, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped, lost,
+		t->diverged ? "DIVERGED" : "equal", sound ? "" : " UNSOUND: ", why);
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		db_view_unpin(&views[i]);
+	return lost == 0 && !t->diverged && sound && t->n_acked > 100;
+}
+
+static bool run(uint64_t seed, uint64_t *history_out)
+{
+	struct test *t = mem_new(sizeof *t);
+	bool ok;
+
+	t->hashes = mem_new(INDEX_MAX * sizeof *t->hashes);
+	t->acked = mem_new(ACKED_MAX * sizeof *t->acked);
+	world_init(&t->w, seed);
+	t->w.loss_permille = 10;
+	for (unsigned i = 1; i <= MEMBERS; i++) {
+		struct db_member *m = &t->members[i - 1];
+
+		m->raft_id = i;
+		snprintf(m->host_uuid, sizeof m->host_uuid, "00000000-0000-4000-8000-00000000000%u", i);
+		snprintf(m->name, sizeof m->name, "m%u", i);
+		snprintf(m->channel_address, sizeof m->channel_address, "m%u:8300", i);
+		for (unsigned k = 0; k < 32; k++)
+			snprintf(m->certificate + 2 * k, 3, "%02x", i);
+		image_bootstrap(&t->images[i], MEMBERS);
+	}
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		boot(t, i);
+	for (unsigned s = 0; s < 2 * FAULTS_S; s++) {
+		if (s % 2 == 0)
+			start_work(t);
+		world_run(&t->w, t->w.now_us + 100000 + world_random(&t->w, 800000));
+		fault(t);
+	}
+	memset(t->w.cut, 0, sizeof t->w.cut);
+	t->w.loss_permille = 0;
+	for (unsigned i = 1; i <= MEMBERS; i++) {
+		if (t->lives[i].up && !t->lives[i].m->alive)
+			crash(t, i);
+		if (!t->lives[i].up)
+			boot(t, i);
+	}
+	start_work(t);
+	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
+	printf("seed=%llu ", (unsigned long long)seed);
+	ok = verify(t);
+	*history_out = world_hash(&t->w);
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		crash(t, i);
+	world_fini(&t->w);
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		image_fini(&t->images[i]);
+	free(t->hashes);
+	free(t->acked);
+	free(t);
+	return ok;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, history, again;
+	unsigned n = argc > 2 ? (unsigned)atoi(argv[2]) : 5, failed = 0;
+
+	for (unsigned k = 0; k < n; k++)
+		failed += !run(first + k, &history);
+	run(first + n - 1, &again);
+	if (again != history) {
+		printf("seed=%llu is not the same history when run again\n", (unsigned long long)(first + n - 1));
+		failed++;
+	}
+	printf("%u passed, %u failed\n", n - (failed > n ? n : failed), failed);
+	return failed > 0;
+}
