@@ -475,9 +475,10 @@ struct agent *agent_new(const struct agent_config *config)
 
 void agent_free(struct agent *agent)
 {
-	loop_free(agent->loop);
+	loop_stop(agent->loop);
 	lane_free(agent->vms);
 	lane_free(agent->api);
+	loop_free(agent->loop);
 	agent_updates_fini(agent);
 	sql_close(agent->sql);
 	hv_close(agent->hv);

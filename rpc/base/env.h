@@ -39,7 +39,8 @@ struct env_ops {
 	/* Back end of a loop: see loop.h. */
 	int (*loop_attach)(struct loop *loop);
 	void (*loop_start)(struct loop *loop);
-	void (*loop_stop)(struct loop *loop);
+	void (*loop_stop)(struct loop *loop);   /* ends and joins its thread */
+	void (*loop_detach)(struct loop *loop);
 	void (*loop_wake)(struct loop *loop);                 /* any thread: run a turn soon */
 	void (*loop_arm)(struct loop *loop, uint64_t due_us); /* loop thread: run a turn at that time at the latest */
 	bool (*loop_here)(struct loop *loop);                 /* is the caller the loop's thread? */

@@ -146,6 +146,7 @@ static const struct env_ops real_ops = {
 	.loop_attach = loop_uv_attach,
 	.loop_start = loop_uv_start,
 	.loop_stop = loop_uv_stop,
+	.loop_detach = loop_uv_detach,
 	.loop_wake = loop_uv_wake,
 	.loop_arm = loop_uv_arm,
 	.loop_here = loop_uv_here,

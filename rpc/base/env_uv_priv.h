@@ -21,6 +21,7 @@ struct loop_uv {
 int loop_uv_attach(struct loop *loop);
 void loop_uv_start(struct loop *loop);
 void loop_uv_stop(struct loop *loop);
+void loop_uv_detach(struct loop *loop);
 void loop_uv_wake(struct loop *loop);
 void loop_uv_arm(struct loop *loop, uint64_t due_us);
 bool loop_uv_here(struct loop *loop);

@@ -24,9 +24,14 @@ void loop_start(struct loop *loop)
 	loop->env->ops->loop_start(loop);
 }
 
-void loop_free(struct loop *loop)
+void loop_stop(struct loop *loop)
 {
 	loop->env->ops->loop_stop(loop);
+}
+
+void loop_free(struct loop *loop)
+{
+	loop->env->ops->loop_detach(loop);
 	pthread_mutex_destroy(&loop->mutex);
 	free(loop->heap);
 	free(loop);

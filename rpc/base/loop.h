@@ -48,7 +48,9 @@ struct loop {
 /* Start with loop_start when everything that belongs to it has been registered. */
 struct loop *loop_new(struct env *env, const char *name);
 void loop_start(struct loop *loop);
-/* Ask the loop to end and wait for its thread; then free it. Not from its own thread. */
+/* End the loop's thread and wait for it; what is posted from here on never runs. Not from its own thread. */
+void loop_stop(struct loop *loop);
+/* After loop_stop, when nobody can post any more. */
 void loop_free(struct loop *loop);
 
 /* Run fn on the loop, soon, in order of posting. Any thread. No effect while the call is queued already:

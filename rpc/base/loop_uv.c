@@ -94,7 +94,14 @@ void loop_uv_stop(struct loop *loop)
 		l->stopping = true;
 		uv_async_send(&l->wake);
 		pthread_join(l->thread, NULL);
+		l->started = false;
 	}
+}
+
+void loop_uv_detach(struct loop *loop)
+{
+	struct loop_uv *l = impl(loop);
+
 	uv_walk(&l->uv, close_handle, NULL);
 	uv_run(&l->uv, UV_RUN_DEFAULT);
 	uv_loop_close(&l->uv);

@@ -74,6 +74,8 @@ static void on_start(void *arg, const char *tag, const char **attributes)
 	struct frame *f;
 
 	(void)attributes;
+	if (x->why != NULL)
+		return;
 	if (x->depth == XML_DEPTH_MAX)
 		return refuse(x, "nested too deeply");
 	if (++x->elements > RPC_ELEMENTS_MAX)
@@ -139,9 +141,14 @@ static void give_up(struct xml *x, struct frame *parent, struct val v)
 static void on_end(void *arg, const char *tag)
 {
 	struct xml *x = arg;
-	struct frame *f = &x->stack[--x->depth], *parent = x->depth > 0 ? &x->stack[x->depth - 1] : NULL;
+	struct frame *f, *parent;
 
 	(void)tag;
+	if (x->why != NULL) /* expat still reports the end of an element that was refused */
+		return;
+	CHECK(x->depth > 0);
+	f = &x->stack[--x->depth];
+	parent = x->depth > 0 ? &x->stack[x->depth - 1] : NULL;
 	switch (f->node) {
 	case N_METHOD: x->method = arena_strdup(x->a, buf_text(&x->text)); break;
 	case N_NAME: parent->name = arena_strdup(x->a, buf_text(&x->text)); break;

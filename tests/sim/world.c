@@ -366,6 +366,11 @@ static void sim_loop_start(struct loop *loop)
 
 static void sim_loop_stop(struct loop *loop)
 {
+	(void)loop; /* its member has died: it runs no more */
+}
+
+static void sim_loop_detach(struct loop *loop)
+{
 	struct sim_loop *l = loop->impl;
 
 	l->stopped = true;
@@ -440,6 +445,7 @@ static const struct env_ops sim_ops = {
 	.loop_attach = sim_loop_attach,
 	.loop_start = sim_loop_start,
 	.loop_stop = sim_loop_stop,
+	.loop_detach = sim_loop_detach,
 	.loop_wake = sim_loop_wake,
 	.loop_arm = sim_loop_arm,
 	.loop_here = sim_loop_here,

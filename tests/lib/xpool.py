@@ -1,0 +1,205 @@
+"""A pool for a test: real processes by deploy/quickstart in a folder of its own, and a client of the API.
+
+Run by tests/lib/netns.sh in a network namespace of its own, so tests may run side by side and use port 443.
+Standard library only.
+"""
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import xmlrpc.client
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+QUICKSTART = os.path.join(ROOT, "deploy", "quickstart")
+PASSWORD = "test password: ü"
+REPORTS = re.compile(r"AddressSanitizer|LeakSanitizer: detected|runtime error:|ThreadSanitizer|assertion_failed|domain_twice")
+MIB = 1 << 20
+
+
+class ApiError(Exception):
+    """Code and parameters of a failed call."""
+
+    @property
+    def code(self):
+        return self.args[0]
+
+
+class Api:
+    """JSON-RPC 2.0 at one member."""
+
+    def __init__(self, pool, member, session=None):
+        self.pool, self.member, self.session = pool, member, session
+        self.url = "https://%s:%d/jsonrpc" % (pool.address(member), pool.port)
+
+    def post(self, body, timeout=60, path="/jsonrpc"):
+        url = self.url.replace("/jsonrpc", path)
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        return urllib.request.urlopen(request, context=self.pool.tls, timeout=timeout)
+
+    def raw(self, method, *args, timeout=60):
+        body = json.dumps({"jsonrpc": "2.0", "method": method, "params": list(args), "id": 7}).encode()
+        reply = json.load(self.post(body, timeout))
+        assert reply["id"] == 7, reply
+        if "error" in reply:
+            raise ApiError(reply["error"]["message"], *reply["error"]["data"])
+        return reply["result"]
+
+    def __call__(self, method, *args, timeout=60):
+        return self.raw(method, self.session, *args, timeout=timeout)
+
+    def login(self):
+        self.session = self.raw("session.login_with_password", "root", PASSWORD, "1.0", "tests")
+        return self
+
+    def wait_task(self, task, timeout=60):
+        until = time.time() + timeout
+        while self("task.get_status", task) == "pending":
+            assert time.time() < until, "task %s does not end" % task
+            time.sleep(0.02)
+        return self("task.get_record", task)
+
+    def fails(self, code, method, *args):
+        """The call must fail with that code; the error's parameters."""
+        try:
+            result = self(method, *args)
+        except ApiError as fault:
+            assert fault.code == code, "%s: %s instead of %s" % (method, fault.args, code)
+            return list(fault.args[1:])
+        raise AssertionError("%s gave %r instead of %s" % (method, result, code))
+
+
+class XmlApi:
+    """XML-RPC at one member."""
+
+    def __init__(self, pool, member, path="/"):
+        url = "https://%s:%d%s" % (pool.address(member), pool.port, path)
+        self.proxy = xmlrpc.client.ServerProxy(url, context=pool.tls)
+
+    def __call__(self, method, *args):
+        return getattr(self.proxy, method)(*args)
+
+
+class Pool:
+    def __init__(self, members=3, port=443, keep=False):
+        self.n, self.port, self.keep = members, port, keep
+        self.dir = tempfile.mkdtemp(prefix="xpool-test-")
+        os.chmod(self.dir, 0o755)
+        # leaks are for the suites that end in one process: these programs exit with their threads running
+        self.env = dict(os.environ, XPOOL_BUILD=sys.argv[1], XPOOL_PASSWORD=PASSWORD, ASAN_OPTIONS="detect_leaks=0")
+        os.environ["ASAN_OPTIONS"] = "detect_leaks=0"
+
+    def address(self, member):
+        return "127.0.0.%d" % (10 + member)
+
+    def quickstart(self, *args, check=True, timeout=120):
+        done = subprocess.run([QUICKSTART, *args, "--dir", self.dir], env=self.env, text=True, timeout=timeout,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if check and done.returncode != 0:
+            self.dump()
+            raise AssertionError("quickstart %s: %s" % (" ".join(args), done.stdout))
+        return done
+
+    def up(self):
+        self.quickstart("up", "--members", str(self.n), "--port", str(self.port))
+        self.tls = ssl.create_default_context(cafile=os.path.join(self.dir, "ca.pem"))
+        return self
+
+    def status(self):
+        """One dict per member; {} for one that is down."""
+        lines = self.quickstart("status").stdout.splitlines()
+        return [dict(re.findall(r"(\w+)=(\S+)", line)) if "role=" in line else {} for line in lines]
+
+    def leader(self, timeout=20):
+        until = time.time() + timeout
+        while time.time() < until:
+            for number, line in enumerate(self.status(), 1):
+                if line.get("role") == "leader-ready":
+                    return number
+            time.sleep(0.05)
+        self.dump()
+        raise AssertionError("no coordinator within %d s" % timeout)
+
+    def agree(self, timeout=30):
+        """Wait until all members are at one index with one hash."""
+        until = time.time() + timeout
+        while True:
+            seen = [(line.get("applied"), line.get("hash")) for line in self.status()]
+            if len(set(seen)) == 1 and seen[0][0] is not None:
+                return seen[0]
+            if time.time() > until:
+                self.dump()
+                raise AssertionError("the members do not agree: %s" % seen)
+            time.sleep(0.1)
+
+    def ctl(self, member, command):
+        return subprocess.run([os.path.join(sys.argv[1], "xpoolctl"), command, "--dir", self.data(member)], text=True,
+                              check=True, stdout=subprocess.PIPE).stdout
+
+    def data(self, member):
+        return os.path.join(self.dir, "member%d" % member, "data")
+
+    def counters(self, member):
+        return {line.split()[0]: int(line.split()[1]) for line in self.ctl(member, "counters").splitlines()}
+
+    def logs(self):
+        for n in range(1, self.n + 1):
+            for name in ("xpoold.log", "agent.log"):
+                path = os.path.join(self.dir, "member%d" % n, name)
+                if os.path.exists(path):
+                    with open(path, errors="replace") as handle:
+                        yield "member%d/%s" % (n, name), handle.read()
+
+    def dump(self):
+        for name, text in self.logs():
+            print("--- %s" % name)
+            print("\n".join(text.splitlines()[-15:]))
+
+    def close(self):
+        for n in range(1, self.n + 1):
+            self.quickstart("thaw", str(n), check=False)
+        self.quickstart("down")
+        for name, text in self.logs():
+            found = REPORTS.search(text)
+            if found:
+                print("--- %s" % name)
+                print(text[max(0, found.start() - 200):found.start() + 6000])
+                raise AssertionError("%s: %s" % (name, found.group(0)))
+        shutil.rmtree(self.dir)
+
+    def __enter__(self):
+        return self.up()
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            self.dump()
+            self.quickstart("wipe", check=False)
+            return False
+        self.close()
+        return False
+
+
+def vm_record(label, template=False, **more):
+    size = str(64 * MIB)
+    record = {
+        "name_label": label, "name_description": "", "user_version": "1", "is_a_template": template,
+        "affinity": "OpaqueRef:NULL", "memory_static_max": size, "memory_dynamic_max": size, "memory_dynamic_min": size,
+        "memory_static_min": size, "VCPUs_params": {}, "VCPUs_max": "1", "VCPUs_at_startup": "1",
+        "actions_after_shutdown": "destroy", "actions_after_reboot": "restart", "actions_after_crash": "restart",
+        "PV_bootloader": "", "PV_kernel": "", "PV_ramdisk": "", "PV_args": "", "PV_bootloader_args": "", "PV_legacy_args": "",
+        "HVM_boot_policy": "", "HVM_boot_params": {}, "platform": {}, "PCI_bus": "", "other_config": {}, "recommendations": "",
+    }
+    record.update(more)
+    return record
+
+
+def eventually(what, condition, timeout=30):
+    until = time.time() + timeout
+    while not condition():
+        assert time.time() < until, "not within %d s: %s" % (timeout, what)
+        time.sleep(0.05)

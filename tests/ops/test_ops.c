@@ -1,0 +1,312 @@
+/* Every step table: fail, cancel and crash at each step, then: no leftover in the simulated host, and the record agrees.
+ * The agent runs on its real loop and lanes; a crash is a step that dies (no undo) and a new agent on the same folder. */
+#include "member/agent_priv.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define VM   "11111111-1111-4111-8111-111111111111"
+#define SEED "22222222-2222-4222-8222-222222222222"
+#define TASK "33333333-3333-4333-8333-333333333333"
+
+enum mode { FAIL, CANCEL, CRASH };
+
+struct bench {
+	struct env env;
+	char dir[64];
+	struct agent *agent;
+	const struct op *op; /* whose step is hit */
+	unsigned step;
+	enum mode mode;
+	bool armed;
+	_Atomic bool hit;
+};
+
+static int before(void *arg, const struct op *op, unsigned step, struct err *err)
+{
+	struct bench *b = arg;
+	struct arena a;
+	struct val params = val_map(), ignored;
+
+	if (!b->armed || op != b->op || step != b->step)
+		return 0;
+	b->hit = true;
+	if (b->mode == FAIL)
+		return err_set(err, AGENT_ERR_domain_failed, "injected", NULL);
+	if (b->mode == CRASH)
+		return ERR_DEAD;
+	arena_init(&a);
+	val_map_push(&a, &params, "job", val_string(TASK));
+	agent_dispatch(b->agent, NULL, AGENT_TASK_cancel, &params, &ignored, err);
+	arena_fini(&a);
+	return 0;
+}
+
+static void agent_begin(struct bench *b)
+{
+	struct op_watch watch = { before, NULL, b };
+
+	b->agent = agent_new(&(struct agent_config){ .env = &b->env, .dir = b->dir, .memory_kib = 1 << 20, .watch = &watch });
+	ck_assert_ptr_nonnull(b->agent);
+	loop_start(b->agent->loop);
+}
+
+static void bench_open(struct bench *b)
+{
+	*b = (struct bench){ 0 };
+	env_uv_init(&b->env, "ops");
+	b->env.log.level = LOG_ERR;
+	strcpy(b->dir, "/tmp/xpool-ops-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(b->dir));
+	agent_begin(b);
+}
+
+static void bench_close(struct bench *b)
+{
+	static const char *const files[] = { "agent.db", "agent.db-wal", "agent.db-shm", "domains.db", "domains.db-wal",
+		"domains.db-shm" };
+	char path[128];
+
+	agent_free(b->agent);
+	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+		snprintf(path, sizeof path, "%s/%s", b->dir, files[i]);
+		unlink(path);
+	}
+	ck_assert_int_eq(rmdir(b->dir), 0);
+}
+
+/* A request, as the server would make it, on a lane. */
+struct ask {
+	struct bench *b;
+	enum agent_method_id method;
+	struct val params;
+	char state[16], error[32], power_state[16];
+	int rc;
+	struct parker *done;
+};
+
+static void ask_main(struct job *job, void *arg)
+{
+	struct ask *q = arg;
+	struct err err = { 0 };
+	struct val v = val_void();
+
+	q->rc = agent_dispatch(q->b->agent, job, q->method, &q->params, &v, &err);
+	if (val_get_s(&v, "state") != NULL)
+		snprintf(q->state, sizeof q->state, "%s", val_get_s(&v, "state"));
+	if (val_get_s(&v, "error") != NULL)
+		snprintf(q->error, sizeof q->error, "%s", val_get_s(&v, "error"));
+	if (val_get_s(&v, "power_state") != NULL)
+		snprintf(q->power_state, sizeof q->power_state, "%s", val_get_s(&v, "power_state"));
+	err_fini(&err);
+	q->b->env.ops->unpark(q->done);
+}
+
+static void ask(struct bench *b, struct ask *q, enum agent_method_id method, struct val params)
+{
+	*q = (struct ask){ .b = b, .method = method, .params = params };
+	q->done = b->env.ops->parker_new(&b->env);
+	ck_assert_ptr_nonnull(lane_submit(b->agent->api, "", ask_main, q));
+	ck_assert_int_eq(b->env.ops->park(q->done, 10 * 1000000), 0);
+	b->env.ops->parker_free(q->done);
+}
+
+static void nap(struct bench *b)
+{
+	struct parker *p = b->env.ops->parker_new(&b->env);
+
+	b->env.ops->park(p, 5000);
+	b->env.ops->parker_free(p);
+}
+
+static void add_vm(struct bench *b)
+{
+	struct arena a;
+	struct val params = val_map(), metadata = val_map();
+	struct ask q;
+
+	arena_init(&a);
+	val_map_push(&a, &metadata, "uuid", val_string(VM));
+	val_map_push(&a, &metadata, "memory_kib", val_int(1024));
+	val_map_push(&a, &metadata, "guest_shutdown_ms", val_int(10));
+	val_map_push(&a, &params, "metadata", metadata);
+	ask(b, &q, AGENT_VM_add, params);
+	ck_assert_int_eq(q.rc, 0);
+	arena_fini(&a);
+}
+
+/* Begin an operation; wait for its end unless it dies. */
+static void operate(struct bench *b, enum agent_method_id method, const char *task, bool clean, struct ask *q)
+{
+	struct arena a;
+	struct val params = val_map(), stat = val_map();
+
+	arena_init(&a);
+	val_map_push(&a, &params, "uuid", val_string(VM));
+	val_map_push(&a, &params, "job", val_string(task));
+	if (clean)
+		val_map_push(&a, &params, "timeout_s", val_int(5));
+	val_map_push(&a, &stat, "job", val_string(task));
+	ask(b, q, method, params);
+	ck_assert_int_eq(q->rc, 0);
+	for (int i = 0; i < 2000; i++) {
+		bool idle;
+
+		ask(b, q, AGENT_TASK_stat, stat);
+		pthread_mutex_lock(&b->agent->mutex);
+		idle = b->agent->runs == NULL;
+		pthread_mutex_unlock(&b->agent->mutex);
+		if (strcmp(q->state, "pending") != 0 || (b->armed && b->hit && b->mode == CRASH && idle))
+			break;
+		nap(b);
+	}
+	arena_fini(&a);
+}
+
+static void power_state(struct bench *b, struct ask *q)
+{
+	struct arena a;
+	struct val params = val_map();
+
+	arena_init(&a);
+	val_map_push(&a, &params, "uuid", val_string(VM));
+	ask(b, q, AGENT_VM_stat, params);
+	arena_fini(&a);
+}
+
+/* Nothing half made stays: at most one domain, unmarked, and the record says the same. */
+static void check_agreement(struct bench *b, const char *what)
+{
+	struct hv_domain list[4];
+	struct ask q;
+	unsigned n = 0;
+
+	for (int i = 0; i < 1000; i++) {
+		n = hv_domain_list(b->agent->hv, list, 4);
+		if (n == 0 || (n == 1 && !list[0].marked && !list[0].shut_down))
+			break;
+		nap(b);
+	}
+	power_state(b, &q);
+	ck_assert_msg(n <= 1, "%s: %u domains", what, n);
+	if (n == 1)
+		ck_assert_msg(!list[0].marked && !list[0].shut_down, "%s: a half-made domain stays", what);
+	ck_assert_msg(strcmp(q.power_state, n == 0 ? "Halted" : list[0].paused ? "Paused" : "Running") == 0,
+		"%s: %u domains and record %s", what, n, q.power_state);
+}
+
+struct table {
+	const struct op *op;
+	enum agent_method_id method;
+	bool running, clean;
+};
+
+static const struct table tables[] = {
+	{ &vm_start_op, AGENT_VM_start, false, false },
+	{ &vm_shutdown_op, AGENT_VM_shutdown, true, true },
+	{ &vm_shutdown_op, AGENT_VM_shutdown, true, false },
+	{ &vm_reboot_op, AGENT_VM_reboot, true, false },
+};
+
+static void one_case(const struct table *t, unsigned step, enum mode mode)
+{
+	static const char *const modes[] = { "fail", "cancel", "crash" };
+	struct bench b;
+	struct ask q;
+	char what[64];
+	bool committed = false;
+
+	for (unsigned k = 0; k < step; k++)
+		committed |= (t->op->steps[k].flags & OP_COMMIT_POINT) != 0;
+	snprintf(what, sizeof what, "%s %s at %s", t->op->name, modes[mode], t->op->steps[step].name);
+	bench_open(&b);
+	add_vm(&b);
+	if (t->running) {
+		operate(&b, AGENT_VM_start, SEED, false, &q);
+		ck_assert_str_eq(q.state, "completed");
+	}
+	b.op = t->op;
+	b.step = step;
+	b.mode = mode;
+	b.armed = true;
+	operate(&b, t->method, TASK, t->clean, &q);
+	ck_assert_msg(b.hit, "%s: the step was not reached", what);
+	if (mode == CRASH) {
+		agent_free(b.agent);
+		b.armed = false;
+		agent_begin(&b);
+		operate(&b, t->method, TASK, t->clean, &q); /* the same job: told what became of it, not begun again */
+		ck_assert_msg(strcmp(q.state, "failed") == 0 && strcmp(q.error, "agent_restarted") == 0, "%s: %s %s", what, q.state, q.error);
+	} else if (mode == CANCEL && committed) {
+		ck_assert_msg(strcmp(q.state, "completed") == 0, "%s: %s %s", what, q.state, q.error);
+	} else {
+		ck_assert_msg(strcmp(q.state, "failed") == 0, "%s: %s", what, q.state);
+		ck_assert_str_eq(q.error, mode == FAIL ? "domain_failed" : "cancelled");
+	}
+	check_agreement(&b, what);
+	bench_close(&b);
+}
+
+static void all_steps(enum mode mode)
+{
+	for (size_t i = 0; i < ARRAY_LEN(tables); i++)
+		for (unsigned k = 0; k < tables[i].op->n_steps; k++)
+			one_case(&tables[i], k, mode);
+}
+
+START_TEST(each_step_failing_leaves_nothing)
+{
+	all_steps(FAIL);
+}
+END_TEST
+
+START_TEST(each_step_cancelled_leaves_nothing)
+{
+	all_steps(CANCEL);
+}
+END_TEST
+
+START_TEST(each_step_crashing_is_repaired_by_the_next_start)
+{
+	all_steps(CRASH);
+}
+END_TEST
+
+START_TEST(same_job_is_the_same_task)
+{
+	struct bench b;
+	struct ask q;
+
+	bench_open(&b);
+	add_vm(&b);
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	check_agreement(&b, "start twice");
+	bench_close(&b);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ops");
+	TCase *c = tcase_create("steps");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(c, 120);
+	tcase_add_test(c, each_step_failing_leaves_nothing);
+	tcase_add_test(c, each_step_cancelled_leaves_nothing);
+	tcase_add_test(c, each_step_crashing_is_repaired_by_the_next_start);
+	tcase_add_test(c, same_job_is_the_same_task);
+	suite_add_tcase(s, c);
+	r = srunner_create(s);
+	srunner_set_fork_status(r, CK_NOFORK);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed > 0;
+}

@@ -1,0 +1,331 @@
+/* rpc/base: values, datetimes, buffers, lanes. */
+#include "rpc/base/lane.h"
+#include "rpc/base/val.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct val random_val(struct arena *a, unsigned depth)
+{
+	static const char *const texts[] = { "", "a", "\xc3\xa4\xe2\x82\xac", "OpaqueRef:NULL", "<&\">", "tab\tnl\n" };
+	struct val v;
+
+	switch (rand() % (depth > 3 ? 7 : 9)) {
+	case 0: return val_void();
+	case 1: return val_string(texts[rand() % ARRAY_LEN(texts)]);
+	case 2: return val_int((int64_t)rand() * rand() * (rand() % 2 ? 1 : -1));
+	case 3: return val_float(rand() / 7.0);
+	case 4: return val_bool(rand() % 2);
+	case 5: return val_datetime(rand());
+	case 6: return val_string("x");
+	case 7:
+		v = val_set();
+		for (int n = rand() % 5; n > 0; n--)
+			val_set_push(a, &v, random_val(a, depth + 1));
+		return v;
+	default:
+		v = val_map();
+		for (int n = rand() % 5; n > 0; n--)
+			val_map_push(a, &v, texts[1 + rand() % 3], random_val(a, depth + 1));
+		return v;
+	}
+}
+
+START_TEST(packed_values_come_back_equal)
+{
+	for (int i = 0; i < 2000; i++) {
+		struct arena a;
+		struct buf b = { 0 };
+		struct val v, back;
+		struct reader r;
+
+		arena_init(&a);
+		v = random_val(&a, 0);
+		val_pack(&b, &v);
+		r = reader_of(b.data, b.len);
+		back = val_unpack(&r, &a);
+		ck_assert(!r.bad && rd_left(&r) == 0 && val_equal(&v, &back));
+		v = val_dup(&a, &back);
+		ck_assert(val_equal(&v, &back));
+		buf_fini(&b);
+		arena_fini(&a);
+	}
+}
+END_TEST
+
+START_TEST(truncated_and_flipped_bytes_are_refused_or_read_never_crash)
+{
+	for (int i = 0; i < 3000; i++) {
+		struct arena a;
+		struct buf b = { 0 };
+		struct val v;
+		struct reader r;
+
+		arena_init(&a);
+		v = random_val(&a, 0);
+		val_pack(&b, &v);
+		if (b.len > 1) {
+			b.data[(size_t)rand() % b.len] ^= (uint8_t)(1 << rand() % 8);
+			r = reader_of(b.data, (size_t)rand() % b.len);
+			val_unpack(&r, &a);
+		}
+		buf_fini(&b);
+		arena_fini(&a);
+	}
+}
+END_TEST
+
+START_TEST(deep_nesting_is_refused)
+{
+	struct buf b = { 0 };
+	struct arena a;
+	struct reader r;
+
+	for (int i = 0; i < VAL_DEPTH_MAX + 2; i++) {
+		buf_u8(&b, VAL_SET);
+		buf_u32(&b, 1);
+	}
+	buf_u8(&b, VAL_VOID);
+	r = reader_of(b.data, b.len);
+	arena_init(&a);
+	val_unpack(&r, &a);
+	ck_assert(r.bad);
+	arena_fini(&a);
+	buf_fini(&b);
+}
+END_TEST
+
+START_TEST(datetimes)
+{
+	static const struct {
+		const char *in;
+		bool ok;
+		const char *out;
+	} cases[] = {
+		{ "20260821T02:00:23Z", true, "20260821T02:00:23Z" },
+		{ "2026-08-21T02:00:23Z", true, "20260821T02:00:23Z" },
+		{ "2026-08-21T02:00:23.456Z", true, "20260821T02:00:23Z" },
+		{ "20260821T02:00:23", true, "20260821T02:00:23Z" },
+		{ "20260821T02:00:23+02:00", true, "20260821T00:00:23Z" },
+		{ "20260821T02:00:23-0130", true, "20260821T03:30:23Z" },
+		{ "19700101T00:00:00Z", true, "19700101T00:00:00Z" },
+		{ "20261321T02:00:23Z", false, NULL },
+		{ "20260821 02:00:23", false, NULL },
+		{ "20260821T02:00:23Zx", false, NULL },
+		{ "yesterday", false, NULL },
+		{ "", false, NULL },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char out[VAL_DATETIME_MAX];
+		int64_t s;
+
+		ck_assert_msg(val_datetime_parse(cases[i].in, &s) == cases[i].ok, "%s", cases[i].in);
+		if (!cases[i].ok)
+			continue;
+		val_datetime_print(s, out);
+		ck_assert_str_eq(out, cases[i].out);
+	}
+}
+END_TEST
+
+START_TEST(text_that_xml_cannot_carry_is_refused)
+{
+	static const struct {
+		const char *text;
+		bool ok;
+	} cases[] = { { "plain", true }, { "t\t\n\r", true }, { "\x01", false }, { "\x7f", true }, { "\xc3\xa4", true },
+		{ "\xc3", false }, { "\xc0\x80", false }, { "\xed\xa0\x80", false }, { "\xef\xbf\xbf", false },
+		{ "\xf0\x9f\x98\x80", true }, { "\xf4\x90\x80\x80", false } };
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+		ck_assert_msg(val_text_ok(cases[i].text) == cases[i].ok, "case %zu", i);
+}
+END_TEST
+
+/* Lanes. */
+
+struct shared {
+	_Atomic int running, most, done, order;
+	int seen[8];
+};
+
+static void serial_main(struct job *job, void *arg)
+{
+	struct shared *s = arg;
+	int now = ++s->running;
+
+	if (now > s->most)
+		s->most = now;
+	job_sleep(job, 2);
+	s->running--;
+	s->done++;
+}
+
+static void wait_done_count(struct env *env, struct shared *s, int n)
+{
+	struct parker *p = env->ops->parker_new(env);
+
+	for (int i = 0; i < 5000 && s->done < n; i++)
+		env->ops->park(p, 1000);
+	env->ops->parker_free(p);
+	ck_assert_int_eq(s->done, n);
+}
+
+START_TEST(jobs_of_one_key_run_one_at_a_time)
+{
+	struct shared s = { 0 };
+	struct env env;
+	struct lane *lane;
+
+	env_uv_init(&env, "t");
+	lane = lane_new(&env, "t", LANE_API, 4, 8);
+	for (int i = 0; i < 20; i++)
+		ck_assert_ptr_nonnull(lane_submit(lane, "key", serial_main, &s));
+	wait_done_count(&env, &s, 20);
+	ck_assert_int_eq(s.most, 1);
+	lane_free(lane);
+}
+END_TEST
+
+static void sleeper_main(struct job *job, void *arg)
+{
+	struct shared *s = arg;
+	int rc = job_sleep(job, 60000);
+
+	s->order = rc;
+	s->done++;
+}
+
+static void quick_main(struct job *job, void *arg)
+{
+	struct shared *s = arg;
+
+	(void)job;
+	s->done++;
+}
+
+START_TEST(a_job_that_waits_gives_its_place_back)
+{
+	struct shared s = { 0 };
+	struct env env;
+	struct lane *lane;
+	struct job *sleeper;
+
+	env_uv_init(&env, "t");
+	lane = lane_new(&env, "t", LANE_API, 1, 4);
+	sleeper = job_get(lane_submit(lane, "", sleeper_main, &s));
+	for (int i = 0; i < 10; i++)
+		lane_submit(lane, "", quick_main, &s);
+	wait_done_count(&env, &s, 10);
+	job_cancel(sleeper);
+	wait_done_count(&env, &s, 11);
+	ck_assert_int_eq(s.order, ERR_CANCELLED);
+	job_put(sleeper);
+	lane_free(lane);
+}
+END_TEST
+
+START_TEST(a_full_lane_refuses)
+{
+	struct shared s = { 0 };
+	struct env env;
+	struct lane *lane;
+	unsigned n = 0;
+
+	env_uv_init(&env, "t");
+	lane = lane_new(&env, "t", LANE_API, 1, 1);
+	while (lane_submit(lane, "same", sleeper_main, &s) != NULL)
+		n++;
+	ck_assert_uint_ge(n, LANE_QUEUE_MAX);
+	lane_free(lane); /* cancels what runs, drops what waits */
+}
+END_TEST
+
+struct looped {
+	struct loop *loop;
+	struct loop_timer timers[3];
+	struct loop_call call;
+	_Atomic int fired;
+	int order[4];
+};
+
+static void fire(struct looped *l, int which)
+{
+	l->order[l->fired] = which;
+	l->fired++;
+}
+
+static void on_a(struct loop_timer *t)
+{
+	fire(container_of(t, struct looped, timers[0]), 0);
+}
+
+static void on_b(struct loop_timer *t)
+{
+	fire(container_of(t, struct looped, timers[1]), 1);
+}
+
+static void on_never(struct loop_timer *t)
+{
+	fire(container_of(t, struct looped, timers[2]), 2);
+}
+
+static void on_start(struct loop_call *c)
+{
+	struct looped *l = container_of(c, struct looped, call);
+
+	loop_timer_start(l->loop, &l->timers[0], 20, on_a);
+	loop_timer_start(l->loop, &l->timers[1], 5, on_b);
+	loop_timer_start(l->loop, &l->timers[2], 1, on_never);
+	loop_timer_stop(&l->timers[2]);
+}
+
+START_TEST(timers_fire_in_order_and_stopped_ones_do_not)
+{
+	struct looped l = { 0 };
+	struct env env;
+	struct parker *p;
+
+	env_uv_init(&env, "t");
+	l.loop = loop_new(&env, "t");
+	loop_start(l.loop);
+	loop_post(l.loop, &l.call, on_start);
+	p = env.ops->parker_new(&env);
+	for (int i = 0; i < 2000 && l.fired < 2; i++)
+		env.ops->park(p, 1000);
+	env.ops->parker_free(p);
+	loop_stop(l.loop);
+	loop_free(l.loop);
+	ck_assert_int_eq(l.fired, 2);
+	ck_assert_int_eq(l.order[0], 1);
+	ck_assert_int_eq(l.order[1], 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("base");
+	TCase *c = tcase_create("base");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(c, 60);
+	tcase_add_test(c, packed_values_come_back_equal);
+	tcase_add_test(c, truncated_and_flipped_bytes_are_refused_or_read_never_crash);
+	tcase_add_test(c, deep_nesting_is_refused);
+	tcase_add_test(c, datetimes);
+	tcase_add_test(c, text_that_xml_cannot_carry_is_refused);
+	tcase_add_test(c, jobs_of_one_key_run_one_at_a_time);
+	tcase_add_test(c, a_job_that_waits_gives_its_place_back);
+	tcase_add_test(c, a_full_lane_refuses);
+	tcase_add_test(c, timers_fire_in_order_and_stopped_ones_do_not);
+	suite_add_tcase(s, c);
+	r = srunner_create(s);
+	srunner_set_fork_status(r, CK_NOFORK);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed > 0;
+}

@@ -1,0 +1,345 @@
+/* db: trees against a plain model, apply with every precondition and operation, views, repeated proposals. */
+#include "db/entry_priv.h"
+#include "rpc/base/hash.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The state alone, without a log. */
+struct db {
+	struct views views;
+};
+
+struct views *db__views(struct db *db)
+{
+	return &db->views;
+}
+
+struct bench {
+	struct db db;
+	struct done_table *done;
+	struct apply_changes changes;
+	uint64_t index, sequence;
+};
+
+static void bench_open(struct bench *b)
+{
+	*b = (struct bench){ 0 };
+	db__views_init(&b->db.views);
+	db__views_publish(&b->db.views, mem_new(sizeof(struct db_state)));
+	b->done = db__done_new();
+}
+
+static void bench_close(struct bench *b)
+{
+	char why[128];
+
+	ck_assert_msg(db__state_check(b->db.views.root, why, sizeof why), "%s", why);
+	db__views_fini(&b->db.views);
+	db__done_free(b->done);
+	free(b->changes.items);
+}
+
+static struct apply_result apply_as(struct bench *b, struct db_txn *txn, uint64_t sequence)
+{
+	struct db_proposal_id id = { 1, 77, sequence };
+	struct entry_head head;
+	struct buf entry = { 0 };
+	struct apply_result res;
+
+	db_txn_encode(txn, &id, 1000, &entry);
+	db_txn_fini(txn);
+	ck_assert_uint_eq(entry.len % 8, 0);
+	ck_assert(db__entry_head(entry.data, entry.len, &head));
+	res = db__apply(&b->db.views, b->done, ++b->index, &head, &b->changes);
+	buf_fini(&entry);
+	return res;
+}
+
+static struct apply_result apply(struct bench *b, struct db_txn *txn)
+{
+	return apply_as(b, txn, ++b->sequence);
+}
+
+static void create_vm(struct db_txn *t, const char *ref, const char *label, const char *host)
+{
+	struct val f[VM_NVRAM + 1] = { { .kind = VAL_VOID } };
+
+	f[VM_uuid] = val_string(ref + 10);
+	f[VM_name_label] = val_string(label);
+	f[VM_resident_on] = val_string(host);
+	f[VM_memory_static_max] = val_int(100);
+	db_txn_create(t, MODEL_CLASS_VM, ref, f);
+}
+
+static unsigned related(struct bench *b, const char *host)
+{
+	struct db_view v;
+	struct db_cursor c;
+	unsigned n = 0;
+
+	db_view_pin(&b->db, &v);
+	for (int r = 0; r < MODEL_RELATION_COUNT; r++)
+		if (model_relations[r].many_class == MODEL_CLASS_host) {
+			c = db_rows_related(&v, r, host);
+			while (db_next(&c) != NULL)
+				n++;
+		}
+	db_view_unpin(&v);
+	return n;
+}
+
+START_TEST(tree_agrees_with_a_plain_model)
+{
+	enum { KEYS = 200 };
+	static const char mark;
+	bool have[KEYS] = { false };
+	struct views v;
+	const struct tree *t = NULL;
+
+	db__views_init(&v);
+	srand(1);
+	for (int i = 0; i < 20000; i++) {
+		int k = rand() % KEYS;
+		char key[16];
+		int n = snprintf(key, sizeof key, "%d", k);
+
+		if (rand() % 3) {
+			t = tree_put(&v.reclaim, t, key, (size_t)n, &mark);
+			have[k] = true;
+		} else {
+			t = tree_del(&v.reclaim, t, key, (size_t)n);
+			have[k] = false;
+		}
+		k = rand() % KEYS;
+		n = snprintf(key, sizeof key, "%d", k);
+		ck_assert((tree_get(t, key, (size_t)n) != NULL) == have[k]);
+	}
+	for (int k = 0; k < KEYS; k++) {
+		char key[16];
+		int n = snprintf(key, sizeof key, "%d", k);
+		const struct tree *e = tree_seek(t, key, (size_t)n, false), *after = tree_seek(t, key, (size_t)n, true);
+		size_t len;
+
+		if (have[k])
+			ck_assert(e != NULL && memcmp(tree_key(e, &len), key, (size_t)n) == 0 && e != after);
+		if (after != NULL)
+			ck_assert(strncmp(key, tree_key(after, &len), 16) != 0);
+	}
+	tree_free(t);
+	db__views_fini(&v);
+}
+END_TEST
+
+START_TEST(a_view_does_not_change_under_its_reader)
+{
+	struct bench b;
+	struct db_view before;
+	struct db_txn t;
+
+	bench_open(&b);
+	db_txn_init(&t, DB_FOR_FIELD);
+	create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:NULL");
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_DONE);
+	db_view_pin(&b.db, &before);
+	for (int i = 0; i < 100; i++) {
+		db_txn_init(&t, DB_FOR_FIELD);
+		db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label, val_string(i % 2 ? "two" : "three"));
+		apply(&b, &t);
+	}
+	ck_assert_str_eq(db_row_s(db_view_get(&before, MODEL_CLASS_VM, "OpaqueRef:a"), VM_name_label), "one");
+	db_view_unpin(&before);
+	db_view_pin(&b.db, &before);
+	ck_assert_str_eq(db_row_s(db_view_get(&before, MODEL_CLASS_VM, "OpaqueRef:a"), VM_name_label), "two");
+	db_view_unpin(&before);
+	bench_close(&b);
+}
+END_TEST
+
+/* Each precondition, holding and not. */
+static void need(struct db_txn *t, int which)
+{
+	const char *a = "OpaqueRef:a", *no = "OpaqueRef:none";
+	int relation = 0;
+
+	while (model_relations[relation].many_class != MODEL_CLASS_host)
+		relation++;
+	switch (which) {
+	case 0: db_txn_need_row(t, MODEL_CLASS_VM, a); break;
+	case 1: db_txn_need_no_row(t, MODEL_CLASS_VM, no); break;
+	case 2: db_txn_need_field(t, MODEL_CLASS_VM, a, VM_name_label, val_string("one")); break;
+	case 3: db_txn_need_no_key(t, MODEL_CLASS_VM, a, VM_other_config, "absent"); break;
+	case 4: db_txn_need_version(t, MODEL_CLASS_VM, a, 1); break;
+	case 5: db_txn_need_sum(t, relation, "OpaqueRef:h", VM_memory_static_max, 50, 150); break;
+	case 6: db_txn_need_row(t, MODEL_CLASS_VM, no); break;
+	case 7: db_txn_need_no_row(t, MODEL_CLASS_VM, a); break;
+	case 8: db_txn_need_field(t, MODEL_CLASS_VM, a, VM_name_label, val_string("two")); break;
+	case 9: db_txn_need_no_key(t, MODEL_CLASS_VM, a, VM_other_config, "k"); break;
+	case 10: db_txn_need_version(t, MODEL_CLASS_VM, a, 0); break;
+	case 11: db_txn_need_sum(t, relation, "OpaqueRef:h", VM_memory_static_max, 51, 150); break;
+	default: UNREACHABLE();
+	}
+}
+
+START_TEST(preconditions_hold_or_refuse_everything)
+{
+	for (int which = 0; which < 12; which++) {
+		struct bench b;
+		struct apply_result res;
+		struct db_txn t;
+		uint64_t hash;
+
+		bench_open(&b);
+		db_txn_init(&t, DB_FOR_FIELD);
+		create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:h");
+		db_txn_map_add(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, "k", val_string("v"));
+		apply(&b, &t);
+		hash = b.db.views.root->hash;
+		db_txn_init(&t, DB_FOR_FIELD);
+		db_txn_need_row(&t, MODEL_CLASS_VM, "OpaqueRef:a");
+		need(&t, which);
+		db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_description, val_string("changed"));
+		res = apply(&b, &t);
+		if (which < 6) {
+			ck_assert_msg(res.status == APPLY_DONE && b.db.views.root->hash != hash, "precondition %d", which);
+		} else {
+			ck_assert_msg(res.status == APPLY_REFUSED && res.failed == 1, "precondition %d", which);
+			ck_assert(b.db.views.root->hash == hash && b.db.views.root->index == b.index);
+		}
+		bench_close(&b);
+	}
+}
+END_TEST
+
+START_TEST(a_repeated_proposal_does_nothing_and_tells_the_first_result)
+{
+	struct bench b;
+	struct apply_result first, again;
+	struct db_txn t;
+
+	bench_open(&b);
+	for (int i = 0; i < 2; i++) {
+		db_txn_init(&t, DB_FOR_FIELD);
+		db_txn_need_no_row(&t, MODEL_CLASS_VM, "OpaqueRef:a");
+		create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:NULL");
+		again = apply_as(&b, &t, 5);
+		if (i == 0)
+			first = again;
+	}
+	ck_assert_int_eq(again.status, APPLY_DONE);
+	ck_assert(again.duplicate && !first.duplicate);
+	ck_assert_uint_eq(again.index, first.index);
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(relations_follow_their_one_side_and_touch_the_other)
+{
+	struct bench b;
+	struct db_txn t;
+	struct db_view v;
+	struct val f[HOST_control_domain + 1] = { { .kind = VAL_VOID } };
+	uint64_t version;
+
+	bench_open(&b);
+	db_txn_init(&t, DB_FOR_CONFIG);
+	f[HOST_uuid] = val_string("u");
+	db_txn_create(&t, MODEL_CLASS_host, "OpaqueRef:h", f);
+	create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:h");
+	apply(&b, &t);
+	ck_assert_uint_eq(related(&b, "OpaqueRef:h"), 1);
+	db_txn_init(&t, DB_FOR_FACTS);
+	db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_resident_on, val_string("OpaqueRef:NULL"));
+	apply(&b, &t);
+	ck_assert_uint_eq(related(&b, "OpaqueRef:h"), 0);
+	db_view_pin(&b.db, &v);
+	version = db_row_modified(db_view_get(&v, MODEL_CLASS_host, "OpaqueRef:h"));
+	db_view_unpin(&v);
+	ck_assert_uint_eq(version, b.index);
+	db_txn_init(&t, DB_FOR_FIELD);
+	db_txn_delete(&t, MODEL_CLASS_VM, "OpaqueRef:a");
+	apply(&b, &t);
+	db_view_pin(&b.db, &v);
+	ck_assert_ptr_null(db_view_by_uuid(&v, MODEL_CLASS_VM, "a"));
+	ck_assert_uint_eq(db_view_count(&v, MODEL_CLASS_VM), 0);
+	db_view_unpin(&v);
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(an_equal_value_is_no_change)
+{
+	struct bench b;
+	struct db_txn t;
+	uint64_t hash;
+
+	bench_open(&b);
+	db_txn_init(&t, DB_FOR_FIELD);
+	create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:NULL");
+	apply(&b, &t);
+	hash = b.db.views.root->hash;
+	db_txn_init(&t, DB_FOR_FIELD);
+	db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label, val_string("one"));
+	db_txn_map_remove(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, "absent");
+	apply(&b, &t);
+	ck_assert_uint_eq(b.changes.n, 0);
+	ck_assert(b.db.views.root->hash == hash);
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(damaged_entries_never_crash)
+{
+	srand(3);
+	for (int i = 0; i < 3000; i++) {
+		struct bench b;
+		struct db_txn t;
+		struct db_proposal_id id = { 1, 1, 1 };
+		struct entry_head head;
+		struct buf entry = { 0 };
+		size_t n;
+
+		bench_open(&b);
+		db_txn_init(&t, DB_FOR_FIELD);
+		db_txn_need_no_key(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, "k");
+		create_vm(&t, "OpaqueRef:b", "one", "OpaqueRef:h");
+		db_txn_map_add(&t, MODEL_CLASS_VM, "OpaqueRef:b", VM_other_config, "k", val_string("v"));
+		db_txn_encode(&t, &id, 1, &entry);
+		db_txn_fini(&t);
+		entry.data[10 + (size_t)rand() % (entry.len - 10)] ^= (uint8_t)(1 << rand() % 8);
+		n = rand() % 4 ? entry.len : (size_t)rand() % entry.len;
+		if (db__entry_head(entry.data, n, &head))
+			db__apply(&b.db.views, b.done, 1, &head, &b.changes);
+		buf_fini(&entry);
+		db__views_fini(&b.db.views);
+		db__done_free(b.done);
+		free(b.changes.items);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("db");
+	TCase *c = tcase_create("db");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(c, 60);
+	tcase_add_test(c, tree_agrees_with_a_plain_model);
+	tcase_add_test(c, a_view_does_not_change_under_its_reader);
+	tcase_add_test(c, preconditions_hold_or_refuse_everything);
+	tcase_add_test(c, a_repeated_proposal_does_nothing_and_tells_the_first_result);
+	tcase_add_test(c, relations_follow_their_one_side_and_touch_the_other);
+	tcase_add_test(c, an_equal_value_is_no_change);
+	tcase_add_test(c, damaged_entries_never_crash);
+	suite_add_tcase(s, c);
+	r = srunner_create(s);
+	srunner_set_fork_status(r, CK_NOFORK);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed > 0;
+}

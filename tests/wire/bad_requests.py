@@ -1,0 +1,143 @@
+"""HTTP and calls as no client should send them: the API's codes, the right status, and no crash."""
+import json
+import socket
+import ssl
+import sys
+import time
+import urllib.error
+
+sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+from xpool import PASSWORD, Api, ApiError, Pool, XmlApi
+
+LOGIN = '{"jsonrpc":"2.0","method":"session.login_with_password","params":["root",%s],"id":0}' % json.dumps(PASSWORD)
+
+
+def connect(pool):
+    context = ssl.create_default_context(cafile=pool.dir + "/ca.pem")
+    raw = socket.create_connection((pool.address(1), pool.port), timeout=20)
+    return context.wrap_socket(raw, server_hostname=pool.address(1))
+
+
+def read_reply(sock, buffered=b""):
+    """(status, headers, body, rest)"""
+    data = buffered
+    while b"\r\n\r\n" not in data:
+        more = sock.recv(65536)
+        if not more:
+            return None, {}, b"", b""
+        data += more
+    head, data = data.split(b"\r\n\r\n", 1)
+    lines = head.decode().split("\r\n")
+    headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
+    length = int(headers.get("content-length", 0))
+    while len(data) < length:
+        data += sock.recv(65536)
+    return int(lines[0].split()[1]), headers, data[:length], data[length:]
+
+
+def send(pool, data):
+    with connect(pool) as sock:
+        sock.sendall(data)
+        return read_reply(sock)
+
+
+def post(body, path="/jsonrpc", version="1.1", more=""):
+    body = body.encode()
+    return ("POST %s HTTP/%s\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (path, version, more, len(body))).encode() + body
+
+
+with Pool() as pool:
+    # statuses of the transport
+    assert send(pool, b"GET / HTTP/1.1\r\n\r\n")[0] == 404
+    assert send(pool, b"DELETE / HTTP/1.1\r\n\r\n")[0] == 501
+    assert send(pool, b"nonsense\r\n\r\n")[0] == 400
+    assert send(pool, b"POST /jsonrpc HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")[0] == 500
+    assert send(pool, b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n")[0] == 413
+    assert send(pool, b"POST / HTTP/1.1\r\nX: " + b"a" * 20000 + b"\r\n\r\n")[0] == 431
+    status, headers, _, _ = send(pool, b"OPTIONS /jsonrpc HTTP/1.1\r\nAccess-Control-Request-Headers: X-Mine\r\n\r\n")
+    assert status == 200 and headers["access-control-allow-headers"] == "X-Mine, X-Requested-With"
+    assert headers["access-control-allow-origin"] == "*" and headers["access-control-allow-methods"] == "PUT"
+    # content types are compared with equality by clients
+    for path, kind in (("/jsonrpc", "application/json"), ("/json", "application/json")):
+        status, headers, body, _ = send(pool, post(LOGIN, path))
+        assert status == 200 and headers["content-type"] == kind and json.loads(body)["id"] == 0, (status, headers, body)
+    for path in ("/", "/RPC2", "/xmlrpc", "/anything", "/json"):
+        call = "<methodCall><methodName>system.listMethods</methodName></methodCall>"
+        status, headers, body, _ = send(pool, post(call, path))
+        assert status == 200 and headers["content-type"] == "text/xml" and b"VM.start" in body and b"> <" not in body
+    # keep-alive as the version says; requests sent ahead are answered in order
+    for version, more, kept in (("1.1", "", True), ("1.0", "", False), ("1.0", "Connection: keep-alive\r\n", True),
+                                ("1.1", "Connection: close\r\n", False)):
+        _, headers, _, _ = send(pool, post(LOGIN, version=version, more=more))
+        assert headers["connection"] == ("keep-alive" if kept else "close"), (version, more)
+    with connect(pool) as sock:
+        calls = [post('{"method":"system.isAlive:%d","params":["%d"],"id":%d}' % (n, n, n)) for n in range(20)]
+        sock.sendall(b"".join(calls))
+        rest = b""
+        for n in range(20):
+            status, _, body, rest = read_reply(sock, rest)
+            assert json.loads(body) == {"result": str(n), "error": None, "id": n}, body
+        for piece in (calls[0][:10], calls[0][10:40], calls[0][40:]):
+            sock.sendall(piece)
+            time.sleep(0.05)
+        assert read_reply(sock, rest)[0] == 200
+    # malformed bodies: 500, in the encoding of the path
+    for path, body in (("/jsonrpc", "{"), ("/jsonrpc", "[]"), ("/jsonrpc", '{"method":"x","params":[]}'), ("/jsonrpc", ""),
+                       ("/", "<x/>"), ("/", "not xml"), ("/", "<methodCall><methodName>a</methodName>")):
+        status, headers, reply, _ = send(pool, post(body, path))
+        assert status == 500 and headers["connection"] == "close", (path, body, status)
+        assert headers["content-type"] == ("application/json" if path == "/jsonrpc" else "text/xml")
+    # junk below TLS, and connections that say nothing
+    for junk in (b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.0\r\n\r\n", b""):
+        with socket.create_connection((pool.address(1), pool.port), timeout=5) as raw:
+            raw.sendall(junk)
+
+    api = Api(pool, 1).login()
+    vm = api("VM.get_by_name_label", "web")[0]
+    assert api.fails("MESSAGE_METHOD_UNKNOWN", "VM.fly", "x") == ["VM.fly"]
+    assert api.fails("MESSAGE_METHOD_UNKNOWN", "nonsense") == ["nonsense"]
+    assert api.fails("MESSAGE_PARAMETER_COUNT_MISMATCH", "VM.start", vm) == ["VM.start", "3", "1"]
+    assert api.fails("MESSAGE_PARAMETER_COUNT_MISMATCH", "VM.get_all", "x") == ["VM.get_all", "0", "1"]
+    assert api.fails("FIELD_TYPE_ERROR", "VM.start", vm, "true", True) == ["start_paused"]
+    assert api.fails("FIELD_TYPE_ERROR", "VM.get_record", 5) == ["self"]
+    assert api.fails("FIELD_TYPE_ERROR", "VM.create", {}) == ["user_version"]
+    assert api.fails("INVALID_VALUE", "VM.set_actions_after_shutdown", vm, "explode") == ["explode"]
+    assert api.fails("INVALID_VALUE", "VM.set_name_label", vm, "\x01")
+    assert api.fails("INVALID_VALUE", "VM.get_all_where", 'field "x"="y"')
+    assert api.fails("HANDLE_INVALID", "VM.set_affinity", vm, "OpaqueRef:none") == ["host", "OpaqueRef:none"]
+    assert api.fails("UUID_INVALID", "VM.get_by_uuid", "none") == ["VM", "none"]
+    assert api.fails("Fault", "Async.VM.get_record", vm)
+    assert api.fails("VALUE_NOT_SUPPORTED", "VM.set_name_description", vm, "x" * (1 << 20))
+    assert api("VM.get_all_where", 'field "name__label"="web"') == [vm]
+    assert api("VM.get_all_where", 'not field "name_label"="web" and true') != [vm]
+    for bad in ("", "nonsense", "OpaqueRef:NULL", "OpaqueRef:11111111-2222-3333-4444-555555555555"):
+        stranger = Api(pool, 1, bad)
+        assert stranger.fails("SESSION_INVALID", "VM.get_all") == [bad]
+    began = time.time()
+    try:
+        Api(pool, 1).raw("session.login_with_password", "root", "wrong")
+        raise AssertionError("a wrong password was taken")
+    except ApiError as fault:
+        assert fault.code == "SESSION_AUTHENTICATION_FAILED" and fault.args[1] == "root"
+        assert time.time() - began > 4, "no penalty"
+    # tokens
+    assert api.fails("EVENT_FROM_TOKEN_PARSE_FAILURE", "event.from", ["vm"], "x", 0.0) == ["x"]
+    assert api.fails("EVENT_SUBSCRIPTION_PARSE_FAILURE", "event.from", ["a/b/c"], "", 0.0) == ["a/b/c"]
+    assert api.fails("EVENTS_LOST", "event.from", ["vm"], "%020d,%020d" % (7 * 10**16, 0), 0.0) == []
+    all_events = api("event.from", ["*"], "", 0.0)
+    assert {e["class"] for e in all_events["events"]} >= {"vm", "host", "pool"}
+    quiet = api("event.from", ["nothing"], all_events["token"], 0.2)
+    assert quiet["events"] == [] and quiet["token"] >= all_events["token"]
+    token = api("event.inject", "VM", vm)
+    assert token < api("event.from", ["VM"], token, 5.0)["token"]
+    # integers beyond 2^53 survive both encodings
+    api("VM.set_user_version", vm, 9007199254740993)
+    assert api("VM.get_user_version", vm) == 9007199254740993
+    assert XmlApi(pool, 1)("VM.get_user_version", api.session)["Status"] == "Failure"
+    assert XmlApi(pool, 1)("VM.get_user_version", api.session, vm)["Value"] == "9007199254740993"
+    try:
+        api.post(b"{")
+        raise AssertionError("malformed and 200")
+    except urllib.error.HTTPError as fault:
+        assert fault.code == 500
+    assert api("VM.get_all"), "it still answers"
