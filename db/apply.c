@@ -1,7 +1,7 @@
 /* The one writer of the state: a pure function of (state, entry), the same on every member.
  *
- * No clock, no randomness, no environment. An entry that cannot be read here although a majority has it means a
- * newer format or a broken disk: the member stops (APPLY_BROKEN), it never guesses.
+ * No clock, no randomness, no environment. An entry that cannot be read here although a majority
+ * has it means a newer format or a broken disk: the member stops (APPLY_BROKEN), it never guesses.
  * Invariant: a refused or duplicate entry leaves rows and hash as they were; only the index moves.
  */
 #include "db/entry_priv.h"
@@ -10,7 +10,8 @@
 #include <string.h>
 
 enum {
-	DONE_RESULTS = 1024, /* remembered per proposer; a proposer has fewer under way (PROPOSALS_MAX) */
+	DONE_RESULTS =
+		1024, /* remembered per proposer; a proposer has fewer under way (PROPOSALS_MAX) */
 	DONE_PROPOSERS = 256,
 };
 
@@ -73,7 +74,8 @@ static bool known(const struct done_proposer *p, uint64_t sequence, struct apply
 	const struct done_result *d = &p->results[sequence % DONE_RESULTS];
 
 	if (d->sequence == sequence && sequence != 0) {
-		*out = (struct apply_result){ (enum apply_status)d->status, d->failed, true, d->index };
+		*out = (struct apply_result){ (enum apply_status)d->status, d->failed, true,
+			d->index };
 		return true;
 	}
 	if (p->highest >= DONE_RESULTS && sequence <= p->highest - DONE_RESULTS) {
@@ -85,8 +87,8 @@ static bool known(const struct done_proposer *p, uint64_t sequence, struct apply
 
 static void remember(struct done_proposer *p, uint64_t sequence, const struct apply_result *res)
 {
-	p->results[sequence % DONE_RESULTS] =
-		(struct done_result){ sequence, res->index, (uint8_t)res->status, (uint16_t)res->failed };
+	p->results[sequence % DONE_RESULTS] = (struct done_result){ sequence, res->index,
+		(uint8_t)res->status, (uint16_t)res->failed };
 	if (sequence > p->highest)
 		p->highest = sequence;
 	p->last_index = res->index;
@@ -112,7 +114,8 @@ static bool read_target(struct work *w, struct reader *r, struct target *out)
 {
 	const char *name = rd_str(r), *ref = rd_str(r);
 
-	if (r->bad || (out->class_id = model_class_find(name, false)) < 0 || strlen(ref) > DB_REF_MAX) {
+	if (r->bad || (out->class_id = model_class_find(name, false)) < 0 ||
+		strlen(ref) > DB_REF_MAX) {
 		w->broken = true;
 		return false;
 	}
@@ -164,9 +167,7 @@ static bool holds(struct work *w, struct reader *r)
 	switch (kind) {
 	case NEED_ROW: return t.row != NULL;
 	case NEED_NO_ROW: return t.row == NULL;
-	case NEED_VERSION:
-		version = rd_u64(r);
-		return t.row != NULL && t.row->modified <= version;
+	case NEED_VERSION: version = rd_u64(r); return t.row != NULL && t.row->modified <= version;
 	case NEED_FIELD:
 		field = read_field(w, r, t.class_id);
 		want = val_unpack(r, &w->arena);
@@ -212,10 +213,12 @@ static struct val *unpacked(struct work *w, const struct db_row *row)
 	return fields;
 }
 
-static void put(struct work *w, const struct db_row *old, int class_id, const char *ref, const struct val *fields)
+static void put(struct work *w, const struct db_row *old, int class_id, const char *ref,
+	const struct val *fields)
 {
 	db__state_put(w->reclaim, w->s, old,
-		db__row_new(class_id, ref, old != NULL ? old->created : w->index, w->index, fields));
+		db__row_new(
+			class_id, ref, old != NULL ? old->created : w->index, w->index, fields));
 	note(w, class_id, ref);
 }
 
@@ -227,7 +230,8 @@ static void touch(struct work *w, int class_id, const char *ref)
 		put(w, row, class_id, ref, unpacked(w, row));
 }
 
-/* A change of the one side of a relation is a change of the row at the many side, before and after. */
+/* A change of the one side of a relation is a change of the row at the many side, before and after.
+ */
 static void touch_related(struct work *w, const struct db_row *row, int only_field)
 {
 	const struct model_class *c = &model_classes[row->class_id];
@@ -258,7 +262,8 @@ static void op_create(struct work *w, struct reader *r, const struct target *t)
 		if (field >= 0)
 			fields[field] = v;
 	}
-	/* creating twice is a mistake of the builder: it needs a precondition; the first row stays */
+	/* creating twice is a mistake of the builder: it needs a precondition; the first row stays
+	 */
 	if (t->row != NULL || w->broken || r->bad)
 		return;
 	put(w, NULL, t->class_id, t->ref, fields);
@@ -332,7 +337,8 @@ static void op_field(struct work *w, struct reader *r, uint8_t kind, const struc
 	if (field < 0)
 		return;
 	if (t->row == NULL) { /* gone: read over the arguments */
-		struct val none = kind == OP_MAP_ADD || kind == OP_MAP_REMOVE ? val_map() : val_set();
+		struct val none =
+			kind == OP_MAP_ADD || kind == OP_MAP_REMOVE ? val_map() : val_set();
 
 		edited(w, r, kind, none);
 		return;
@@ -377,7 +383,8 @@ static struct apply_result run(struct work *w, struct reader *r)
 
 	for (uint32_t i = 0; i < n && !w->broken && !r->bad; i++) {
 		if (!holds(w, r) && !w->broken) {
-			/* every precondition is read so that a broken entry is told from a refused one */
+			/* every precondition is read so that a broken entry is told from a refused
+			 * one */
 			if (res.status == APPLY_DONE)
 				res.failed = i;
 			res.status = APPLY_REFUSED;
@@ -393,8 +400,8 @@ static struct apply_result run(struct work *w, struct reader *r)
 	return res;
 }
 
-struct apply_result db__apply(
-	struct views *v, struct done_table *done, uint64_t index, const struct entry_head *head, struct apply_changes *changes)
+struct apply_result db__apply(struct views *v, struct done_table *done, uint64_t index,
+	const struct entry_head *head, struct apply_changes *changes)
 {
 	const struct db_state *old = v->root;
 	struct db_state *next = mem_new(sizeof *next);

@@ -72,7 +72,8 @@ static void link_lost(struct link *l)
 	}
 	link_free(l);
 	if (was_up && !ch->closing) {
-		log_info(ch->cfg.loop->env, "event=member_disconnected peer=%llu", (unsigned long long)p->cfg.raft_id);
+		log_info(ch->cfg.loop->env, "event=member_disconnected peer=%llu",
+			(unsigned long long)p->cfg.raft_id);
 		ch->cfg.up(ch->cfg.arg, p->cfg.raft_id, false);
 	}
 }
@@ -84,7 +85,8 @@ static void link_drop(struct link *l, const char *why)
 	if (why != NULL) {
 		COUNT(env, channel_refused);
 		log_warn(env, "event=member_refused peer=%llu address=%s why=\"%s\"",
-			l->peer != NULL ? (unsigned long long)l->peer->cfg.raft_id : 0, stream_peer(l->stream), why);
+			l->peer != NULL ? (unsigned long long)l->peer->cfg.raft_id : 0,
+			stream_peer(l->stream), why);
 	}
 	stream_close(l->stream);
 	link_lost(l);
@@ -116,7 +118,8 @@ static void send_hello(struct link *l)
 }
 
 /* Why this HELLO is refused; NULL: it is good, and peer_out says whose. */
-static const char *hello_fault(struct link *l, const uint8_t *payload, size_t n, struct peer **peer_out)
+static const char *hello_fault(
+	struct link *l, const uint8_t *payload, size_t n, struct peer **peer_out)
 {
 	struct reader r = reader_of(payload, n);
 	uint32_t protocol = rd_u32(&r);
@@ -162,7 +165,8 @@ static bool on_hello(struct link *l, const uint8_t *payload, size_t n)
 	if (!l->hello_sent)
 		send_hello(l);
 	COUNT(ch->cfg.loop->env, channel_connects);
-	log_info(ch->cfg.loop->env, "event=member_connected peer=%llu", (unsigned long long)p->cfg.raft_id);
+	log_info(ch->cfg.loop->env, "event=member_connected peer=%llu",
+		(unsigned long long)p->cfg.raft_id);
 	ch->cfg.up(ch->cfg.arg, p->cfg.raft_id, true);
 	return true;
 }
@@ -194,7 +198,8 @@ static void on_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
 			}
 			if (!on_hello(l, payload, length))
 				return;
-		} else if (l->ch->cfg.frame(l->ch->cfg.arg, l->peer->cfg.raft_id, (uint8_t)type, payload, length) != 0) {
+		} else if (l->ch->cfg.frame(l->ch->cfg.arg, l->peer->cfg.raft_id, (uint8_t)type,
+				   payload, length) != 0) {
 			link_drop(l, "a frame does not parse");
 			return;
 		}
@@ -220,7 +225,9 @@ static void on_closed(void *arg, struct stream *s, const char *why)
 	link_lost(l);
 }
 
-static const struct stream_handler link_handler = { .open = on_open, .data = on_data, .closed = on_closed };
+static const struct stream_handler link_handler = {
+	.open = on_open, .data = on_data, .closed = on_closed
+};
 
 static void on_deadline(struct loop_timer *t)
 {

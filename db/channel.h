@@ -1,9 +1,10 @@
 /* The member channel: one TLS 1.3 connection per pair of members, for Raft and transactions.
  *
- * The lower raft id dials. Both sides present the certificate pinned for their id; the first frame in each direction
- * is HELLO {protocol, pool, raft id, epoch}; anything else, an unknown id, another pool or a wrong certificate is
- * refused before a byte of it is believed. Frames: u32 length, u8 type, 3 bytes zero, payload (docs/formats.md).
- * Everything runs on the Raft loop. A new connection from a peer replaces the old one.
+ * The lower raft id dials. Both sides present the certificate pinned for their id; the first frame
+ * in each direction is HELLO {protocol, pool, raft id, epoch}; anything else, an unknown id,
+ * another pool or a wrong certificate is refused before a byte of it is believed. Frames: u32
+ * length, u8 type, 3 bytes zero, payload (docs/formats.md). Everything runs on the Raft loop. A new
+ * connection from a peer replaces the old one.
  */
 #pragma once
 
@@ -12,7 +13,8 @@
 enum {
 	CHANNEL_PEERS_MAX = 64,
 	CHANNEL_FRAME_MAX = 16 << 20,
-	CHANNEL_QUEUE_MAX = 64 << 20, /* bytes to one peer; beyond that the connection is given up */
+	CHANNEL_QUEUE_MAX =
+		64 << 20, /* bytes to one peer; beyond that the connection is given up */
 	CHANNEL_REDIAL_MS = 100,
 	CHANNEL_HELLO_MS = 5000,
 	CHANNEL_PROTOCOL = 1,
@@ -37,8 +39,8 @@ struct channel_config {
 	uint64_t raft_id, epoch;
 	const struct channel_peer *peers; /* all members but this one; copied */
 	unsigned n_peers;
-	/* Called on the loop. payload is borrowed for the call. A frame that does not parse: return ERR_CORRUPT, the
-	 * connection is closed. */
+	/* Called on the loop. payload is borrowed for the call. A frame that does not parse: return
+	 * ERR_CORRUPT, the connection is closed. */
 	int (*frame)(void *arg, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
 	void (*up)(void *arg, uint64_t peer, bool up);
 	void *arg;

@@ -1,13 +1,16 @@
 /* Proposals: from any thread to the leader's log, and back by our own apply.
  *
- *   inbox --(a place under way)--> pending --sent--> leader: feed --(room in flight)--> log --> apply, here --> done
+ *   inbox --(a place under way)--> pending --sent--> leader: feed --(room in flight)--> log -->
+ * apply, here --> done
  *
- * Nothing comes back from the leader but refusals: the answer to a proposal is its own entry, applied here. A pending
- * proposal is sent again when another leader is known, when the connection comes up, and after DB_RESEND_MS; apply
- * recognises a second entry by its id. After DB_TIMEOUT_MS it is given up as DB_UNKNOWN.
+ * Nothing comes back from the leader but refusals: the answer to a proposal is its own entry,
+ * applied here. A pending proposal is sent again when another leader is known, when the connection
+ * comes up, and after DB_RESEND_MS; apply recognises a second entry by its id. After DB_TIMEOUT_MS
+ * it is given up as DB_UNKNOWN.
  *
- * Invariant: the newest sequence under way is less than the window of apply.c (1024) above the oldest, so no retry is
- * ever taken for one that was decided and forgotten: DB_PROPOSALS_MAX bounds the number, SPREAD_MAX the distance.
+ * Invariant: the newest sequence under way is less than the window of apply.c (1024) above the
+ * oldest, so no retry is ever taken for one that was decided and forgotten: DB_PROPOSALS_MAX bounds
+ * the number, SPREAD_MAX the distance.
  */
 #include "db/db_priv.h"
 
@@ -110,7 +113,8 @@ static void finish(struct db *db, struct db_proposal *p, enum db_status status)
 
 /* Ways in. */
 
-static void enter(struct db *db, struct db_proposal *p, struct loop *loop, void (*done)(struct db_proposal *p))
+static void enter(struct db *db, struct db_proposal *p, struct loop *loop,
+	void (*done)(struct db_proposal *p))
 {
 	p->db = db;
 	p->loop = loop;
@@ -124,14 +128,16 @@ static void enter(struct db *db, struct db_proposal *p, struct loop *loop, void 
 	loop_post(db->cfg.loop, &db->inbox_call, take_inbox);
 }
 
-void db_propose(struct db *db, struct db_proposal *p, struct db_txn *txn, struct loop *loop, void (*done)(struct db_proposal *p))
+void db_propose(struct db *db, struct db_proposal *p, struct db_txn *txn, struct loop *loop,
+	void (*done)(struct db_proposal *p))
 {
 	*p = (struct db_proposal){ .txn = *txn };
 	*txn = (struct db_txn){ 0 };
 	enter(db, p, loop, done);
 }
 
-void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct loop *loop, void (*done)(struct db_proposal *p))
+void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct loop *loop,
+	void (*done)(struct db_proposal *p))
 {
 	*p = (struct db_proposal){ .is_request = true, .bytes = *bytes };
 	buf_init(bytes);
@@ -164,7 +170,8 @@ void db__proposals_turn(struct db *db)
 {
 	if (db->closing)
 		return;
-	while (db->feed != NULL && consensus_submit(db->consensus, db->feed->entry, db->feed->n) == 0) {
+	while (db->feed != NULL &&
+		consensus_submit(db->consensus, db->feed->entry, db->feed->n) == 0) {
 		struct feed *f = db->feed;
 
 		db->feed = f->next;
@@ -253,7 +260,8 @@ static void send(struct db *db, struct db_proposal *p)
 		if (p->is_request)
 			put_id(&b, &id);
 		buf_put(&b, p->bytes.data, p->bytes.len);
-		channel_send(db->channel, leader, p->is_request ? F_REQUEST : F_PROPOSE, b.data, b.len);
+		channel_send(
+			db->channel, leader, p->is_request ? F_REQUEST : F_PROPOSE, b.data, b.len);
 		buf_fini(&b);
 	} else if (!p->is_request) {
 		feed_put(db, p->bytes.data, p->bytes.len);
@@ -265,7 +273,7 @@ static void send(struct db *db, struct db_proposal *p)
 static bool has_place(const struct db *db)
 {
 	return db->n_pending < DB_PROPOSALS_MAX &&
-		(db->pending == NULL || db->sequence + 1 - db->pending->sequence < SPREAD_MAX);
+	       (db->pending == NULL || db->sequence + 1 - db->pending->sequence < SPREAD_MAX);
 }
 
 static void start_waiting(struct db *db)
@@ -321,7 +329,8 @@ static void refused(struct db *db, uint64_t sequence, struct err *err)
 	start_waiting(db);
 }
 
-void db__proposal_applied(struct db *db, const struct db_proposal_id *id, const struct apply_result *res)
+void db__proposal_applied(
+	struct db *db, const struct db_proposal_id *id, const struct apply_result *res)
 {
 	struct db_proposal *p;
 
@@ -390,8 +399,10 @@ static void take_inbox(struct loop_call *call)
 void db__proposals_role(struct db *db)
 {
 	uint64_t leader = consensus_leader(db->consensus);
-	bool reachable = leader != 0 && (leader == db->cfg.raft_id ? consensus_role(db->consensus) == CONSENSUS_LEADER_READY
-								  : channel_is_up(db->channel, leader));
+	bool reachable =
+		leader != 0 &&
+		(leader == db->cfg.raft_id ? consensus_role(db->consensus) == CONSENSUS_LEADER_READY
+					   : channel_is_up(db->channel, leader));
 
 	if (!reachable) {
 		db->sent_to = 0;
@@ -471,7 +482,8 @@ int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t
 
 	switch (type) {
 	case F_PROPOSE:
-		if (n > DB_ENTRY_MAX || n % 8 != 0 || !db__entry_head(payload, n, &head) || head.id.raft_id != peer)
+		if (n > DB_ENTRY_MAX || n % 8 != 0 || !db__entry_head(payload, n, &head) ||
+			head.id.raft_id != peer)
 			return ERR_CORRUPT;
 		if (leads(db))
 			feed_put(db, payload, n);
@@ -529,7 +541,8 @@ static void barrier_next(struct db *db)
 	db_propose(db, &db->barrier, &empty, db->cfg.loop, barrier_done);
 }
 
-void db_read_barrier(struct db *db, struct db_barrier *b, struct loop *loop, void (*done)(struct db_barrier *b))
+void db_read_barrier(
+	struct db *db, struct db_barrier *b, struct loop *loop, void (*done)(struct db_barrier *b))
 {
 	*b = (struct db_barrier){ .loop = loop, .done = done };
 	pthread_mutex_lock(&db->inbox_mutex);

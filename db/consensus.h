@@ -1,17 +1,24 @@
-/* The seam to the Raft library: one replicated log of opaque entries. No type of the library appears here.
+/* The seam to the Raft library: one replicated log of opaque entries. No type of the library
+ * appears here.
  *
- * Behind it: consensus_raft.c (the library and its state machine), consensus_guard.c (what the library does not do
- * right, see there), consensus_net.c (our own network half), consensus_disk.c (the library's disk half).
- * All functions run on the Raft loop. A broken disk or invariant ends the process (env_die).
+ * Behind it: consensus_raft.c (the library and its state machine), consensus_guard.c (what the
+ * library does not do right, see there), consensus_net.c (our own network half), consensus_disk.c
+ * (the library's disk half). All functions run on the Raft loop. A broken disk or invariant ends
+ * the process (env_die).
  */
 #pragma once
 
 #include "db/channel.h"
 
-enum consensus_role { CONSENSUS_FOLLOWER, CONSENSUS_CANDIDATE, CONSENSUS_LEADER, CONSENSUS_LEADER_READY };
+enum consensus_role {
+	CONSENSUS_FOLLOWER,
+	CONSENSUS_CANDIDATE,
+	CONSENSUS_LEADER,
+	CONSENSUS_LEADER_READY
+};
 
 enum {
-	CONSENSUS_IN_FLIGHT_MAX = 256,         /* entries the leader has proposed and not applied */
+	CONSENSUS_IN_FLIGHT_MAX = 256, /* entries the leader has proposed and not applied */
 	CONSENSUS_IN_FLIGHT_BYTES = 4 << 20,
 	CONSENSUS_ELECTION_MS = 500,
 	CONSENSUS_HEARTBEAT_MS = 50,
@@ -31,9 +38,11 @@ struct consensus_config {
 	const char *address;
 	unsigned election_ms, heartbeat_ms;
 	struct raft_io *disk; /* from consensus_disk_open, or a simulation's */
-	/* Tests only: break the guard to see its tests fail; one frame per message of the library. */
+	/* Tests only: break the guard to see its tests fail; one frame per message of the library.
+	 */
 	bool masking_off, vouched_off, merging_off;
-	/* An entry is committed; called once per entry, in log order, on every member; must not fail. */
+	/* An entry is committed; called once per entry, in log order, on every member; must not
+	 * fail. */
 	void (*apply)(void *arg, uint64_t index, const uint8_t *entry, size_t n);
 	/* The role, the term or the known leader (0: none) changed. */
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
@@ -43,7 +52,8 @@ struct consensus_config {
 /* The library's disk half on a directory. 0; ERR_IO after a log line that says why. */
 int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir);
 
-/* Write the first configuration into an empty directory; before any member starts. 0 or ERR_IO after a log line. */
+/* Write the first configuration into an empty directory; before any member starts. 0 or ERR_IO
+ * after a log line. */
 int consensus_bootstrap(struct raft_io *disk, uint64_t raft_id, const char *address,
 	const struct consensus_voter *voters, unsigned n);
 
@@ -54,11 +64,13 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 void consensus_connect(struct consensus *c, struct channel *channel);
 
 /* A frame of a type below CHANNEL_PROPOSAL_FIRST. 0 or ERR_CORRUPT. */
-int consensus_receive(struct consensus *c, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
+int consensus_receive(
+	struct consensus *c, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
 void consensus_peer_up(struct consensus *c, uint64_t peer, bool up);
 
-/* Leader only: append an entry (at most CONSENSUS_IN_FLIGHT_BYTES). 0; ERR_FULL: wait until something was applied;
- * ERR_CLOSED: not the leader, or not ready. Whether it is committed shows in apply. */
+/* Leader only: append an entry (at most CONSENSUS_IN_FLIGHT_BYTES). 0; ERR_FULL: wait until
+ * something was applied; ERR_CLOSED: not the leader, or not ready. Whether it is committed shows in
+ * apply. */
 int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n);
 
 enum consensus_role consensus_role(const struct consensus *c);
@@ -68,6 +80,7 @@ uint64_t consensus_applied(const struct consensus *c);
 uint64_t consensus_last(const struct consensus *c); /* index of the last entry in the log */
 const char *consensus_role_name(enum consensus_role role);
 
-/* Stop and free, then call closed. May crash the library with appends under way: only for simulations, whose disk
- * cancels them first (notes of the library in docs/decisions/0004). The product just exits. */
+/* Stop and free, then call closed. May crash the library with appends under way: only for
+ * simulations, whose disk cancels them first (notes of the library in docs/decisions/0004). The
+ * product just exits. */
 void consensus_close(struct consensus *c, void (*closed)(void *arg), void *arg);

@@ -1,7 +1,7 @@
 /* The library's disk half, on a directory, with no network of its own.
  *
- * raft_uv insists on a transport: the one here listens nowhere, and nobody ever asks it to connect, because our send
- * replaces the library's (consensus_net.c).
+ * raft_uv insists on a transport: the one here listens nowhere, and nobody ever asks it to connect,
+ * because our send replaces the library's (consensus_net.c).
  */
 #include "db/consensus_priv.h"
 #include "rpc/base/uv.h"
@@ -34,8 +34,8 @@ static int transport_listen(struct raft_uv_transport *t, raft_uv_accept_cb cb)
 	return 0;
 }
 
-static int transport_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id, const char *address,
-	raft_uv_connect_cb cb)
+static int transport_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
+	const char *address, raft_uv_connect_cb cb)
 {
 	(void)t;
 	(void)req;
@@ -55,14 +55,14 @@ int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir
 	struct disk *d = mem_new(sizeof *d);
 	int rv;
 
-	d->transport = (struct raft_uv_transport){
-		.init = transport_init,
+	d->transport = (struct raft_uv_transport){ .init = transport_init,
 		.listen = transport_listen,
 		.connect = transport_connect,
 		.close = transport_close };
 	rv = raft_uv_init(&d->io, loop_uv(loop), dir, &d->transport);
 	if (rv != 0) {
-		log_err(loop->env, "event=log_directory_unusable dir=%s why=\"%s\"", dir, d->io.errmsg);
+		log_err(loop->env, "event=log_directory_unusable dir=%s why=\"%s\"", dir,
+			d->io.errmsg);
 		free(d);
 		return ERR_IO;
 	}

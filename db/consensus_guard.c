@@ -1,14 +1,14 @@
-/* The guard: what libraft 0.15 does not do right by itself. Without it acknowledged writes are lost in two
- * reproduced ways (docs/decisions/0003, tests/sim/directed.c).
+/* The guard: what libraft 0.15 does not do right by itself. Without it acknowledged writes are lost
+ * in two reproduced ways (docs/decisions/0003, tests/sim/directed.c).
  *
- *  becoming leader   submit a barrier at once and note its index as `own`; nothing is served before it is applied
- *  masking           while our own barrier is not on our disk, no follower's progress is believed: a successful
- *                    AppendEntries result counts as contact (index 0) and is given again once it is. So nothing of an
- *                    earlier term is committed by counting replicas (Raft paper, section 5.4.2, figure 8).
- *  vouched           an answer never claims more than this term's leader has covered by a message that was not
- *                    refused: the library answers with its own last stored index, stale tail included.
- *  not on disk       a follower whose log is ahead of its disk, or that installs a snapshot, does not stand for
- *                    election: ticks are skipped, TimeoutNow is dropped.
+ *  becoming leader   submit a barrier at once and note its index as `own`; nothing is served before
+ * it is applied masking           while our own barrier is not on our disk, no follower's progress
+ * is believed: a successful AppendEntries result counts as contact (index 0) and is given again
+ * once it is. So nothing of an earlier term is committed by counting replicas (Raft paper,
+ * section 5.4.2, figure 8). vouched           an answer never claims more than this term's leader
+ * has covered by a message that was not refused: the library answers with its own last stored
+ * index, stale tail included. not on disk       a follower whose log is ahead of its disk, or that
+ * installs a snapshot, does not stand for election: ticks are skipped, TimeoutNow is dropped.
  *  fail-stop         any disk operation that fails ends the process, before the library sees it.
  */
 #include "db/consensus_priv.h"
@@ -31,7 +31,8 @@ struct append {
 
 static bool behind_disk(const struct consensus *c)
 {
-	return raft_last_index((struct raft *)&c->raft) > c->raft.last_stored || c->raft.snapshot.put.data != NULL;
+	return raft_last_index((struct raft *)&c->raft) > c->raft.last_stored ||
+	       c->raft.snapshot.put.data != NULL;
 }
 
 static void on_barrier(struct raft_barrier *req, int status)
@@ -39,7 +40,8 @@ static void on_barrier(struct raft_barrier *req, int status)
 	struct barrier *b = container_of(req, struct barrier, req);
 	struct consensus *c = b->c;
 
-	if (status == 0 && !c->closing && c->raft.state == RAFT_LEADER && c->raft.current_term == b->term)
+	if (status == 0 && !c->closing && c->raft.state == RAFT_LEADER &&
+		c->raft.current_term == b->term)
 		c->guard.ready = true;
 	free(b);
 	if (!c->closing)
@@ -89,10 +91,12 @@ static void guarded_tick(struct raft_io *io)
 		return;
 	if (c->raft.state == RAFT_FOLLOWER && behind_disk(c))
 		return;
-	/* a peer without connection: each heartbeat would collect all its missing entries in vain */
+	/* a peer without connection: each heartbeat would collect all its missing entries in vain
+	 */
 	if (c->raft.state == RAFT_LEADER)
 		for (unsigned i = 0; i < c->raft.configuration.n; i++) {
-			struct net_peer *p = consensus__peer(c, c->raft.configuration.servers[i].id);
+			struct net_peer *p =
+				consensus__peer(c, c->raft.configuration.servers[i].id);
 
 			if (p != NULL && !p->up)
 				c->raft.leader_state.progress[i].last_send = io->time(io);
@@ -103,8 +107,8 @@ static void guarded_tick(struct raft_io *io)
 
 static bool masks(struct consensus *c)
 {
-	return !c->cfg.masking_off && c->raft.state == RAFT_LEADER && c->guard.term == c->raft.current_term &&
-		c->raft.last_stored < c->guard.own;
+	return !c->cfg.masking_off && c->raft.state == RAFT_LEADER &&
+	       c->guard.term == c->raft.current_term && c->raft.last_stored < c->guard.own;
 }
 
 /* Remember what a masked answer said; the largest wins, for answers may overtake. */
@@ -126,7 +130,8 @@ void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_mes
 
 	if (m->type == RAFT_IO_TIMEOUT_NOW && behind_disk(c))
 		return;
-	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && m->append_entries_result.rejected == 0 && masks(c))
+	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && m->append_entries_result.rejected == 0 &&
+		masks(c))
 		mask(c, p, &m->append_entries_result);
 	if (m->type == RAFT_IO_APPEND_ENTRIES) {
 		term = m->append_entries.term;
@@ -166,7 +171,8 @@ raft_index consensus__vouched(struct consensus *c, const struct raft_append_entr
 	return most;
 }
 
-/* Give kept answers to the library once our own barrier is on disk, else the peer is heard only at the next heartbeat. */
+/* Give kept answers to the library once our own barrier is on disk, else the peer is heard only at
+ * the next heartbeat. */
 void consensus__guard_turn(struct consensus *c)
 {
 	if (c->raft.state != RAFT_LEADER || masks(c))
@@ -208,8 +214,8 @@ static void on_appended(struct raft_io_append *req, int status)
 	cb(theirs, status);
 }
 
-static int guarded_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
-	raft_io_append_cb cb)
+static int guarded_append(struct raft_io *io, struct raft_io_append *req,
+	const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
 {
 	struct consensus *c = consensus__of(io);
 	struct append *a = mem_new(sizeof *a);
@@ -261,7 +267,8 @@ static void never_received(struct raft_io *io, struct raft_message *m)
 	UNREACHABLE(); /* the disk half has no network */
 }
 
-static int guarded_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+static int guarded_start(
+	struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
 {
 	struct consensus *c = consensus__of(io);
 

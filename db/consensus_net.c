@@ -1,19 +1,28 @@
 /* Our network half of raft_io, on the member channel.
  *
- * send never fails and never calls back before it has returned: an error for an answer makes the library free entries
- * twice, an error for AppendEntries sends the peer back to the start of its log. So what cannot be sent is dropped and
- * completed with success: the next message does not fit, is refused with the peer's last index, and all is well again.
- * AppendEntries to one peer keep their order; adjoining ones are merged into a frame, long ones split. A frame that
- * does not reach the end of the leader's log never promises a commit beyond itself (the receiver would commit its tail).
- * Commit push: once per turn a follower that lags learns the commit index by an empty AppendEntries that asks no answer.
- * Snapshots are not carried yet: no member takes any (consensus_raft.c).
+ * send never fails and never calls back before it has returned: an error for an answer makes the
+ * library free entries twice, an error for AppendEntries sends the peer back to the start of its
+ * log. So what cannot be sent is dropped and completed with success: the next message does not fit,
+ * is refused with the peer's last index, and all is well again. AppendEntries to one peer keep
+ * their order; adjoining ones are merged into a frame, long ones split. A frame that does not reach
+ * the end of the leader's log never promises a commit beyond itself (the receiver would commit its
+ * tail). Commit push: once per turn a follower that lags learns the commit index by an empty
+ * AppendEntries that asks no answer. Snapshots are not carried yet: no member takes any
+ * (consensus_raft.c).
  */
 #include "db/consensus_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { F_APPEND = CHANNEL_RAFT_FIRST, F_APPEND_RESULT, F_VOTE, F_VOTE_RESULT, F_TIMEOUT_NOW, F_PUSH };
+enum {
+	F_APPEND = CHANNEL_RAFT_FIRST,
+	F_APPEND_RESULT,
+	F_VOTE,
+	F_VOTE_RESULT,
+	F_TIMEOUT_NOW,
+	F_PUSH
+};
 
 struct net_peer *consensus__peer(struct consensus *c, raft_id id)
 {
@@ -74,7 +83,8 @@ static void pop(struct consensus *c, struct net_peer *p)
 	free(a);
 }
 
-static void put_append_head(struct buf *b, raft_term term, raft_index prev, raft_term prev_term, raft_index commit)
+static void put_append_head(
+	struct buf *b, raft_term term, raft_index prev, raft_term prev_term, raft_index commit)
 {
 	buf_u64(b, term);
 	buf_u64(b, prev);
@@ -87,7 +97,8 @@ static void encode_some(struct consensus *c, struct net_peer *p)
 {
 	struct net_append *a = p->head;
 	raft_index prev = a->prev + a->off, end = prev, commit = a->commit;
-	raft_term prev_term = a->off > 0 ? a->entries[a->off - 1].term : a->prev_term, term = a->term;
+	raft_term prev_term = a->off > 0 ? a->entries[a->off - 1].term : a->prev_term,
+		  term = a->term;
 	struct buf heads = { 0 }, bodies = { 0 }, frame = { 0 };
 	unsigned n = 0;
 
@@ -131,9 +142,11 @@ static void push_commit(struct consensus *c, struct net_peer *p)
 	struct buf b = { 0 };
 	raft_index commit;
 
-	if (progress == NULL || !p->up || c->guard.term != c->raft.current_term || c->raft.commit_index < c->guard.own)
+	if (progress == NULL || !p->up || c->guard.term != c->raft.current_term ||
+		c->raft.commit_index < c->guard.own)
 		return;
-	commit = progress->match_index < c->raft.commit_index ? progress->match_index : c->raft.commit_index;
+	commit = progress->match_index < c->raft.commit_index ? progress->match_index
+							      : c->raft.commit_index;
 	if (p->push_term != c->raft.current_term) {
 		p->push_term = c->raft.current_term;
 		p->pushed = 0;
@@ -243,7 +256,8 @@ static void send_small(struct consensus *c, struct net_peer *p, const struct raf
 	buf_fini(&b);
 }
 
-static int net_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+static int net_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
+	raft_io_send_cb cb)
 {
 	struct consensus *c = consensus__of(io);
 	struct net_peer *p = consensus__peer(c, m->server_id);
@@ -265,7 +279,8 @@ static int net_send(struct raft_io *io, struct raft_io_send *req, const struct r
 	return 0;
 }
 
-/* Entries of a message; from the delivery on both blocks belong to the library. false: malformed. */
+/* Entries of a message; from the delivery on both blocks belong to the library. false: malformed.
+ */
 static bool read_entries(struct reader *r, struct raft_append_entries *m, uint32_t n)
 {
 	const uint8_t *heads = rd_bytes(r, (size_t)n * 16);
@@ -279,7 +294,8 @@ static bool read_entries(struct reader *r, struct raft_append_entries *m, uint32
 		uint64_t term = rd_u64(&h);
 		uint32_t len = rd_u32(&h), type = rd_u32(&h);
 
-		if (len % 8 != 0 || term == 0 || term > m->term || type < RAFT_COMMAND || type > RAFT_CHANGE)
+		if (len % 8 != 0 || term == 0 || term > m->term || type < RAFT_COMMAND ||
+			type > RAFT_CHANGE)
 			return false;
 		sum += len;
 	}
@@ -321,9 +337,7 @@ static bool read_message(struct reader *r, uint8_t type, raft_id peer, struct ra
 {
 	switch (type) {
 	case F_APPEND:
-	case F_PUSH:
-		m->type = RAFT_IO_APPEND_ENTRIES;
-		return read_append(r, &m->append_entries);
+	case F_PUSH: m->type = RAFT_IO_APPEND_ENTRIES; return read_append(r, &m->append_entries);
 	case F_APPEND_RESULT:
 		m->type = RAFT_IO_APPEND_ENTRIES_RESULT;
 		m->append_entries_result.term = rd_u64(r);
@@ -356,7 +370,8 @@ static bool read_message(struct reader *r, uint8_t type, raft_id peer, struct ra
 	return !r->bad && rd_left(r) == 0;
 }
 
-int consensus_receive(struct consensus *c, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n)
+int consensus_receive(
+	struct consensus *c, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n)
 {
 	struct net_peer *p = consensus__peer(c, peer);
 	struct raft_message m = { .server_id = peer };
@@ -372,7 +387,8 @@ int consensus_receive(struct consensus *c, uint64_t peer, uint8_t type, const ui
 		const struct raft_server *s = &c->raft.configuration.servers[i];
 
 		if (s->id == peer && strlen(s->address) < sizeof address)
-			strcpy(address, s->address); /* the library may change the configuration under the call */
+			strcpy(address, s->address); /* the library may change the configuration
+							under the call */
 	}
 	m.server_address = address;
 	c->guard.push = type == F_PUSH;

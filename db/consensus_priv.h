@@ -6,11 +6,12 @@
 #include <raft.h>
 
 enum {
-	NET_PART_ENTRIES = 512,      /* entries of one AppendEntries frame */
-	NET_PART_BYTES = 256 << 10,  /* and their bytes */
-	NET_PROBE_ENTRIES = 64,      /* to a peer whose log is not known yet */
-	NET_QUEUE_SOFT = 1 << 20,    /* encoded bytes to a peer, beyond which requests are held by reference */
-	NET_QUEUE_REQUESTS = 4096,   /* of which at most so many */
+	NET_PART_ENTRIES = 512,	    /* entries of one AppendEntries frame */
+	NET_PART_BYTES = 256 << 10, /* and their bytes */
+	NET_PROBE_ENTRIES = 64,	    /* to a peer whose log is not known yet */
+	NET_QUEUE_SOFT =
+		1 << 20, /* encoded bytes to a peer, beyond which requests are held by reference */
+	NET_QUEUE_REQUESTS = 4096, /* of which at most so many */
 	NET_QUEUE_ENTRIES = 262144,
 };
 
@@ -46,14 +47,15 @@ struct net_peer {
 };
 
 struct guard {
-	raft_term term;          /* term in which we were seen to be leader */
-	raft_index own;          /* index of our own barrier in it; UINT64_MAX: could not be submitted yet */
-	bool ready;              /* that barrier has been applied */
+	raft_term term; /* term in which we were seen to be leader */
+	raft_index own; /* index of our own barrier in it; UINT64_MAX: could not be submitted yet */
+	bool ready;	/* that barrier has been applied */
 	raft_term vouched_term;
-	raft_index vouched;      /* highest index the leader of that term has covered by a message not refused */
-	raft_index candidate;    /* the same for the message being delivered */
+	raft_index vouched;   /* highest index the leader of that term has covered by a message not
+				 refused */
+	raft_index candidate; /* the same for the message being delivered */
 	bool refused;
-	bool push;               /* the message being delivered is a commit push: no answer */
+	bool push; /* the message being delivered is a commit push: no answer */
 };
 
 struct consensus {
@@ -69,9 +71,10 @@ struct consensus {
 	/* the library's own functions below ours */
 	raft_io_tick_cb tick;
 	raft_io_recv_cb recv;
-	int (*disk_start)(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv);
-	int (*disk_append)(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
-		raft_io_append_cb cb);
+	int (*disk_start)(
+		struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv);
+	int (*disk_append)(struct raft_io *io, struct raft_io_append *req,
+		const struct raft_entry entries[], unsigned n, raft_io_append_cb cb);
 	int (*disk_set_term)(struct raft_io *io, raft_term term);
 	int (*disk_set_vote)(struct raft_io *io, raft_id id);
 	int (*disk_truncate)(struct raft_io *io, raft_index index);

@@ -1,7 +1,7 @@
 /* libraft behind db/consensus.h: start, state machine, submission, roles.
  *
- * Snapshots come with the next step of the database: until then the threshold is never reached, the whole log is
- * kept, and a start replays all of it.
+ * Snapshots come with the next step of the database: until then the threshold is never reached, the
+ * whole log is kept, and a start replays all of it.
  */
 #include "db/consensus_priv.h"
 
@@ -40,7 +40,8 @@ void consensus__fail_stop(struct consensus *c, const char *what, int status)
 	if (c->broken)
 		return;
 	c->broken = true;
-	snprintf(why, sizeof why, "%s: %s", what, status != 0 ? consensus__strerror(status) : c->raft.errmsg);
+	snprintf(why, sizeof why, "%s: %s", what,
+		status != 0 ? consensus__strerror(status) : c->raft.errmsg);
 	env_die(c->cfg.loop->env, why);
 }
 
@@ -68,7 +69,8 @@ static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 	struct consensus *c = fsm->data;
 
 	(void)buf;
-	consensus__fail_stop(c, "the log directory holds a snapshot, which this version cannot read", RAFT_INVALID);
+	consensus__fail_stop(c,
+		"the log directory holds a snapshot, which this version cannot read", RAFT_INVALID);
 	return RAFT_INVALID;
 }
 
@@ -83,7 +85,9 @@ void consensus__role_look(struct consensus *c)
 	if (c->raft.state == RAFT_CANDIDATE)
 		role = CONSENSUS_CANDIDATE;
 	else if (c->raft.state == RAFT_LEADER)
-		role = c->guard.ready && c->guard.term == c->raft.current_term ? CONSENSUS_LEADER_READY : CONSENSUS_LEADER;
+		role = c->guard.ready && c->guard.term == c->raft.current_term
+			       ? CONSENSUS_LEADER_READY
+			       : CONSENSUS_LEADER;
 	if (role == c->role && leader == c->leader && c->raft.current_term == c->role_term)
 		return;
 	if (role == CONSENSUS_LEADER_READY && c->role != role)
@@ -94,15 +98,16 @@ void consensus__role_look(struct consensus *c)
 	c->cfg.role(c->cfg.arg, role, c->role_term, leader);
 }
 
-int consensus_bootstrap(struct raft_io *disk, uint64_t raft_id, const char *address, const struct consensus_voter *voters,
-	unsigned n)
+int consensus_bootstrap(struct raft_io *disk, uint64_t raft_id, const char *address,
+	const struct consensus_voter *voters, unsigned n)
 {
 	struct raft_configuration conf;
 	int rv = disk->init(disk, raft_id, address);
 
 	raft_configuration_init(&conf);
 	for (unsigned i = 0; i < n && rv == 0; i++)
-		rv = raft_configuration_add(&conf, voters[i].raft_id, voters[i].address, RAFT_VOTER);
+		rv = raft_configuration_add(
+			&conf, voters[i].raft_id, voters[i].address, RAFT_VOTER);
 	if (rv == 0)
 		rv = disk->bootstrap(disk, &conf);
 	raft_configuration_close(&conf);
@@ -129,7 +134,11 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	int rv;
 
 	c->cfg = *config;
-	c->fsm = (struct raft_fsm){ .version = 1, .data = c, .apply = fsm_apply, .snapshot = fsm_snapshot, .restore = fsm_restore };
+	c->fsm = (struct raft_fsm){ .version = 1,
+		.data = c,
+		.apply = fsm_apply,
+		.snapshot = fsm_snapshot,
+		.restore = fsm_restore };
 	consensus__guard_install(c);
 	consensus__net_install(c);
 	rv = raft_init(&c->raft, config->disk, &c->fsm, config->raft_id, config->address);
@@ -149,7 +158,8 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	}
 	peers_from_configuration(c);
 	if (c->n_peers == 0 && c->raft.configuration.n == 0) {
-		log_err(env, "event=no_configuration why=\"the directory was never initialised: run xpoolctl init\"");
+		log_err(env, "event=no_configuration why=\"the directory was never initialised: "
+			     "run xpoolctl init\"");
 		return ERR_IO;
 	}
 	*out = c;
@@ -180,7 +190,8 @@ int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n)
 	CHECK(n % 8 == 0);
 	if (c->role != CONSENSUS_LEADER_READY || c->closing || c->broken)
 		return ERR_CLOSED;
-	if (c->in_flight >= CONSENSUS_IN_FLIGHT_MAX || c->in_flight_bytes + n > CONSENSUS_IN_FLIGHT_BYTES)
+	if (c->in_flight >= CONSENSUS_IN_FLIGHT_MAX ||
+		c->in_flight_bytes + n > CONSENSUS_IN_FLIGHT_BYTES)
 		return ERR_FULL;
 	buf.base = must(raft_malloc(n));
 	memcpy(buf.base, entry, n);

@@ -51,12 +51,14 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	struct db_applied what;
 
 	if (!db__entry_head(entry, n, &head)) {
-		env_die(db->cfg.loop->env, "a committed entry cannot be read: damaged log, or written by a newer version");
+		env_die(db->cfg.loop->env, "a committed entry cannot be read: damaged log, or "
+					   "written by a newer version");
 		return;
 	}
 	res = db__apply(&db->views, db->done, index, &head, &db->changes);
 	if (res.status == APPLY_BROKEN) {
-		env_die(db->cfg.loop->env, "a committed entry cannot be applied: written by a newer version?");
+		env_die(db->cfg.loop->env,
+			"a committed entry cannot be applied: written by a newer version?");
 		return;
 	}
 	COUNT(db->cfg.loop->env, entries_applied);
@@ -65,7 +67,8 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	else if (res.status == APPLY_REFUSED)
 		COUNT(db->cfg.loop->env, entries_refused);
 	if (!res.duplicate && head.reason < DB_REASON_COUNT)
-		counter_add(&db->cfg.loop->env->counters, (enum counter)(COUNTER_commits_field + head.reason), 1);
+		counter_add(&db->cfg.loop->env->counters,
+			(enum counter)(COUNTER_commits_field + head.reason), 1);
 	what = (struct db_applied){ .index = index,
 		.reason = (enum db_reason)head.reason,
 		.n = db->changes.n,
@@ -84,8 +87,8 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 
 	if (db->consensus == NULL) /* still inside consensus_open */
 		return;
-	log_info(db->cfg.loop->env, "event=role role=%s term=%llu leader=%llu", consensus_role_name(role),
-		(unsigned long long)term, (unsigned long long)leader);
+	log_info(db->cfg.loop->env, "event=role role=%s term=%llu leader=%llu",
+		consensus_role_name(role), (unsigned long long)term, (unsigned long long)leader);
 	stat_update(db);
 	db__proposals_role(db);
 	db->cfg.role(db->cfg.arg, role, term, leader);
@@ -137,11 +140,14 @@ static int lock_directory(struct db *db)
 	snprintf(path, sizeof path, "%s/lock", db->cfg.dir);
 	db->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (db->lock_fd < 0) {
-		log_err(db->cfg.loop->env, "event=data_directory_unusable dir=%s why=\"%s\"", db->cfg.dir, strerror(errno));
+		log_err(db->cfg.loop->env, "event=data_directory_unusable dir=%s why=\"%s\"",
+			db->cfg.dir, strerror(errno));
 		return ERR_IO;
 	}
 	if (flock(db->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-		log_err(db->cfg.loop->env, "event=data_directory_in_use dir=%s why=\"another xpoold runs on it\"", db->cfg.dir);
+		log_err(db->cfg.loop->env,
+			"event=data_directory_in_use dir=%s why=\"another xpoold runs on it\"",
+			db->cfg.dir);
 		close(db->lock_fd);
 		return ERR_IO;
 	}
@@ -187,15 +193,19 @@ static int open_channel(struct db *db)
 			cc.listen = m->channel_address;
 			continue;
 		}
-		peers[cc.n_peers] = (struct channel_peer){ .raft_id = m->raft_id, .address = m->channel_address };
+		peers[cc.n_peers] = (struct channel_peer){ .raft_id = m->raft_id,
+			.address = m->channel_address };
 		if (!parse_fingerprint(m->certificate, peers[cc.n_peers++].certificate)) {
-			log_err(db->cfg.loop->env, "event=member_file_bad member=%s why=\"certificate is no SHA-256 fingerprint\"",
+			log_err(db->cfg.loop->env,
+				"event=member_file_bad member=%s why=\"certificate is no SHA-256 "
+				"fingerprint\"",
 				m->name);
 			return ERR_IO;
 		}
 	}
 	if (channel_open(&db->channel, &cc) != 0) {
-		log_err(db->cfg.loop->env, "event=channel_unusable address=%s why=\"%s\"", cc.listen, strerror(errno));
+		log_err(db->cfg.loop->env, "event=channel_unusable address=%s why=\"%s\"",
+			cc.listen, strerror(errno));
 		return ERR_IO;
 	}
 	return 0;
@@ -207,7 +217,8 @@ static int open_consensus(struct db *db)
 	struct consensus_config cc = { .loop = db->cfg.loop,
 		.raft_id = db->cfg.raft_id,
 		.election_ms = db->cfg.election_ms ? db->cfg.election_ms : CONSENSUS_ELECTION_MS,
-		.heartbeat_ms = db->cfg.heartbeat_ms ? db->cfg.heartbeat_ms : CONSENSUS_HEARTBEAT_MS,
+		.heartbeat_ms =
+			db->cfg.heartbeat_ms ? db->cfg.heartbeat_ms : CONSENSUS_HEARTBEAT_MS,
 		.disk = db->cfg.disk,
 		.masking_off = db->cfg.masking_off,
 		.vouched_off = db->cfg.vouched_off,
@@ -240,7 +251,9 @@ int db_open(struct db **out, const struct db_config *config)
 	db->n_members = config->n_members;
 	memcpy(db->members, config->members, config->n_members * sizeof *config->members);
 	for (unsigned i = 0; i < db->n_members; i++)
-		db->contacts[i].lost_ms = db->members[i].raft_id == config->raft_id ? 0 : env_now_ms(config->loop->env);
+		db->contacts[i].lost_ms = db->members[i].raft_id == config->raft_id
+						  ? 0
+						  : env_now_ms(config->loop->env);
 	pthread_mutex_init(&db->stat_mutex, NULL);
 	db__views_init(&db->views);
 	db__views_publish(&db->views, mem_new(sizeof(struct db_state)));

@@ -1,9 +1,9 @@
 /* The replicated object database of one member: state, log, channel to the other members.
  *
- * Reads: view.h. Writes: a transaction (txn.h) is proposed on any member, goes to the leader, and is answered when it
- * is applied *here*. A request goes to the leader's pool code, which turns it into a transaction under the same
- * proposal id or refuses it. Either way it is asked again at every new leader until it is decided or its time is over;
- * the proposal id makes that safe.
+ * Reads: view.h. Writes: a transaction (txn.h) is proposed on any member, goes to the leader, and
+ * is answered when it is applied *here*. A request goes to the leader's pool code, which turns it
+ * into a transaction under the same proposal id or refuses it. Either way it is asked again at
+ * every new leader until it is decided or its time is over; the proposal id makes that safe.
  */
 #pragma once
 
@@ -12,19 +12,19 @@
 #include "rpc/base/lane.h"
 
 enum {
-	DB_PROPOSALS_MAX = 512,     /* under way at one member */
-	DB_WAITING_MAX = 4096,      /* and waiting behind them */
-	DB_TIMEOUT_MS = 10000,      /* then the outcome is unknown */
+	DB_PROPOSALS_MAX = 512, /* under way at one member */
+	DB_WAITING_MAX = 4096,	/* and waiting behind them */
+	DB_TIMEOUT_MS = 10000,	/* then the outcome is unknown */
 	DB_RESEND_MS = 1000,
-	DB_FEED_MAX = 4096,         /* entries waiting at the leader for room in flight */
+	DB_FEED_MAX = 4096, /* entries waiting at the leader for room in flight */
 };
 
 struct db_member {
 	uint64_t raft_id;
 	char host_uuid[UUID_LEN + 1];
 	char name[64];
-	char api_address[64];     /* IP address, host.address */
-	char channel_address[80]; /* IP:port */
+	char api_address[64];			       /* IP address, host.address */
+	char channel_address[80];		       /* IP:port */
 	char certificate[2 * TLS_FINGERPRINT_LEN + 1]; /* hexadecimal SHA-256 */
 };
 
@@ -45,13 +45,14 @@ struct db_config {
 	const struct db_member *members;
 	unsigned n_members;
 	struct tls *tls;
-	const char *dir;      /* data directory; NULL in simulations */
-	struct raft_io *disk; /* given by simulations, NULL: made in dir */
+	const char *dir;		    /* data directory; NULL in simulations */
+	struct raft_io *disk;		    /* given by simulations, NULL: made in dir */
 	unsigned election_ms, heartbeat_ms; /* 0: defaults */
-	bool masking_off, vouched_off;      /* tests only */
+	bool masking_off, vouched_off;	    /* tests only */
 	/* All on the Raft loop; none may block. */
 	void (*applied)(void *arg, const struct db_applied *what); /* an entry has become visible */
-	void (*request)(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n); /* leader only */
+	void (*request)(void *arg, const struct db_proposal_id *id, const uint8_t *bytes,
+		size_t n); /* leader only */
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
 	void *arg;
 };
@@ -92,14 +93,17 @@ struct db_proposal {
 };
 
 /* Any thread. The transaction's content is taken. */
-void db_propose(struct db *db, struct db_proposal *p, struct db_txn *txn, struct loop *loop, void (*done)(struct db_proposal *p));
-void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct loop *loop, void (*done)(struct db_proposal *p));
+void db_propose(struct db *db, struct db_proposal *p, struct db_txn *txn, struct loop *loop,
+	void (*done)(struct db_proposal *p));
+void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct loop *loop,
+	void (*done)(struct db_proposal *p));
 void db_proposal_fini(struct db_proposal *p);
 
 /* The bridge for jobs. 0 when out is filled (look at its status), ERR_DEAD. */
 int db_commit(struct job *job, struct db *db, struct db_txn *txn, struct db_result *out);
 
-/* A read index: done when everything that was acknowledged anywhere before this call is visible here. Any thread. */
+/* A read index: done when everything that was acknowledged anywhere before this call is visible
+ * here. Any thread. */
 struct db_barrier {
 	bool ok; /* false: no leader decided in time */
 	void (*done)(struct db_barrier *b);
@@ -107,10 +111,11 @@ struct db_barrier {
 	struct db_barrier *next; /* private */
 	struct loop_call call;
 };
-void db_read_barrier(struct db *db, struct db_barrier *b, struct loop *loop, void (*done)(struct db_barrier *b));
+void db_read_barrier(
+	struct db *db, struct db_barrier *b, struct loop *loop, void (*done)(struct db_barrier *b));
 
-/* The leader's answer to a request; any thread. The transaction is taken. Lost when this member leads no more:
- * the member that asked asks again. */
+/* The leader's answer to a request; any thread. The transaction is taken. Lost when this member
+ * leads no more: the member that asked asks again. */
 void db_admit(struct db *db, const struct db_proposal_id *id, struct db_txn *txn);
 void db_refuse(struct db *db, const struct db_proposal_id *id, struct err *err);
 
@@ -128,5 +133,6 @@ const struct db_member *db_members(const struct db *db, unsigned *n_out);
 /* Milliseconds since the member was last in contact; 0: it is now (or is this one). Any thread. */
 uint64_t db_silence_ms(struct db *db, uint64_t raft_id);
 
-/* Every index against every row: false and a reason when something is wrong. Any thread, seconds on large pools. */
+/* Every index against every row: false and a reason when something is wrong. Any thread, seconds on
+ * large pools. */
 bool db_check(struct db *db, char *why, size_t n);

@@ -42,14 +42,15 @@ struct db {
 	struct answer *answers, **answers_tail; /* of the coordinator, from any thread */
 	struct loop_call inbox_call;
 	struct db_proposal *waiting, **waiting_tail; /* for a place under way */
-	struct db_proposal *pending;                 /* under way, by sequence */
+	struct db_proposal *pending;		     /* under way, by sequence */
 	struct db_proposal **pending_tail;
 	unsigned n_waiting, n_pending;
 	uint64_t sequence, sent_to, sent_term;
 	struct feed *feed, **feed_tail;
 	unsigned n_feed;
 	struct loop_timer tick;
-	struct db_barrier *barriers, *barriers_next; /* of the barrier under way; those that came since */
+	struct db_barrier *barriers,
+		*barriers_next; /* of the barrier under way; those that came since */
 	struct db_proposal barrier;
 };
 
@@ -59,5 +60,7 @@ void db__proposals_fini(struct db *db);
 void db__proposals_role(struct db *db);
 /* End of a turn: feed the log. */
 void db__proposals_turn(struct db *db);
-int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
-void db__proposal_applied(struct db *db, const struct db_proposal_id *id, const struct apply_result *res);
+int db__proposal_frame(
+	struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
+void db__proposal_applied(
+	struct db *db, const struct db_proposal_id *id, const struct apply_result *res);

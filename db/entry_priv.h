@@ -1,4 +1,5 @@
-/* The form of log entries, for txn.c (writer) and apply.c (reader). docs/formats.md describes it. */
+/* The form of log entries, for txn.c (writer) and apply.c (reader). docs/formats.md describes it.
+ */
 #pragma once
 
 #include "db/state_priv.h"
@@ -7,7 +8,16 @@
 enum { ENTRY_MAGIC = 0x31504c58 /* "XLP1" */ };
 
 enum { NEED_ROW, NEED_NO_ROW, NEED_FIELD, NEED_NO_KEY, NEED_VERSION, NEED_SUM };
-enum { OP_CREATE, OP_DELETE, OP_SET, OP_SET_ADD, OP_SET_REMOVE, OP_MAP_ADD, OP_MAP_REMOVE, OP_TOUCH };
+enum {
+	OP_CREATE,
+	OP_DELETE,
+	OP_SET,
+	OP_SET_ADD,
+	OP_SET_REMOVE,
+	OP_MAP_ADD,
+	OP_MAP_REMOVE,
+	OP_TOUCH
+};
 
 struct entry_head {
 	uint16_t format, schema;
@@ -25,8 +35,8 @@ enum apply_status { APPLY_DONE, APPLY_REFUSED, APPLY_BROKEN };
 struct apply_result {
 	enum apply_status status;
 	unsigned failed; /* APPLY_REFUSED: number of the precondition */
-	bool duplicate;  /* this is the result of an earlier entry with the same id */
-	uint64_t index;  /* of the entry that has the effect */
+	bool duplicate;	 /* this is the result of an earlier entry with the same id */
+	uint64_t index;	 /* of the entry that has the effect */
 };
 
 /* What changed, told after the state is visible. */
@@ -40,12 +50,13 @@ struct apply_changes {
 	unsigned n, cap;
 };
 
-/* Results of proposals, so that a repeated one is recognised (the _done table: replicated by being derived from
- * the log alone). */
+/* Results of proposals, so that a repeated one is recognised (the _done table: replicated by being
+ * derived from the log alone). */
 struct done_table;
 struct done_table *db__done_new(void);
 void db__done_free(struct done_table *done);
 
-/* Apply one entry at index. Deterministic: uses the entry and the state, nothing else. Publishes the new state. */
-struct apply_result db__apply(
-	struct views *v, struct done_table *done, uint64_t index, const struct entry_head *head, struct apply_changes *changes);
+/* Apply one entry at index. Deterministic: uses the entry and the state, nothing else. Publishes
+ * the new state. */
+struct apply_result db__apply(struct views *v, struct done_table *done, uint64_t index,
+	const struct entry_head *head, struct apply_changes *changes);

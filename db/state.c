@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified, const struct val *fields)
+struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified,
+	const struct val *fields)
 {
 	unsigned n = model_classes[class_id].n_fields;
 	struct buf packed = { 0 };
@@ -31,8 +32,9 @@ struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint
 	memcpy(row->offsets, offsets, (n + 1) * sizeof *offsets);
 	memcpy((char *)row + head, packed.data, packed.len);
 	/* ids of classes are those of one build: the name takes their place */
-	row->hash = hash_text(model_classes[class_id].name) ^ hash_bytes((char *)row + head, packed.len) ^
-		(hash_text(ref) + modified * 0x9e3779b97f4a7c15u + created);
+	row->hash = hash_text(model_classes[class_id].name) ^
+		    hash_bytes((char *)row + head, packed.len) ^
+		    (hash_text(ref) + modified * 0x9e3779b97f4a7c15u + created);
 	row->hash = hash_bytes(&row->hash, sizeof row->hash);
 	free(offsets);
 	buf_fini(&packed);
@@ -50,7 +52,8 @@ static void key_text(struct key *k, const char *text, const struct db_row *row)
 	uint64_t created = htobe64(row->created);
 	size_t n = strlen(text);
 
-	if (n > KEY_TEXT_MAX) /* labels have no limit: readers compare the rest themselves (db_rows_with_label) */
+	if (n > KEY_TEXT_MAX) /* labels have no limit: readers compare the rest themselves
+				 (db_rows_with_label) */
 		n = KEY_TEXT_MAX;
 	memcpy(k->b, text, n);
 	k->b[n] = 0;
@@ -67,7 +70,8 @@ static void key_number(struct key *k, uint64_t number, const char *ref)
 	k->n = 8 + strlen(ref);
 }
 
-static void index_text(struct reclaim *r, const struct tree **t, const char *text, const struct db_row *row, bool add)
+static void index_text(struct reclaim *r, const struct tree **t, const char *text,
+	const struct db_row *row, bool add)
 {
 	struct key k;
 
@@ -76,8 +80,8 @@ static void index_text(struct reclaim *r, const struct tree **t, const char *tex
 }
 
 /* Replace one text in an index, when it differs. */
-static void reindex_text(struct reclaim *r, const struct tree **t, const struct db_row *old, const struct db_row *fresh,
-	int field)
+static void reindex_text(struct reclaim *r, const struct tree **t, const struct db_row *old,
+	const struct db_row *fresh, int field)
 {
 	const char *was = old != NULL ? db_row_s(old, field) : NULL;
 	const char *is = fresh != NULL ? db_row_s(fresh, field) : NULL;
@@ -90,7 +94,8 @@ static void reindex_text(struct reclaim *r, const struct tree **t, const struct 
 		index_text(r, t, is, fresh, true);
 }
 
-static void reindex(struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
+static void reindex(
+	struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
 {
 	const struct db_row *any = fresh != NULL ? fresh : old;
 	const struct model_class *c = &model_classes[any->class_id];
@@ -121,7 +126,8 @@ const struct db_row *db__state_get(const struct db_state *s, int class_id, const
 	return tree_get(s->classes[class_id].rows, ref, strlen(ref));
 }
 
-void db__state_put(struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
+void db__state_put(
+	struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
 {
 	struct class_state *cs = &s->classes[fresh->class_id];
 
@@ -150,7 +156,8 @@ static void forget_oldest(struct reclaim *r, struct class_state *cs)
 	reclaim_later(r, gone);
 }
 
-void db__state_delete(struct reclaim *r, struct db_state *s, const struct db_row *old, uint64_t index)
+void db__state_delete(
+	struct reclaim *r, struct db_state *s, const struct db_row *old, uint64_t index)
 {
 	struct class_state *cs = &s->classes[old->class_id];
 	struct db_gone_row *gone = mem_new(sizeof *gone);
@@ -191,7 +198,8 @@ bool db__state_check(const struct db_state *s, char *why, size_t n)
 		}
 	}
 	for (int c = 0; c < MODEL_CLASS_COUNT && ok; c++) {
-		const struct tree *const pairs[][2] = { { s->classes[c].uuids, fresh.classes[c].uuids },
+		const struct tree *const pairs[][2] = { { s->classes[c].uuids,
+								fresh.classes[c].uuids },
 			{ s->classes[c].labels, fresh.classes[c].labels },
 			{ s->classes[c].modified, fresh.classes[c].modified } };
 
@@ -211,7 +219,8 @@ bool db__state_check(const struct db_state *s, char *why, size_t n)
 			ok = ok && a == NULL && b == NULL;
 		}
 		if (!ok)
-			snprintf(why, n, "an index of class %s disagrees with its rows", model_classes[c].name);
+			snprintf(why, n, "an index of class %s disagrees with its rows",
+				model_classes[c].name);
 	}
 	if (ok && s->hash != fresh.hash) {
 		snprintf(why, n, "the hash disagrees with the %llu rows", (unsigned long long)rows);

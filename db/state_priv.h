@@ -1,7 +1,8 @@
 /* The state behind the views. Written by apply on the Raft loop only.
  *
  * Invariants (db__state_check, run by tests and `xpoolctl db check`):
- *  1. every row is in `modified` under its version, and in uuid, label and relation indexes exactly by its fields;
+ *  1. every row is in `modified` under its version, and in uuid, label and relation indexes exactly
+ * by its fields;
  *  2. hash is the sum of the hashes of all rows; counts are the sizes of the row trees;
  *  3. a state once published is never written again.
  */
@@ -13,7 +14,7 @@
 
 enum {
 	DB_DELETED_MAX = 100000, /* deletions remembered per class */
-	KEY_TEXT_MAX = 255,      /* bytes of a text that its index keeps */
+	KEY_TEXT_MAX = 255,	 /* bytes of a text that its index keeps */
 };
 
 /* Immutable, one block: header, offsets, packed values. */
@@ -43,7 +44,8 @@ struct db_state {
 	uint64_t index, hash;
 	int64_t time;
 	struct class_state classes[MODEL_CLASS_COUNT];
-	const struct tree *relations[MODEL_RELATION_COUNT + 1]; /* target ref, created, ref of the one side */
+	const struct tree
+		*relations[MODEL_RELATION_COUNT + 1]; /* target ref, created, ref of the one side */
 };
 
 struct garbage {
@@ -73,11 +75,14 @@ void db__views_publish(struct views *v, const struct db_state *next);
 struct views *db__views(struct db *db);
 
 /* A row from its values (n of the class, in order). */
-struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified, const struct val *fields);
+struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified,
+	const struct val *fields);
 
 /* Edits of the state under construction; each keeps all indexes. */
-void db__state_put(struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh);
-void db__state_delete(struct reclaim *r, struct db_state *s, const struct db_row *old, uint64_t index);
+void db__state_put(struct reclaim *r, struct db_state *s, const struct db_row *old,
+	const struct db_row *fresh);
+void db__state_delete(
+	struct reclaim *r, struct db_state *s, const struct db_row *old, uint64_t index);
 const struct db_row *db__state_get(const struct db_state *s, int class_id, const char *ref);
 
 /* Recompute everything from the rows and compare. true: sound; else why says what is not. */

@@ -22,7 +22,8 @@ static int compare(const struct tree *t, const void *key, size_t n)
 /* Higher in the tree; equal hashes are broken by the key so that the shape stays unique. */
 static bool above(const struct tree *a, const struct tree *b)
 {
-	return a->priority != b->priority ? a->priority > b->priority : compare(b, a->key, a->n) < 0;
+	return a->priority != b->priority ? a->priority > b->priority
+					  : compare(b, a->key, a->n) < 0;
 }
 
 static struct tree *node_new(const void *key, size_t n, const void *value)
@@ -59,8 +60,8 @@ static const struct tree *join(struct reclaim *r, const struct tree *a, const st
 }
 
 /* Split t (which has no such key) into what is smaller and larger. */
-static void split(struct reclaim *r, const struct tree *t, const void *key, size_t n, const struct tree **small_out,
-	const struct tree **large_out)
+static void split(struct reclaim *r, const struct tree *t, const void *key, size_t n,
+	const struct tree **small_out, const struct tree **large_out)
 {
 	const struct tree *inner;
 
@@ -97,8 +98,9 @@ static const struct tree *insert(struct reclaim *r, const struct tree *t, struct
 		split(r, t, node->key, node->n, &node->left, &node->right);
 		return node;
 	}
-	return compare(t, node->key, node->n) < 0 ? copy_with(r, t, insert(r, t->left, node), t->right)
-						  : copy_with(r, t, t->left, insert(r, t->right, node));
+	return compare(t, node->key, node->n) < 0
+		       ? copy_with(r, t, insert(r, t->left, node), t->right)
+		       : copy_with(r, t, t->left, insert(r, t->right, node));
 }
 
 static const struct tree *find(const struct tree *t, const void *key, size_t n)
@@ -113,14 +115,16 @@ static const struct tree *find(const struct tree *t, const void *key, size_t n)
 	return NULL;
 }
 
-const struct tree *tree_put(struct reclaim *r, const struct tree *t, const void *key, size_t n, const void *value)
+const struct tree *tree_put(
+	struct reclaim *r, const struct tree *t, const void *key, size_t n, const void *value)
 {
 	struct tree *node = node_new(key, n, value);
 
 	return find(t, key, n) != NULL ? replace(r, t, node) : insert(r, t, node);
 }
 
-static const struct tree *remove_key(struct reclaim *r, const struct tree *t, const void *key, size_t n)
+static const struct tree *remove_key(
+	struct reclaim *r, const struct tree *t, const void *key, size_t n)
 {
 	int c = compare(t, key, n);
 

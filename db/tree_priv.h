@@ -1,8 +1,9 @@
 /* A persistent ordered map from byte strings to pointers: the one kind of index of the database.
  *
- * A treap whose priorities are hashes of the keys, so that its shape depends on its content alone. An edit copies
- * the path from the root and leaves the old tree as it was; what it replaces goes to the reclaim list, which frees
- * it when no reader can hold it any more (db/view.c). One writer; readers need no lock.
+ * A treap whose priorities are hashes of the keys, so that its shape depends on its content alone.
+ * An edit copies the path from the root and leaves the old tree as it was; what it replaces goes to
+ * the reclaim list, which frees it when no reader can hold it any more (db/view.c). One writer;
+ * readers need no lock.
  */
 #pragma once
 
@@ -14,7 +15,8 @@ struct tree;
 struct reclaim;
 
 /* NULL is the empty tree. */
-const struct tree *tree_put(struct reclaim *r, const struct tree *t, const void *key, size_t n, const void *value);
+const struct tree *tree_put(
+	struct reclaim *r, const struct tree *t, const void *key, size_t n, const void *value);
 /* No change when the key is absent. */
 const struct tree *tree_del(struct reclaim *r, const struct tree *t, const void *key, size_t n);
 /* The value, NULL when absent. */

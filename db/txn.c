@@ -40,14 +40,16 @@ unsigned db_txn_need_no_row(struct db_txn *t, int class_id, const char *ref)
 	return t->n_preconditions++;
 }
 
-unsigned db_txn_need_field(struct db_txn *t, int class_id, const char *ref, int field, struct val value)
+unsigned db_txn_need_field(
+	struct db_txn *t, int class_id, const char *ref, int field, struct val value)
 {
 	put_field(&t->preconditions, NEED_FIELD, class_id, ref, field);
 	val_pack(&t->preconditions, &value);
 	return t->n_preconditions++;
 }
 
-unsigned db_txn_need_no_key(struct db_txn *t, int class_id, const char *ref, int field, const char *key)
+unsigned db_txn_need_no_key(
+	struct db_txn *t, int class_id, const char *ref, int field, const char *key)
 {
 	put_field(&t->preconditions, NEED_NO_KEY, class_id, ref, field);
 	buf_str(&t->preconditions, key);
@@ -61,7 +63,8 @@ unsigned db_txn_need_version(struct db_txn *t, int class_id, const char *ref, ui
 	return t->n_preconditions++;
 }
 
-unsigned db_txn_need_sum(struct db_txn *t, int relation, const char *ref, int field, int64_t more, int64_t limit)
+unsigned db_txn_need_sum(
+	struct db_txn *t, int relation, const char *ref, int field, int64_t more, int64_t limit)
 {
 	const struct model_relation *r = &model_relations[relation];
 
@@ -104,7 +107,8 @@ void db_txn_touch(struct db_txn *t, int class_id, const char *ref)
 	t->n_ops++;
 }
 
-static void put_op(struct db_txn *t, uint8_t kind, int class_id, const char *ref, int field, const struct val *value)
+static void put_op(struct db_txn *t, uint8_t kind, int class_id, const char *ref, int field,
+	const struct val *value)
 {
 	put_field(&t->ops, kind, class_id, ref, field);
 	val_pack(&t->ops, value);
@@ -126,7 +130,8 @@ void db_txn_set_remove(struct db_txn *t, int class_id, const char *ref, int fiel
 	put_op(t, OP_SET_REMOVE, class_id, ref, field, &item);
 }
 
-void db_txn_map_add(struct db_txn *t, int class_id, const char *ref, int field, const char *key, struct val value)
+void db_txn_map_add(struct db_txn *t, int class_id, const char *ref, int field, const char *key,
+	struct val value)
 {
 	put_field(&t->ops, OP_MAP_ADD, class_id, ref, field);
 	buf_str(&t->ops, key);
@@ -141,7 +146,8 @@ void db_txn_map_remove(struct db_txn *t, int class_id, const char *ref, int fiel
 	t->n_ops++;
 }
 
-void db_txn_encode(const struct db_txn *t, const struct db_proposal_id *id, int64_t wall, struct buf *out)
+void db_txn_encode(
+	const struct db_txn *t, const struct db_proposal_id *id, int64_t wall, struct buf *out)
 {
 	size_t length_at;
 

@@ -1,8 +1,9 @@
 /* Transactions: what a log entry says. Built by any thread, applied on every member in log order.
  *
- * An entry holds everything: references, uuids, times and random numbers are made by whoever builds it. Apply knows
- * rows, fields and the preconditions of this closed list, never XenAPI rules. Names of classes and fields are in the
- * entry as text, so that builds with other tables agree. Format: docs/formats.md.
+ * An entry holds everything: references, uuids, times and random numbers are made by whoever builds
+ * it. Apply knows rows, fields and the preconditions of this closed list, never XenAPI rules. Names
+ * of classes and fields are in the entry as text, so that builds with other tables agree. Format:
+ * docs/formats.md.
  */
 #pragma once
 
@@ -40,12 +41,15 @@ void db_txn_fini(struct db_txn *t); /* may be called twice */
 /* Preconditions; each returns its number, which db_result.failed names when it does not hold. */
 unsigned db_txn_need_row(struct db_txn *t, int class_id, const char *ref);
 unsigned db_txn_need_no_row(struct db_txn *t, int class_id, const char *ref);
-unsigned db_txn_need_field(struct db_txn *t, int class_id, const char *ref, int field, struct val value);
-unsigned db_txn_need_no_key(struct db_txn *t, int class_id, const char *ref, int field, const char *key);
+unsigned db_txn_need_field(
+	struct db_txn *t, int class_id, const char *ref, int field, struct val value);
+unsigned db_txn_need_no_key(
+	struct db_txn *t, int class_id, const char *ref, int field, const char *key);
 /* The row exists and was last changed at or before index. */
 unsigned db_txn_need_version(struct db_txn *t, int class_id, const char *ref, uint64_t index);
 /* The integer field summed over all rows related to ref, plus `more`, is at most limit. */
-unsigned db_txn_need_sum(struct db_txn *t, int relation, const char *ref, int field, int64_t more, int64_t limit);
+unsigned db_txn_need_sum(
+	struct db_txn *t, int relation, const char *ref, int field, int64_t more, int64_t limit);
 
 /* Operations, in order. fields: n of the class; a field with VAL_VOID gets its initial value. */
 void db_txn_create(struct db_txn *t, int class_id, const char *ref, const struct val *fields);
@@ -53,14 +57,17 @@ void db_txn_delete(struct db_txn *t, int class_id, const char *ref);
 void db_txn_set(struct db_txn *t, int class_id, const char *ref, int field, struct val value);
 void db_txn_set_add(struct db_txn *t, int class_id, const char *ref, int field, struct val item);
 void db_txn_set_remove(struct db_txn *t, int class_id, const char *ref, int field, struct val item);
-void db_txn_map_add(struct db_txn *t, int class_id, const char *ref, int field, const char *key, struct val value);
+void db_txn_map_add(struct db_txn *t, int class_id, const char *ref, int field, const char *key,
+	struct val value);
 void db_txn_map_remove(struct db_txn *t, int class_id, const char *ref, int field, const char *key);
 void db_txn_touch(struct db_txn *t, int class_id, const char *ref);
 
-/* Who proposes: (raft id, boot, sequence) is the proposal id; a second entry with the same id does nothing. */
+/* Who proposes: (raft id, boot, sequence) is the proposal id; a second entry with the same id does
+ * nothing. */
 struct db_proposal_id {
 	uint64_t raft_id, boot, sequence;
 };
 
 /* The whole entry, padded to 8 bytes; wall: seconds. */
-void db_txn_encode(const struct db_txn *t, const struct db_proposal_id *id, int64_t wall, struct buf *out);
+void db_txn_encode(
+	const struct db_txn *t, const struct db_proposal_id *id, int64_t wall, struct buf *out);

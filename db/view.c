@@ -1,8 +1,8 @@
 /* Pinning, publishing, reclaiming; reading rows; walks. See view.h and state_priv.h.
  *
- * A reader stores the epoch in a slot, then loads the root; the writer stores the root, then raises the epoch, then
- * looks at the slots. So either the writer sees the slot, or the reader has seen the new root: what an edit replaced
- * in epoch e is freed when no slot holds an epoch <= e.
+ * A reader stores the epoch in a slot, then loads the root; the writer stores the root, then raises
+ * the epoch, then looks at the slots. So either the writer sees the slot, or the reader has seen
+ * the new root: what an edit replaced in epoch e is freed when no slot holds an epoch <= e.
  */
 #include "db/state_priv.h"
 #include "rpc/base/hash.h"
@@ -191,7 +191,8 @@ uint64_t db_row_modified(const struct db_row *row)
 static struct reader field_reader(const struct db_row *row, int field)
 {
 	CHECK(field >= 0 && field < row->n_fields);
-	return reader_of((const char *)row + row->offsets[field], row->offsets[field + 1] - row->offsets[field]);
+	return reader_of((const char *)row + row->offsets[field],
+		row->offsets[field + 1] - row->offsets[field]);
 }
 
 struct val db_row_field(const struct db_row *row, int field, struct arena *a)
@@ -222,7 +223,8 @@ int64_t db_row_i(const struct db_row *row, int field)
 {
 	struct reader r = field_reader(row, field);
 
-	return rd_u8(&r) == VAL_DATETIME ? scalar(row, field, VAL_DATETIME).i : scalar(row, field, VAL_INT).i;
+	return rd_u8(&r) == VAL_DATETIME ? scalar(row, field, VAL_DATETIME).i
+					 : scalar(row, field, VAL_INT).i;
 }
 
 bool db_row_b(const struct db_row *row, int field)
@@ -232,8 +234,8 @@ bool db_row_b(const struct db_row *row, int field)
 
 enum { WALK_ROWS, WALK_INDEX, WALK_NUMBERS };
 
-static struct db_cursor cursor(const struct db_view *view, const struct tree *t, int class_id, int kind, const void *prefix,
-	size_t n)
+static struct db_cursor cursor(const struct db_view *view, const struct tree *t, int class_id,
+	int kind, const void *prefix, size_t n)
 {
 	struct db_cursor c = { .view = view, .tree = t, .class_id = class_id, .kind = kind };
 
@@ -249,7 +251,8 @@ struct db_cursor db_rows(const struct db_view *view, int class_id)
 	return cursor(view, view->state->classes[class_id].rows, class_id, WALK_ROWS, "", 0);
 }
 
-static struct db_cursor by_text(const struct db_view *view, const struct tree *t, int class_id, const char *text)
+static struct db_cursor by_text(
+	const struct db_view *view, const struct tree *t, int class_id, const char *text)
 {
 	char key[KEY_TEXT_MAX + 1];
 	size_t n = strlen(text);
@@ -268,7 +271,8 @@ struct db_cursor db_rows_with_label(const struct db_view *view, int class_id, co
 
 struct db_cursor db_rows_related(const struct db_view *view, int relation, const char *ref)
 {
-	return by_text(view, view->state->relations[relation], model_relations[relation].one_class, ref);
+	return by_text(
+		view, view->state->relations[relation], model_relations[relation].one_class, ref);
 }
 
 const struct db_row *db_view_by_uuid(const struct db_view *view, int class_id, const char *uuid)
@@ -278,7 +282,8 @@ const struct db_row *db_view_by_uuid(const struct db_view *view, int class_id, c
 	return db_next(&c);
 }
 
-static struct db_cursor by_number(const struct db_view *view, const struct tree *t, int class_id, uint64_t after_index)
+static struct db_cursor by_number(
+	const struct db_view *view, const struct tree *t, int class_id, uint64_t after_index)
 {
 	uint64_t from = htobe64(after_index + 1);
 	struct db_cursor c = cursor(view, t, class_id, WALK_NUMBERS, &from, sizeof from);
@@ -297,10 +302,12 @@ struct db_cursor db_deleted(const struct db_view *view, int class_id, uint64_t a
 	return by_number(view, view->state->classes[class_id].deleted, class_id, after_index);
 }
 
-/* Step; NULL at the end of the prefix. Keys longer than the cursor's buffer do not occur: see key_text(). */
+/* Step; NULL at the end of the prefix. Keys longer than the cursor's buffer do not occur: see
+ * key_text(). */
 static const struct tree *step(struct db_cursor *c)
 {
-	const struct tree *e = c->tree != NULL ? tree_seek(c->tree, c->key, c->n, c->n != c->prefix || c->kind == WALK_ROWS)
+	const struct tree *e = c->tree != NULL ? tree_seek(c->tree, c->key, c->n,
+							 c->n != c->prefix || c->kind == WALK_ROWS)
 					       : NULL;
 	const void *key;
 	size_t n;
@@ -326,7 +333,8 @@ const struct db_row *db_next(struct db_cursor *c)
 		return NULL;
 	if (c->kind != WALK_INDEX)
 		return tree_value(e);
-	/* text, NUL, creation index, ref: the row an entry was made for may have been replaced since, so go by the ref */
+	/* text, NUL, creation index, ref: the row an entry was made for may have been replaced
+	 * since, so go by the ref */
 	key = tree_key(e, &n);
 	at = (size_t)((const char *)memchr(key, 0, n) - key) + 9;
 	CHECK(at <= n);

@@ -1,7 +1,8 @@
 /* Consistent snapshots of the whole object database, for any thread, without locks.
  *
- * Pin a view, read, unpin. Everything read from it (rows, strings) is borrowed until then. Pin for one call, not
- * for minutes: memory of replaced rows stays as long. At most DB_PINS_MAX pins at a time.
+ * Pin a view, read, unpin. Everything read from it (rows, strings) is borrowed until then. Pin for
+ * one call, not for minutes: memory of replaced rows stays as long. At most DB_PINS_MAX pins at a
+ * time.
  */
 #pragma once
 
@@ -22,9 +23,11 @@ struct db_view {
 void db_view_pin(struct db *db, struct db_view *out);
 void db_view_unpin(struct db_view *view);
 
-uint64_t db_view_index(const struct db_view *view);  /* log index this view is at */
-int64_t db_view_time(const struct db_view *view);    /* pool time: largest wall time seen in entries, seconds */
-uint64_t db_view_hash(const struct db_view *view);   /* of all rows; equal on members at equal index */
+uint64_t db_view_index(const struct db_view *view); /* log index this view is at */
+int64_t db_view_time(
+	const struct db_view *view); /* pool time: largest wall time seen in entries, seconds */
+uint64_t db_view_hash(
+	const struct db_view *view); /* of all rows; equal on members at equal index */
 uint64_t db_view_count(const struct db_view *view, int class_id);
 /* Deletions at or before this index are no longer known. */
 uint64_t db_view_horizon(const struct db_view *view, int class_id);
@@ -44,8 +47,8 @@ const char *db_row_s(const struct db_row *row, int field);
 int64_t db_row_i(const struct db_row *row, int field);
 bool db_row_b(const struct db_row *row, int field);
 
-/* Walks. A cursor is a value: copy it, drop it. Order: by reference for rows; by creation for label and relation;
- * by index for modified and deleted. */
+/* Walks. A cursor is a value: copy it, drop it. Order: by reference for rows; by creation for label
+ * and relation; by index for modified and deleted. */
 struct db_cursor {
 	const struct db_view *view;
 	const void *tree;

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced: packages_need PURPOSE... installs what is missing of deploy/packages.
 packages_need() {
 	local file purpose package missing=()

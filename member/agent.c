@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char schema[] =
-	"CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INT);"
-	"CREATE TABLE IF NOT EXISTS vm (uuid TEXT PRIMARY KEY, metadata TEXT);"
-	"CREATE TABLE IF NOT EXISTS task (job TEXT PRIMARY KEY, method INT, uuid TEXT, state TEXT, progress INT, error TEXT,"
-	" data TEXT);";
+static const char schema[] = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INT);"
+			     "CREATE TABLE IF NOT EXISTS vm (uuid TEXT PRIMARY KEY, metadata TEXT);"
+			     "CREATE TABLE IF NOT EXISTS task (job TEXT PRIMARY KEY, method INT, "
+			     "uuid TEXT, state TEXT, progress INT, error TEXT,"
+			     " data TEXT);";
 
 static const struct op *op_of(enum agent_method_id method)
 {
@@ -31,7 +31,8 @@ static bool record_metadata(struct agent *agent, struct arena *a, const char *uu
 	bool found;
 
 	pthread_mutex_lock(&agent->mutex);
-	found = sql_text(agent->sql, text, AGENT_LINE_MAX / 16, "SELECT metadata FROM vm WHERE uuid = ?", "s", uuid);
+	found = sql_text(agent->sql, text, AGENT_LINE_MAX / 16,
+		"SELECT metadata FROM vm WHERE uuid = ?", "s", uuid);
 	pthread_mutex_unlock(&agent->mutex);
 	return found && rpc_json_parse(a, text, strlen(text), out, &why) == 0;
 }
@@ -44,7 +45,8 @@ static struct agent_run *run_of(struct agent *agent, const char *uuid)
 	return NULL;
 }
 
-static int vm_add(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int vm_add(struct agent *agent, struct job *job, const struct val *params, struct val *out,
+	struct err *err)
 {
 	const struct val *metadata = val_get(params, "metadata");
 	const char *uuid = val_get_s(metadata, "uuid");
@@ -60,23 +62,28 @@ static int vm_add(struct agent *agent, struct job *job, const struct val *params
 		return err_set(err, AGENT_ERR_limit_reached, "metadata is too large", NULL);
 	}
 	pthread_mutex_lock(&agent->mutex);
-	rc = sql_number(agent->sql, 0, "SELECT count(*) FROM vm", "") >= AGENT_VMS_MAX ? ERR_FULL : 0;
+	rc = sql_number(agent->sql, 0, "SELECT count(*) FROM vm", "") >= AGENT_VMS_MAX ? ERR_FULL
+										       : 0;
 	if (rc == 0)
-		rc = sql_run(agent->sql, "INSERT OR REPLACE INTO vm VALUES (?, ?)", "ss", uuid, buf_text(&text));
+		rc = sql_run(agent->sql, "INSERT OR REPLACE INTO vm VALUES (?, ?)", "ss", uuid,
+			buf_text(&text));
 	pthread_mutex_unlock(&agent->mutex);
 	buf_fini(&text);
 	*out = val_void();
-	return rc == 0 ? 0 : err_set(err, AGENT_ERR_limit_reached, "the record cannot be kept", NULL);
+	return rc == 0 ? 0
+		       : err_set(err, AGENT_ERR_limit_reached, "the record cannot be kept", NULL);
 }
 
-static int vm_remove(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int vm_remove(struct agent *agent, struct job *job, const struct val *params,
+	struct val *out, struct err *err)
 {
 	const char *uuid = val_get_s(params, "uuid");
 	struct hv_domain d;
 
 	(void)job;
 	if (hv_domain_find(agent->hv, uuid, &d))
-		return err_set(err, AGENT_ERR_bad_power_state, d.paused ? "paused" : "running", "halted", NULL);
+		return err_set(err, AGENT_ERR_bad_power_state, d.paused ? "paused" : "running",
+			"halted", NULL);
 	pthread_mutex_lock(&agent->mutex);
 	sql_run(agent->sql, "DELETE FROM vm WHERE uuid = ?", "s", uuid);
 	pthread_mutex_unlock(&agent->mutex);
@@ -98,13 +105,17 @@ static struct val stat_of(struct agent *agent, struct arena *a, const char *uuid
 	pthread_mutex_unlock(&agent->mutex);
 	val_map_push(a, &v, "uuid", val_string(arena_strdup(a, uuid)));
 	val_map_push(a, &v, "power_state",
-		val_string(rebooting ? "Running" : !has || d.marked ? "Halted" : d.paused ? "Paused" : "Running"));
+		val_string(rebooting	      ? "Running"
+			   : !has || d.marked ? "Halted"
+			   : d.paused	      ? "Paused"
+					      : "Running"));
 	val_map_push(a, &v, "domid", val_int(has && !d.marked ? d.domid : -1));
 	val_map_push(a, &v, "busy", val_bool(run != NULL));
 	return v;
 }
 
-static int vm_stat(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int vm_stat(struct agent *agent, struct job *job, const struct val *params, struct val *out,
+	struct err *err)
 {
 	(void)err;
 	*out = stat_of(agent, &job->arena, val_get_s(params, "uuid"));
@@ -123,7 +134,8 @@ static void on_name(void *arg, struct sql_row *row)
 	val_set_push(n->a, &n->list, val_string(arena_strdup(n->a, sql_string(row, 0))));
 }
 
-static int vm_list(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int vm_list(struct agent *agent, struct job *job, const struct val *params, struct val *out,
+	struct err *err)
 {
 	struct names n = { &job->arena, val_set() };
 
@@ -138,7 +150,8 @@ static int vm_list(struct agent *agent, struct job *job, const struct val *param
 	return 0;
 }
 
-static int host_stat(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int host_stat(struct agent *agent, struct job *job, const struct val *params,
+	struct val *out, struct err *err)
 {
 	int64_t total, spare;
 	struct hv_domain *list = arena_alloc(&job->arena, HV_DOMAINS_MAX * sizeof *list);
@@ -148,11 +161,13 @@ static int host_stat(struct agent *agent, struct job *job, const struct val *par
 	hv_memory(agent->hv, &total, &spare);
 	*out = val_map();
 	val_map_push(&job->arena, out, "version", val_int(AGENT_VERSION));
-	val_map_push(&job->arena, out, "boot_id", val_string(arena_strdup(&job->arena, hv_boot_id(agent->hv))));
+	val_map_push(&job->arena, out, "boot_id",
+		val_string(arena_strdup(&job->arena, hv_boot_id(agent->hv))));
 	val_map_push(&job->arena, out, "start_number", val_int(agent->start_number));
 	val_map_push(&job->arena, out, "memory_kib", val_int(total));
 	val_map_push(&job->arena, out, "memory_free_kib", val_int(spare));
-	val_map_push(&job->arena, out, "domains", val_int(hv_domain_list(agent->hv, list, HV_DOMAINS_MAX)));
+	val_map_push(&job->arena, out, "domains",
+		val_int(hv_domain_list(agent->hv, list, HV_DOMAINS_MAX)));
 	return 0;
 }
 
@@ -169,8 +184,10 @@ static void task_end(struct agent *agent, const char *job, const struct err *err
 		val_set_push(&a, &data, val_string(err->params[i]));
 	rpc_json_value(&text, &data);
 	pthread_mutex_lock(&agent->mutex);
-	sql_run(agent->sql, "UPDATE task SET state = ?, progress = 1000, error = ?, data = ? WHERE job = ?", "ssss",
-		err->code != NULL ? "failed" : "completed", err->code != NULL ? err->code->name : "", buf_text(&text), job);
+	sql_run(agent->sql,
+		"UPDATE task SET state = ?, progress = 1000, error = ?, data = ? WHERE job = ?",
+		"ssss", err->code != NULL ? "failed" : "completed",
+		err->code != NULL ? err->code->name : "", buf_text(&text), job);
 	pthread_mutex_unlock(&agent->mutex);
 	buf_fini(&text);
 	arena_fini(&a);
@@ -181,7 +198,8 @@ static void on_progress(void *arg, unsigned permille)
 	struct agent_run *run = arg;
 
 	pthread_mutex_lock(&run->agent->mutex);
-	sql_run(run->agent->sql, "UPDATE task SET progress = ? WHERE job = ?", "is", (int64_t)permille, run->task);
+	sql_run(run->agent->sql, "UPDATE task SET progress = ? WHERE job = ?", "is",
+		(int64_t)permille, run->task);
 	pthread_mutex_unlock(&run->agent->mutex);
 }
 
@@ -229,8 +247,8 @@ static void run_main(struct job *job, void *arg)
 		agent_check_state(agent, run->uuid);
 	strcpy(uuid, run->uuid);
 	strcpy(task, run->task);
-	log_info(job->env, "event=op_ended op=%s vm=%s task=%s result=%s", op_of(run->method)->name, uuid, task,
-		err.code != NULL ? err.code->name : "ok");
+	log_info(job->env, "event=op_ended op=%s vm=%s task=%s result=%s", op_of(run->method)->name,
+		uuid, task, err.code != NULL ? err.code->name : "ok");
 	task_end(agent, task, &err);
 	run_forget(run);
 	err_fini(&err);
@@ -238,10 +256,12 @@ static void run_main(struct job *job, void *arg)
 	agent_changed(agent, "task", task);
 }
 
-static int start_task(struct agent *agent, enum agent_method_id method, const struct val *params, struct val *out, struct err *err)
+static int start_task(struct agent *agent, enum agent_method_id method, const struct val *params,
+	struct val *out, struct err *err)
 {
 	const char *uuid = val_get_s(params, "uuid"), *task = val_get_s(params, "job");
-	const struct val *paused = val_get(params, "start_paused"), *timeout = val_get(params, "timeout_s");
+	const struct val *paused = val_get(params, "start_paused"),
+			 *timeout = val_get(params, "timeout_s");
 	struct agent_run *run;
 	bool known;
 
@@ -261,13 +281,15 @@ static int start_task(struct agent *agent, enum agent_method_id method, const st
 	known = sql_number(agent->sql, 0, "SELECT count(*) FROM task WHERE job = ?", "s", task) > 0;
 	if (!known && sql_number(agent->sql, 0, "SELECT count(*) FROM task", "") >= AGENT_TASKS_MAX)
 		err_set(err, AGENT_ERR_limit_reached, "too many tasks", NULL);
-	else if (!known && sql_run(agent->sql, "INSERT INTO task VALUES (?, ?, ?, 'pending', 0, '', '[]')", "sis", task,
-				   (int64_t)method, uuid) != 0)
+	else if (!known &&
+		 sql_run(agent->sql, "INSERT INTO task VALUES (?, ?, ?, 'pending', 0, '', '[]')",
+			 "sis", task, (int64_t)method, uuid) != 0)
 		err_set(err, AGENT_ERR_limit_reached, "the task cannot be recorded", NULL);
 	if (!known && err->code == NULL) {
 		run->job = lane_submit(agent->vms, uuid, run_main, run);
 		if (run->job != NULL) {
-			/* the job cannot end, and so not free itself, before it has taken this mutex */
+			/* the job cannot end, and so not free itself, before it has taken this
+			 * mutex */
 			job_get(run->job);
 			run->next = agent->runs;
 			agent->runs = run;
@@ -300,13 +322,15 @@ static void on_task(void *arg, struct sql_row *row)
 
 #define TASK_COLUMNS "job, state, progress, error, data, uuid"
 
-static int task_stat(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int task_stat(struct agent *agent, struct job *job, const struct val *params,
+	struct val *out, struct err *err)
 {
 	const char *task = val_get_s(params, "job");
 	struct names n = { &job->arena, val_set() };
 
 	pthread_mutex_lock(&agent->mutex);
-	sql_query(agent->sql, on_task, &n, "SELECT " TASK_COLUMNS " FROM task WHERE job = ?", "s", task);
+	sql_query(agent->sql, on_task, &n, "SELECT " TASK_COLUMNS " FROM task WHERE job = ?", "s",
+		task);
 	pthread_mutex_unlock(&agent->mutex);
 	if (n.list.n == 0)
 		return err_set(err, AGENT_ERR_does_not_exist, "task", task, NULL);
@@ -314,7 +338,8 @@ static int task_stat(struct agent *agent, struct job *job, const struct val *par
 	return 0;
 }
 
-static int task_list(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int task_list(struct agent *agent, struct job *job, const struct val *params,
+	struct val *out, struct err *err)
 {
 	struct names n = { &job->arena, val_set() };
 
@@ -327,7 +352,8 @@ static int task_list(struct agent *agent, struct job *job, const struct val *par
 	return 0;
 }
 
-static int task_cancel(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int task_cancel(struct agent *agent, struct job *job, const struct val *params,
+	struct val *out, struct err *err)
 {
 	const char *task = val_get_s(params, "job");
 
@@ -342,12 +368,14 @@ static int task_cancel(struct agent *agent, struct job *job, const struct val *p
 	return 0;
 }
 
-static int task_destroy(struct agent *agent, struct job *job, const struct val *params, struct val *out, struct err *err)
+static int task_destroy(struct agent *agent, struct job *job, const struct val *params,
+	struct val *out, struct err *err)
 {
 	(void)job;
 	(void)err;
 	pthread_mutex_lock(&agent->mutex);
-	sql_run(agent->sql, "DELETE FROM task WHERE job = ? AND state <> 'pending'", "s", val_get_s(params, "job"));
+	sql_run(agent->sql, "DELETE FROM task WHERE job = ? AND state <> 'pending'", "s",
+		val_get_s(params, "job"));
 	pthread_mutex_unlock(&agent->mutex);
 	*out = val_void();
 	return 0;
@@ -362,7 +390,8 @@ void agent_check_state(struct agent *agent, const char *uuid)
 
 	if (!hv_domain_find(agent->hv, uuid, &d) || !(d.marked || d.shut_down))
 		return;
-	log_info(agent->env, "event=check_state vm=%s domid=%d why=%s", uuid, d.domid, d.marked ? "half_made" : "stopped");
+	log_info(agent->env, "event=check_state vm=%s domid=%d why=%s", uuid, d.domid,
+		d.marked ? "half_made" : "stopped");
 	hv_domain_destroy(agent->hv, d.domid, &ignored);
 	err_fini(&ignored);
 	agent_changed(agent, "vm", uuid);
@@ -404,7 +433,8 @@ static void scan_main(struct job *job, void *arg)
 	for (unsigned i = 0; i < n; i++) {
 		struct check *c;
 
-		if (!(list[i].marked || list[i].shut_down) || !known_vm(agent, list[i].uuid, &busy) || busy)
+		if (!(list[i].marked || list[i].shut_down) ||
+			!known_vm(agent, list[i].uuid, &busy) || busy)
 			continue;
 		c = mem_new(sizeof *c);
 		c->agent = agent;
@@ -422,8 +452,8 @@ static void on_scan(struct loop_timer *t)
 	loop_timer_start(agent->loop, t, AGENT_SCAN_MS, on_scan);
 }
 
-int agent_dispatch(struct agent *agent, struct job *job, enum agent_method_id method, const struct val *params,
-	struct val *result_out, struct err *err)
+int agent_dispatch(struct agent *agent, struct job *job, enum agent_method_id method,
+	const struct val *params, struct val *result_out, struct err *err)
 {
 	switch (method) {
 	case AGENT_HOST_stat: return host_stat(agent, job, params, result_out, err);
@@ -462,10 +492,15 @@ struct agent *agent_new(const struct agent_config *config)
 		free(agent);
 		return NULL;
 	}
-	agent->start_number = sql_number(agent->sql, 0, "SELECT value FROM meta WHERE name = 'start'", "") + 1;
-	sql_run(agent->sql, "INSERT OR REPLACE INTO meta VALUES ('start', ?)", "i", agent->start_number);
+	agent->start_number =
+		sql_number(agent->sql, 0, "SELECT value FROM meta WHERE name = 'start'", "") + 1;
+	sql_run(agent->sql, "INSERT OR REPLACE INTO meta VALUES ('start', ?)", "i",
+		agent->start_number);
 	/* nobody runs what was under way: say so; the scan makes the domains agree */
-	sql_run(agent->sql, "UPDATE task SET state = 'failed', error = 'agent_restarted' WHERE state = 'pending'", "");
+	sql_run(agent->sql,
+		"UPDATE task SET state = 'failed', error = 'agent_restarted' WHERE state = "
+		"'pending'",
+		"");
 	agent->loop = loop_new(config->env, "agent");
 	agent->api = lane_new(config->env, "api", LANE_API, AGENT_RUNNING_MAX, AGENT_THREADS_MAX);
 	agent->vms = lane_new(config->env, "vm", LANE_VM, AGENT_RUNNING_MAX, AGENT_THREADS_MAX);

@@ -1,7 +1,8 @@
 /* The agent of one host, shared by the files of this folder.
  *
- * Records (agent.db): VMs as they were pushed, tasks until the controller has taken their results. What a VM is doing
- * is never recorded: it is read off the hypervisor. Recovery after a crash is check_state of every domain we own.
+ * Records (agent.db): VMs as they were pushed, tasks until the controller has taken their results.
+ * What a VM is doing is never recorded: it is read off the hypervisor. Recovery after a crash is
+ * check_state of every domain we own.
  */
 #pragma once
 
@@ -15,9 +16,9 @@ enum {
 	AGENT_TASKS_MAX = 4096,
 	AGENT_LINE_MAX = 1 << 20,
 	AGENT_CLIENTS_MAX = 16,
-	AGENT_RUNNING_MAX = 4,   /* operations running; those that wait for a guest do not count */
+	AGENT_RUNNING_MAX = 4, /* operations running; those that wait for a guest do not count */
 	AGENT_THREADS_MAX = 64,
-	AGENT_SCAN_MS = 500,     /* look for guests that have stopped by themselves */
+	AGENT_SCAN_MS = 500, /* look for guests that have stopped by themselves */
 };
 
 struct agent_run; /* an operation under way */
@@ -44,7 +45,7 @@ struct agent {
 
 struct agent_config {
 	struct env *env;
-	const char *dir;      /* of agent.db and of the back end */
+	const char *dir; /* of agent.db and of the back end */
 	int64_t memory_kib;
 	const struct op_watch *watch; /* tests; NULL */
 };
@@ -54,14 +55,15 @@ struct agent *agent_new(const struct agent_config *config);
 void agent_free(struct agent *agent);
 
 /* One request, on a worker thread. 0 with result, or ERR_API with an AGENT_ERR. */
-int agent_dispatch(struct agent *agent, struct job *job, enum agent_method_id method, const struct val *params,
-	struct val *result_out, struct err *err);
+int agent_dispatch(struct agent *agent, struct job *job, enum agent_method_id method,
+	const struct val *params, struct val *result_out, struct err *err);
 
 /* server.c */
 struct agent_server;
 int agent_server_open(struct agent_server **out, struct agent *agent, const char *path);
 
-/* updates.c: a map from object ids to the number of their last change. "task JOB", "vm UUID". Any thread. */
+/* updates.c: a map from object ids to the number of their last change. "task JOB", "vm UUID". Any
+ * thread. */
 void agent_changed(struct agent *agent, const char *kind, const char *id);
 /* Loop only: answer when something is newer than from, or after the time-out; exactly once. */
 struct waiter {

@@ -96,21 +96,22 @@ static void request_send(struct agent_request *q, uint64_t timeout_ms)
 		stream_write(m->stream, q->line.data, q->line.len);
 }
 
-static void encode(struct agent_request *q, enum agent_method_id method, int64_t id, const struct val *params)
+static void encode(
+	struct agent_request *q, enum agent_method_id method, int64_t id, const struct val *params)
 {
 	struct val none = val_map();
 
 	q->id = id;
-	buf_printf(&q->line, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"method\":\"%s\",\"params\":[", (long long)id,
-		agent_methods[method].name);
+	buf_printf(&q->line, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"method\":\"%s\",\"params\":[",
+		(long long)id, agent_methods[method].name);
 	rpc_json_value(&q->line, params != NULL ? params : &none);
 	buf_puts(&q->line, "]}\n");
 }
 
 /* Our own calls: who are you, and what has changed. */
 
-static void own_call(struct member *m, enum agent_method_id method, const struct val *params, uint64_t timeout_ms,
-	void (*own)(struct member *m, const struct val *reply))
+static void own_call(struct member *m, enum agent_method_id method, const struct val *params,
+	uint64_t timeout_ms, void (*own)(struct member *m, const struct val *reply))
 {
 	struct agent_request *q = mem_new(sizeof *q);
 
@@ -124,11 +125,13 @@ static void poll_updates(struct member *m);
 
 static void on_updates(struct member *m, const struct val *reply)
 {
-	const struct val *from = reply != NULL ? val_get(reply, "from") : NULL, *ids = reply != NULL ? val_get(reply, "ids") : NULL;
+	const struct val *from = reply != NULL ? val_get(reply, "from") : NULL,
+			 *ids = reply != NULL ? val_get(reply, "ids") : NULL;
 
 	if (!m->open)
 		return;
-	for (uint32_t i = 0; from != NULL && ids != NULL && ids->kind == VAL_SET && i < ids->n; i++) {
+	for (uint32_t i = 0; from != NULL && ids != NULL && ids->kind == VAL_SET && i < ids->n;
+		i++) {
 		const char *id = ids->items[i].kind == VAL_STRING ? ids->items[i].s : "";
 		const char *space = strchr(id, ' ');
 		char kind[16];
@@ -166,7 +169,8 @@ static void on_host(struct member *m, const struct val *reply)
 	if (!m->open)
 		return;
 	if (version == NULL || start == NULL || boot == NULL || version->i != AGENT_VERSION) {
-		log_err(m->loop->env, "event=agent_refused why=\"its interface version is not %d\"", AGENT_VERSION);
+		log_err(m->loop->env, "event=agent_refused why=\"its interface version is not %d\"",
+			AGENT_VERSION);
 		return;
 	}
 	snprintf(incarnation, sizeof incarnation, "%s/%lld", boot, (long long)start->i);
@@ -207,7 +211,8 @@ static void on_line(struct member *m, const char *line, size_t n)
 	const struct val *id;
 
 	arena_init(&a);
-	if (rpc_json_parse(&a, line, n, &v, &why) == 0 && (id = val_get(&v, "id")) != NULL && id->kind == VAL_INT)
+	if (rpc_json_parse(&a, line, n, &v, &why) == 0 && (id = val_get(&v, "id")) != NULL &&
+		id->kind == VAL_INT)
 		for (struct agent_request *q = m->requests; q != NULL; q = q->next)
 			if (q->id == id->i) {
 				buf_put(&q->reply, line, n);
@@ -247,7 +252,9 @@ static void on_closed(void *arg, struct stream *s, const char *why)
 	lost(m);
 }
 
-static const struct stream_handler handler = { .open = on_open, .data = on_data, .closed = on_closed };
+static const struct stream_handler handler = {
+	.open = on_open, .data = on_data, .closed = on_closed
+};
 
 static void dial(struct loop_timer *t)
 {
@@ -256,7 +263,8 @@ static void dial(struct loop_timer *t)
 	m->stream = stream_connect(m->loop, m->address, NULL, &handler, m);
 }
 
-struct member *member_open(struct loop *loop, const char *address, const struct member_events *events)
+struct member *member_open(
+	struct loop *loop, const char *address, const struct member_events *events)
 {
 	struct member *m = mem_new(sizeof *m);
 
@@ -293,7 +301,8 @@ static int take_error(const struct val *fault, struct err *err)
 	const struct val *data = val_get(fault, "data");
 	unsigned n = 0;
 
-	for (uint32_t i = 0; data != NULL && data->kind == VAL_SET && i < data->n && n < ERR_PARAMS_MAX; i++)
+	for (uint32_t i = 0;
+		data != NULL && data->kind == VAL_SET && i < data->n && n < ERR_PARAMS_MAX; i++)
 		params[n++] = data->items[i].kind == VAL_STRING ? data->items[i].s : "";
 	for (unsigned i = 0; name != NULL && agent_errors[i] != NULL; i++)
 		if (strcmp(agent_errors[i]->name, name) == 0)
@@ -318,8 +327,8 @@ static int take_reply(struct job *job, struct agent_request *q, struct val *out,
 	return 0;
 }
 
-int agent_call(struct job *job, struct member *m, enum agent_method_id method, const struct val *params,
-	struct val *result_out, struct err *err)
+int agent_call(struct job *job, struct member *m, enum agent_method_id method,
+	const struct val *params, struct val *result_out, struct err *err)
 {
 	struct agent_request *q = mem_new(sizeof *q);
 	int rc;

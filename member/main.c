@@ -17,7 +17,8 @@ static const char usage[] =
 	"usage: xpool-agent --dir DIR [options]\n"
 	"Runs domains of this host for xpoold, on a Unix socket.\n"
 	"\n"
-	"  --dir DIR            state of the agent (agent.db) and of the simulated hypervisor; must exist\n"
+	"  --dir DIR            state of the agent (agent.db) and of the simulated hypervisor; "
+	"must exist\n"
 	"  --socket PATH        default DIR/agent.sock\n"
 	"  --group NAME         group that may connect; default: the agent's own user only\n"
 	"  --hv sim             hypervisor; only the simulated one is built in\n"
@@ -33,9 +34,9 @@ struct options {
 
 static bool parse(int argc, char **argv, struct options *o)
 {
-	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "socket", 1, NULL, 's' }, { "group", 1, NULL, 'g' },
-		{ "hv", 1, NULL, 'v' }, { "memory-mib", 1, NULL, 'm' }, { "log", 1, NULL, 'l' }, { "help", 0, NULL, 'h' },
-		{ NULL, 0, NULL, 0 } };
+	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "socket", 1, NULL, 's' },
+		{ "group", 1, NULL, 'g' }, { "hv", 1, NULL, 'v' }, { "memory-mib", 1, NULL, 'm' },
+		{ "log", 1, NULL, 'l' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	*o = (struct options){ .memory_mib = 16384, .log = LOG_INFO };
@@ -48,7 +49,9 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'l': o->log = log_level_parse(optarg); break;
 		case 'v':
 			if (strcmp(optarg, "sim") != 0) {
-				fprintf(stderr, "xpool-agent: hypervisor %s is not built in; --hv sim is\n", optarg);
+				fprintf(stderr,
+					"xpool-agent: hypervisor %s is not built in; --hv sim is\n",
+					optarg);
 				return false;
 			}
 			break;
@@ -115,7 +118,8 @@ int main(int argc, char **argv)
 	sigaddset(&stop, SIGTERM);
 	sigaddset(&stop, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &stop, NULL); /* before any thread: all inherit it */
-	agent = agent_new(&(struct agent_config){ .env = &env, .dir = o.dir, .memory_kib = o.memory_mib * 1024 });
+	agent = agent_new(&(struct agent_config){
+		.env = &env, .dir = o.dir, .memory_kib = o.memory_mib * 1024 });
 	if (agent == NULL)
 		return 1;
 	snprintf(path, sizeof path, "%s/agent.sock", o.dir);
@@ -136,6 +140,7 @@ int main(int argc, char **argv)
 	sigwait(&stop, &sig);
 	log_info(&env, "event=agent_stopping signal=%d", sig);
 	unlink(o.socket);
-	/* what is under way is repaired by the next start, as after a crash: one path, always tested */
-	exit(0);
+	/* what is under way is repaired by the next start, as after a crash: one path, always
+	 * tested */
+	_exit(0);
 }

@@ -1,5 +1,6 @@
-/* How the pool talks to the agent of its host: a connection that comes back by itself, calls as a bridge for jobs,
- * and the update stream. The interface itself is member/agent.json (agent/agent.h).
+/* How the pool talks to the agent of its host: a connection that comes back by itself, calls as a
+ * bridge for jobs, and the update stream. The interface itself is member/agent.json
+ * (agent/agent.h).
  */
 #pragma once
 
@@ -7,27 +8,30 @@
 #include "rpc/base/lane.h"
 
 enum {
-	MEMBER_CALLS_MAX = 1024,    /* under way */
-	MEMBER_CALL_MS = 10000,     /* then ERR_TIMEOUT */
+	MEMBER_CALLS_MAX = 1024, /* under way */
+	MEMBER_CALL_MS = 10000,	 /* then ERR_TIMEOUT */
 	MEMBER_RECONNECT_MS = 100,
-	MEMBER_UPDATES_MS = 20000,  /* one long poll */
+	MEMBER_UPDATES_MS = 20000, /* one long poll */
 };
 
 struct member;
 
 struct member_events {
-	/* On the loop. The agent has (again) been reached: incarnation = "BOOT_ID/START_NUMBER", valid for the call. */
+	/* On the loop. The agent has (again) been reached: incarnation = "BOOT_ID/START_NUMBER",
+	 * valid for the call. */
 	void (*up)(void *arg, const char *incarnation);
 	/* Something of that kind ("task", "vm") changed. */
 	void (*changed)(void *arg, const char *kind, const char *id);
 	void *arg;
 };
 
-struct member *member_open(struct loop *loop, const char *address, const struct member_events *events);
+struct member *member_open(
+	struct loop *loop, const char *address, const struct member_events *events);
 /* On the loop; calls under way end with ERR_CLOSED. */
 void member_close(struct member *m);
 
 /* Call the agent and wait. params is a map or NULL; the result lives in the job's arena.
- * 0; ERR_API with an AGENT_ERR; ERR_CLOSED: not connected, or lost during the call; ERR_TIMEOUT; ERR_DEAD. Workers only. */
-int agent_call(struct job *job, struct member *m, enum agent_method_id method, const struct val *params,
-	struct val *result_out, struct err *err);
+ * 0; ERR_API with an AGENT_ERR; ERR_CLOSED: not connected, or lost during the call; ERR_TIMEOUT;
+ * ERR_DEAD. Workers only. */
+int agent_call(struct job *job, struct member *m, enum agent_method_id method,
+	const struct val *params, struct val *result_out, struct err *err);

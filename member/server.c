@@ -1,4 +1,5 @@
-/* The agent's Unix socket: JSON-RPC 2.0, one object per line, many requests under way, answered in any order. */
+/* The agent's Unix socket: JSON-RPC 2.0, one object per line, many requests under way, answered in
+ * any order. */
 #include "member/agent_priv.h"
 #include "rpc/base/stream.h"
 #include "rpc/wire/codec.h"
@@ -77,8 +78,8 @@ static void request_main(struct job *job, void *arg)
 	struct request *q = arg;
 	struct err err = { 0 };
 	struct val result = val_void();
-	int rc = agent_dispatch(q->client->server->agent, job, (enum agent_method_id)(q->method - agent_methods), &q->params,
-		&result, &err);
+	int rc = agent_dispatch(q->client->server->agent, job,
+		(enum agent_method_id)(q->method - agent_methods), &q->params, &result, &err);
 
 	err_check(rc, &err);
 	encode(q, &result, &err);
@@ -112,7 +113,9 @@ static int check_request(struct request *q, struct err *err)
 
 		if (v == NULL ? p->required : v->kind != p->kind)
 			return err_set(err, AGENT_ERR_bad_request,
-				arena_printf(&q->arena, "parameter %s is missing or of the wrong type", p->name), NULL);
+				arena_printf(&q->arena,
+					"parameter %s is missing or of the wrong type", p->name),
+				NULL);
 	}
 	return 0;
 }
@@ -132,9 +135,11 @@ static void serve(struct client *c, const char *line, size_t n)
 		err_set(&err, AGENT_ERR_bad_request, why, NULL);
 	else if (check_request(q, &err) == 0) {
 		if (q->method - agent_methods == AGENT_UPDATES_get) {
-			const struct val *from = val_get(&q->params, "from"), *ms = val_get(&q->params, "timeout_ms");
+			const struct val *from = val_get(&q->params, "from"),
+					 *ms = val_get(&q->params, "timeout_ms");
 
-			q->waiter = (struct waiter){ .from = (uint64_t)from->i, .answer = on_updates };
+			q->waiter =
+				(struct waiter){ .from = (uint64_t)from->i, .answer = on_updates };
 			agent_wait_updates(agent, &q->waiter, ms->i > 0 ? (uint64_t)ms->i : 0);
 			return;
 		}
@@ -169,7 +174,8 @@ static void on_client_data(void *arg, struct stream *s, const uint8_t *p, size_t
 	buf_put(&c->in, p, n);
 	client_advance(c);
 	if (c->in.len > AGENT_LINE_MAX) {
-		log_warn(c->server->agent->env, "event=client_refused why=\"a line of more than 1 MiB\"");
+		log_warn(c->server->agent->env,
+			"event=client_refused why=\"a line of more than 1 MiB\"");
 		stream_close(s);
 		c->stream = NULL;
 		client_release(c);
@@ -189,7 +195,8 @@ static void on_client_closed(void *arg, struct stream *s, const char *why)
 	client_release(c);
 }
 
-static const struct stream_handler client_handler = { .data = on_client_data, .closed = on_client_closed };
+static const struct stream_handler client_handler = { .data = on_client_data,
+	.closed = on_client_closed };
 
 static void on_client(void *arg, struct stream *s)
 {

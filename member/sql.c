@@ -22,10 +22,13 @@ struct sql *sql_open(struct env *env, const char *path, const char *schema)
 	struct sql *sql = mem_new(sizeof *sql);
 
 	sql->env = env;
-	if (sqlite3_open(path, &sql->db) != SQLITE_OK || sqlite3_busy_timeout(sql->db, SQL_BUSY_MS) != SQLITE_OK ||
-		sqlite3_exec(sql->db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;", NULL, NULL, NULL) != SQLITE_OK ||
+	if (sqlite3_open(path, &sql->db) != SQLITE_OK ||
+		sqlite3_busy_timeout(sql->db, SQL_BUSY_MS) != SQLITE_OK ||
+		sqlite3_exec(sql->db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;", NULL,
+			NULL, NULL) != SQLITE_OK ||
 		sqlite3_exec(sql->db, schema, NULL, NULL, NULL) != SQLITE_OK) {
-		log_err(env, "event=database_unusable file=%s why=\"%s\"", path, sqlite3_errmsg(sql->db));
+		log_err(env, "event=database_unusable file=%s why=\"%s\"", path,
+			sqlite3_errmsg(sql->db));
 		sql_close(sql);
 		return NULL;
 	}
@@ -38,14 +41,15 @@ void sql_close(struct sql *sql)
 	free(sql);
 }
 
-static int walk(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row), void *arg, const char *statement,
-	const char *types, va_list ap)
+static int walk(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row), void *arg,
+	const char *statement, const char *types, va_list ap)
 {
 	struct sql_row row = { NULL };
 	int r = sqlite3_prepare_v2(sql->db, statement, -1, &row.stmt, NULL);
 
 	for (int i = 0; r == SQLITE_OK && types[i] != 0; i++)
-		r = types[i] == 's' ? sqlite3_bind_text(row.stmt, i + 1, va_arg(ap, const char *), -1, SQLITE_TRANSIENT)
+		r = types[i] == 's' ? sqlite3_bind_text(row.stmt, i + 1, va_arg(ap, const char *),
+					      -1, SQLITE_TRANSIENT)
 				    : sqlite3_bind_int64(row.stmt, i + 1, va_arg(ap, int64_t));
 	while (r == SQLITE_OK || r == SQLITE_ROW) {
 		r = sqlite3_step(row.stmt);
@@ -53,7 +57,8 @@ static int walk(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row),
 			on_row(arg, &row);
 	}
 	if (r != SQLITE_DONE)
-		log_err(sql->env, "event=statement_failed statement=\"%s\" why=\"%s\"", statement, sqlite3_errmsg(sql->db));
+		log_err(sql->env, "event=statement_failed statement=\"%s\" why=\"%s\"", statement,
+			sqlite3_errmsg(sql->db));
 	sqlite3_finalize(row.stmt);
 	return r == SQLITE_DONE ? 0 : ERR_IO;
 }
@@ -69,8 +74,8 @@ int sql_run(struct sql *sql, const char *statement, const char *types, ...)
 	return rc;
 }
 
-int sql_query(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row), void *arg, const char *statement,
-	const char *types, ...)
+int sql_query(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row), void *arg,
+	const char *statement, const char *types, ...)
 {
 	va_list ap;
 	int rc;

@@ -15,8 +15,8 @@ void sql_close(struct sql *sql);
 
 /* 0, or ERR_IO after a log line. */
 int sql_run(struct sql *sql, const char *statement, const char *types, ...);
-int sql_query(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row), void *arg, const char *statement,
-	const char *types, ...);
+int sql_query(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row), void *arg,
+	const char *statement, const char *types, ...);
 /* The first column of the first row; absent, or what to give when there is none. */
 bool sql_text(struct sql *sql, char *out, size_t n, const char *statement, const char *types, ...);
 int64_t sql_number(struct sql *sql, int64_t absent, const char *statement, const char *types, ...);

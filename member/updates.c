@@ -1,5 +1,5 @@
-/* The update stream: not a log but a map from object id to the number of its last change, so that a reader who was
- * away gets one line per object. vm-lifecycle 2.8. */
+/* The update stream: not a log but a map from object id to the number of its last change, so that a
+ * reader who was away gets one line per object. vm-lifecycle 2.8. */
 #include "member/agent_priv.h"
 
 #include <stdio.h>
@@ -15,7 +15,7 @@ static void look_at_waiters(struct loop_call *call);
 
 void agent_changed(struct agent *agent, const char *kind, const char *id)
 {
-	char full[sizeof ((struct update *)0)->id];
+	char full[sizeof((struct update *)0)->id];
 	struct update *u = NULL;
 
 	snprintf(full, sizeof full, "%s %s", kind, id);
@@ -27,8 +27,10 @@ void agent_changed(struct agent *agent, const char *kind, const char *id)
 		/* bounded by VMs and tasks; the oldest makes room */
 		if (agent->n_updates < AGENT_VMS_MAX + AGENT_TASKS_MAX) {
 			if (agent->n_updates == agent->cap_updates) {
-				agent->cap_updates = agent->cap_updates ? 2 * agent->cap_updates : 64;
-				agent->updates = mem_resize(agent->updates, agent->cap_updates * sizeof *agent->updates);
+				agent->cap_updates =
+					agent->cap_updates ? 2 * agent->cap_updates : 64;
+				agent->updates = mem_resize(agent->updates,
+					agent->cap_updates * sizeof *agent->updates);
 			}
 			u = &agent->updates[agent->n_updates++];
 		} else {
@@ -63,7 +65,8 @@ static bool newer(struct agent *agent, struct waiter *w, struct val *out)
 		qsort(agent->updates, agent->n_updates, sizeof *agent->updates, by_number);
 		for (unsigned i = 0; i < agent->n_updates; i++)
 			if (agent->updates[i].number > w->from)
-				val_set_push(&w->arena, &ids, val_string(arena_strdup(&w->arena, agent->updates[i].id)));
+				val_set_push(&w->arena, &ids,
+					val_string(arena_strdup(&w->arena, agent->updates[i].id)));
 	}
 	*out = val_map();
 	val_map_push(&w->arena, out, "from", val_int((int64_t)agent->update_number));

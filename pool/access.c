@@ -1,4 +1,5 @@
-/* The generated messages of every class, interpreted from the tables: getters, setters, records, create, destroy. */
+/* The generated messages of every class, interpreted from the tables: getters, setters, records,
+ * create, destroy. */
 #include "pool/pool_priv.h"
 
 #include <string.h>
@@ -18,14 +19,16 @@ static int get_all(struct call *call, bool records, const char *expr, struct err
 	struct filter *filter = NULL;
 	const struct db_row *row;
 
-	if (expr != NULL && filter_parse(&call->arena, call->method->class_id, expr, &filter, err) != 0)
+	if (expr != NULL &&
+		filter_parse(&call->arena, call->method->class_id, expr, &filter, err) != 0)
 		return ERR_API;
 	call->result = records ? val_map() : val_set();
 	while ((row = db_next(&c)) != NULL) {
 		if (filter != NULL && !filter_matches(filter, &call->view, row))
 			continue;
 		if (records)
-			val_map_push(&call->arena, &call->result, db_row_ref(row), pool_record(&call->view, row, &call->arena));
+			val_map_push(&call->arena, &call->result, db_row_ref(row),
+				pool_record(&call->view, row, &call->arena));
 		else
 			val_set_push(&call->arena, &call->result, val_string(db_row_ref(row)));
 	}
@@ -54,21 +57,24 @@ static int get_by(struct call *call, bool by_uuid, struct err *err)
 }
 
 /* References written must name something that is there, or nothing. */
-static void need_target(struct call *call, struct db_txn *txn, const struct model_type *type, const struct val *value)
+static void need_target(struct call *call, struct db_txn *txn, const struct model_type *type,
+	const struct val *value)
 {
 	unsigned k;
 
-	if (type->kind != MODEL_REF || value->kind != VAL_STRING || strcmp(value->s, NULL_REF) == 0 || *value->s == 0 ||
+	if (type->kind != MODEL_REF || value->kind != VAL_STRING ||
+		strcmp(value->s, NULL_REF) == 0 || *value->s == 0 ||
 		txn->n_preconditions >= ARRAY_LEN(call->on_failed))
 		return;
 	k = db_txn_need_row(txn, type->class_id, value->s);
-	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, model_classes[type->class_id].name, value->s, NULL);
+	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, model_classes[type->class_id].name,
+		value->s, NULL);
 }
 
 static int duplicate_key(struct call *call, const struct model_field *f, struct err *err)
 {
-	return err_set(err, ERR_MAP_DUPLICATE_KEY, model_classes[call->method->class_id].name, f->column, call->args[0].s,
-		call->args[1].s, NULL);
+	return err_set(err, ERR_MAP_DUPLICATE_KEY, model_classes[call->method->class_id].name,
+		f->column, call->args[0].s, call->args[1].s, NULL);
 }
 
 static int write_field(struct call *call, struct err *err)
@@ -85,21 +91,29 @@ static int write_field(struct call *call, struct err *err)
 		return ERR_API;
 	db_txn_init(&txn, DB_FOR_FIELD);
 	k = db_txn_need_row(&txn, m->class_id, ref);
-	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, model_classes[m->class_id].name, ref, NULL);
+	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, model_classes[m->class_id].name, ref,
+		NULL);
 	switch (m->call) {
 	case MODEL_SET_FIELD:
 		need_target(call, &txn, f->type, &call->args[1]);
 		db_txn_set(&txn, m->class_id, ref, m->field, call->args[1]);
 		break;
-	case MODEL_ADD_FIELD: db_txn_set_add(&txn, m->class_id, ref, m->field, call->args[1]); break;
-	case MODEL_REMOVE_FIELD: db_txn_set_remove(&txn, m->class_id, ref, m->field, call->args[1]); break;
-	case MODEL_REMOVE_FROM_FIELD: db_txn_map_remove(&txn, m->class_id, ref, m->field, call->args[1].s); break;
+	case MODEL_ADD_FIELD:
+		db_txn_set_add(&txn, m->class_id, ref, m->field, call->args[1]);
+		break;
+	case MODEL_REMOVE_FIELD:
+		db_txn_set_remove(&txn, m->class_id, ref, m->field, call->args[1]);
+		break;
+	case MODEL_REMOVE_FROM_FIELD:
+		db_txn_map_remove(&txn, m->class_id, ref, m->field, call->args[1].s);
+		break;
 	case MODEL_ADD_TO_FIELD:
 		have = db_row_field(row, m->field, &call->arena);
 		if (*call->args[1].s == 0 || val_get(&have, call->args[1].s) != NULL) {
 			db_txn_fini(&txn);
-			return *call->args[1].s == 0 ? err_set(err, ERR_INVALID_VALUE, "key", "", NULL)
-						     : duplicate_key(call, f, err);
+			return *call->args[1].s == 0
+				       ? err_set(err, ERR_INVALID_VALUE, "key", "", NULL)
+				       : duplicate_key(call, f, err);
 		}
 		k = db_txn_need_no_key(&txn, m->class_id, ref, m->field, call->args[1].s);
 		duplicate_key(call, f, &call->on_failed[k]);
@@ -110,8 +124,9 @@ static int write_field(struct call *call, struct err *err)
 	return call_write(call, &txn, NULL);
 }
 
-/* create: one struct with the RW and StaticRO fields; what is missing takes its default or is an error; what is
- * unknown or dynamic is passed over, so a whole record from get_record may come back. */
+/* create: one struct with the RW and StaticRO fields; what is missing takes its default or is an
+ * error; what is unknown or dynamic is passed over, so a whole record from get_record may come
+ * back. */
 static int create(struct call *call, struct err *err)
 {
 	int class_id = call->method->class_id;
@@ -133,7 +148,8 @@ static int create(struct call *call, struct err *err)
 		}
 		if (given == NULL)
 			continue;
-		if (rpc_coerce(&call->arena, call->message.codec, f->type, f->name, given, &fields[i], err) != 0) {
+		if (rpc_coerce(&call->arena, call->message.codec, f->type, f->name, given,
+			    &fields[i], err) != 0) {
 			db_txn_fini(&txn);
 			return ERR_API;
 		}
@@ -141,7 +157,8 @@ static int create(struct call *call, struct err *err)
 	}
 	pool_ref(call->pool, uuid, ref);
 	fields[c->uuid_field] = val_string(uuid);
-	if (class_id == MODEL_CLASS_VM) { /* a new record has no domain, whatever the client passed back */
+	if (class_id ==
+		MODEL_CLASS_VM) { /* a new record has no domain, whatever the client passed back */
 		fields[VM_power_state] = val_string("Halted");
 		fields[VM_domid] = val_int(-1);
 	}

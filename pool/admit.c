@@ -1,11 +1,13 @@
 /* Operations: from the member that accepts the call to the coordinator, which admits them.
  *
- *   accept: request with a task uuid -> leader -> admit: rules, owner, locks -> one transaction -> log
+ *   accept: request with a task uuid -> leader -> admit: rules, owner, locks -> one transaction ->
+ * log
  *
- * The task row is the work item. Admission writes row, locks and owner in one entry; its preconditions pin what the
- * rules relied on (the VM's version), so two admissions can never both hold a lock. A task that meets a lock is a row
- * without owner; the sweep admits it when the lock has gone, oldest first. The coordinator keeps nothing in memory
- * about any of this: a new one goes on with the rows. pool.md 5.2.
+ * The task row is the work item. Admission writes row, locks and owner in one entry; its
+ * preconditions pin what the rules relied on (the VM's version), so two admissions can never both
+ * hold a lock. A task that meets a lock is a row without owner; the sweep admits it when the lock
+ * has gone, oldest first. The coordinator keeps nothing in memory about any of this: a new one goes
+ * on with the rows. pool.md 5.2.
  */
 #include "pool/request_priv.h"
 
@@ -45,7 +47,8 @@ static const struct db_row *place(struct pool *pool, const struct db_view *view)
 		/* starts under way count too, or a burst would land on one host */
 		vms = db_rows(view, MODEL_CLASS_VM);
 		while ((vm = db_next(&vms)) != NULL)
-			n += strcmp(db_row_s(vm, VM_scheduled_to_be_resident_on), db_row_ref(host)) == 0;
+			n += strcmp(db_row_s(vm, VM_scheduled_to_be_resident_on),
+				     db_row_ref(host)) == 0;
 		if (n < least) {
 			least = n;
 			best = host;
@@ -75,7 +78,8 @@ static const char *main_lock(const struct model_message *m)
 	return m->locks[0].op;
 }
 
-/* Ask the operations to stop that this one replaces; true when there were any: it has to wait for their end. */
+/* Ask the operations to stop that this one replaces; true when there were any: it has to wait for
+ * their end. */
 static bool cancel_others(struct admit *ad)
 {
 	struct val current = db_row_field(ad->vm, VM_current_operations, ad->arena);
@@ -84,8 +88,9 @@ static bool cancel_others(struct admit *ad)
 	for (uint32_t i = 0; i < current.n; i++)
 		for (unsigned k = 0; k < MODEL_CANCELS_MAX && ad->method->cancels[k] != NULL; k++)
 			if (strcmp(current.pairs[i].value.s, ad->method->cancels[k]) == 0) {
-				db_txn_map_add(ad->txn, MODEL_CLASS_task, current.pairs[i].key, TASK_current_operations,
-					db_row_ref(ad->vm), val_string("cancel"));
+				db_txn_map_add(ad->txn, MODEL_CLASS_task, current.pairs[i].key,
+					TASK_current_operations, db_row_ref(ad->vm),
+					val_string("cancel"));
 				any = true;
 			}
 	return any;
@@ -99,16 +104,21 @@ static void take_locks(struct admit *ad, const char *task, struct val *locks)
 		int class_id = on_owner ? MODEL_CLASS_host : MODEL_CLASS_VM;
 		const char *ref = db_row_ref(on_owner ? ad->owner : ad->vm);
 
-		db_txn_map_add(ad->txn, class_id, ref, model_classes[class_id].operations_field, task, val_string(l->op));
-		val_set_push(ad->arena, locks, val_string(arena_printf(ad->arena, "%s/%s/%s", model_classes[class_id].name, ref, l->op)));
+		db_txn_map_add(ad->txn, class_id, ref, model_classes[class_id].operations_field,
+			task, val_string(l->op));
+		val_set_push(ad->arena, locks,
+			val_string(arena_printf(
+				ad->arena, "%s/%s/%s", model_classes[class_id].name, ref, l->op)));
 	}
 	if (ad->method->route == MODEL_PLACED)
-		db_txn_set(ad->txn, MODEL_CLASS_VM, db_row_ref(ad->vm), VM_scheduled_to_be_resident_on, val_string(db_row_ref(ad->owner)));
+		db_txn_set(ad->txn, MODEL_CLASS_VM, db_row_ref(ad->vm),
+			VM_scheduled_to_be_resident_on, val_string(db_row_ref(ad->owner)));
 }
 
 enum verdict { ADMITTED, MUST_WAIT, REFUSED };
 
-/* Evaluate a request on the view. ADMITTED: locks and preconditions are in the transaction, owner is chosen. */
+/* Evaluate a request on the view. ADMITTED: locks and preconditions are in the transaction, owner
+ * is chosen. */
 static enum verdict evaluate(struct admit *ad, const char *task, struct val *locks, struct err *err)
 {
 	const struct model_param *param = &ad->method->params[ad->method->route_param];
@@ -118,7 +128,8 @@ static enum verdict evaluate(struct admit *ad, const char *task, struct val *loc
 
 	ad->vm = db_view_get(ad->view, param->type->class_id, ref);
 	if (ad->vm == NULL) {
-		err_set(err, ERR_HANDLE_INVALID, model_classes[param->type->class_id].name, ref, NULL);
+		err_set(err, ERR_HANDLE_INVALID, model_classes[param->type->class_id].name, ref,
+			NULL);
 		return REFUSED;
 	}
 	if (rules_vm(ad->view, ad->vm, main_lock(ad->method), &waits, err) != 0)
@@ -134,7 +145,8 @@ static enum verdict evaluate(struct admit *ad, const char *task, struct val *loc
 	return ADMITTED;
 }
 
-static void task_fields(struct admit *ad, const struct request *r, struct val *f, const struct val *locks)
+static void task_fields(
+	struct admit *ad, const struct request *r, struct val *f, const struct val *locks)
 {
 	struct val caller = val_map();
 	const char *arguments;
@@ -145,7 +157,8 @@ static void task_fields(struct admit *ad, const struct request *r, struct val *f
 	val_map_push(ad->arena, &caller, "session", val_string(r->session));
 	val_map_push(ad->arena, &caller, "originator", val_string(r->originator));
 	f[TASK_uuid] = val_string(r->task_uuid);
-	f[TASK_name_label] = val_string(arena_printf(ad->arena, "%s%s", r->keep ? "Async." : "", r->method->name));
+	f[TASK_name_label] = val_string(
+		arena_printf(ad->arena, "%s%s", r->keep ? "Async." : "", r->method->name));
 	f[TASK_created] = val_datetime(env_wall_s(ad->pool->env));
 	f[TASK_status] = val_string("pending");
 	f[TASK_type] = val_string("<none/>");
@@ -171,7 +184,8 @@ static unsigned waiting_tasks(const struct db_view *view, const struct db_row **
 	while ((row = db_next(&c)) != NULL && n < max) {
 		unsigned k = n;
 
-		if (strcmp(db_row_s(row, TASK_status), "pending") != 0 || strcmp(db_row_s(row, TASK_owner), NULL_REF) != 0 ||
+		if (strcmp(db_row_s(row, TASK_status), "pending") != 0 ||
+			strcmp(db_row_s(row, TASK_owner), NULL_REF) != 0 ||
 			*db_row_s(row, TASK_method) == 0)
 			continue;
 		for (; k > 0 && db_row_created(out[k - 1]) > db_row_created(row); k--)
@@ -192,7 +206,8 @@ struct arrival {
 	uint8_t bytes[];
 };
 
-static void admit_one(struct pool *pool, const struct db_proposal_id *id, const struct request *r, struct arena *a)
+static void admit_one(struct pool *pool, const struct db_proposal_id *id, const struct request *r,
+	struct arena *a)
 {
 	struct val fields[TASK_keep + 1] = { { .kind = VAL_VOID } }, locks = val_set();
 	const struct db_row *waiting[POOL_WAITING_MAX];
@@ -200,7 +215,12 @@ static void admit_one(struct pool *pool, const struct db_proposal_id *id, const 
 	struct db_txn txn;
 	struct err err = { 0 };
 	char task[DB_REF_MAX + 1];
-	struct admit ad = { .pool = pool, .view = &view, .arena = a, .method = r->method, .args = r->args, .txn = &txn };
+	struct admit ad = { .pool = pool,
+		.view = &view,
+		.arena = a,
+		.method = r->method,
+		.args = r->args,
+		.txn = &txn };
 	enum verdict verdict;
 
 	snprintf(task, sizeof task, "OpaqueRef:%s", r->task_uuid);
@@ -208,7 +228,8 @@ static void admit_one(struct pool *pool, const struct db_proposal_id *id, const 
 	db_txn_need_no_row(&txn, MODEL_CLASS_task, task);
 	db_view_pin(pool->db, &view);
 	verdict = evaluate(&ad, task, &locks, &err);
-	if (verdict == MUST_WAIT && waiting_tasks(&view, waiting, POOL_WAITING_MAX) == POOL_WAITING_MAX) {
+	if (verdict == MUST_WAIT &&
+		waiting_tasks(&view, waiting, POOL_WAITING_MAX) == POOL_WAITING_MAX) {
 		err_set(&err, ERR_TOO_MANY_PENDING_TASKS, NULL);
 		verdict = REFUSED;
 	}
@@ -236,7 +257,9 @@ static void on_arrival(struct loop_call *call)
 	if (request_decode(&a, ar->bytes, ar->n, &r))
 		admit_one(ar->pool, &ar->id, &r, &a);
 	else
-		log_warn(ar->pool->env, "event=request_refused member=%llu why=\"it does not parse: another version?\"",
+		log_warn(ar->pool->env,
+			"event=request_refused member=%llu why=\"it does not parse: another "
+			"version?\"",
 			(unsigned long long)ar->id.raft_id);
 	arena_fini(&a);
 	free(ar);
@@ -254,10 +277,12 @@ void admit_request(void *arg, const struct db_proposal_id *id, const uint8_t *by
 	loop_post(pool->loops[0].loop, &ar->call, on_arrival);
 }
 
-/* The sweep: what the coordinator does about rows, once a second and when something has ended. One transaction at a
- * time; whatever it decides rests on preconditions, so a sweep by a deposed coordinator does no harm. */
+/* The sweep: what the coordinator does about rows, once a second and when something has ended. One
+ * transaction at a time; whatever it decides rests on preconditions, so a sweep by a deposed
+ * coordinator does no harm. */
 
-static void finish_task(struct db_txn *txn, struct arena *a, const struct db_row *task, int64_t now, const struct err *err)
+static void finish_task(struct db_txn *txn, struct arena *a, const struct db_row *task, int64_t now,
+	const struct err *err)
 {
 	const char *ref = db_row_ref(task);
 	struct val info = val_set();
@@ -265,7 +290,8 @@ static void finish_task(struct db_txn *txn, struct arena *a, const struct db_row
 	val_set_push(a, &info, val_string(err->code->name));
 	for (unsigned i = 0; i < err->n; i++)
 		val_set_push(a, &info, val_string(arena_strdup(a, err->params[i])));
-	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_status, val_string(err->code == ERR_TASK_CANCELLED ? "cancelled" : "failure"));
+	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_status,
+		val_string(err->code == ERR_TASK_CANCELLED ? "cancelled" : "failure"));
 	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_error_info, info);
 	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_finished, val_datetime(now));
 	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_progress, val_float(1));
@@ -288,7 +314,8 @@ void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *tas
 			*op = 0;
 		class_id = model_class_find(class, false);
 		if (class_id >= 0 && model_classes[class_id].operations_field >= 0)
-			db_txn_map_remove(txn, class_id, ref, model_classes[class_id].operations_field, db_row_ref(task));
+			db_txn_map_remove(txn, class_id, ref,
+				model_classes[class_id].operations_field, db_row_ref(task));
 	}
 	db_txn_set(txn, MODEL_CLASS_task, db_row_ref(task), TASK_locks, val_set());
 }
@@ -309,7 +336,8 @@ static bool cancel_asked(const struct db_row *task, struct arena *a)
 }
 
 /* A waiting task: end it, or admit it. false: nothing to do yet. */
-static bool sweep_waiting(struct pool *pool, const struct db_view *view, const struct db_row *task, struct db_txn *txn, struct arena *a)
+static bool sweep_waiting(struct pool *pool, const struct db_view *view, const struct db_row *task,
+	struct db_txn *txn, struct arena *a)
 {
 	struct admit ad = { .pool = pool, .view = view, .arena = a, .txn = txn };
 	struct val locks = val_set();
@@ -334,8 +362,10 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 		return false;
 	}
 	if (verdict == ADMITTED) {
-		db_txn_set(txn, MODEL_CLASS_task, ref, TASK_owner, val_string(db_row_ref(ad.owner)));
-		db_txn_set(txn, MODEL_CLASS_task, ref, TASK_resident_on, val_string(db_row_ref(ad.owner)));
+		db_txn_set(
+			txn, MODEL_CLASS_task, ref, TASK_owner, val_string(db_row_ref(ad.owner)));
+		db_txn_set(txn, MODEL_CLASS_task, ref, TASK_resident_on,
+			val_string(db_row_ref(ad.owner)));
 		db_txn_set(txn, MODEL_CLASS_task, ref, TASK_locks, locks);
 	} else {
 		finish_task(txn, a, task, now, &err);
@@ -345,7 +375,8 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 }
 
 /* A task whose owner is out of contact. */
-static bool sweep_lost(struct pool *pool, const struct db_view *view, const struct db_row *task, struct db_txn *txn, struct arena *a)
+static bool sweep_lost(struct pool *pool, const struct db_view *view, const struct db_row *task,
+	struct db_txn *txn, struct arena *a)
 {
 	const char *owner = db_row_s(task, TASK_owner);
 	uint64_t silence = db_silence_ms(pool->db, pool_raft_id_of(view, owner));
@@ -357,7 +388,8 @@ static bool sweep_lost(struct pool *pool, const struct db_view *view, const stru
 		/* nobody runs it: give it back to those that wait, and place it again */
 		need_untouched(txn, task);
 		locks_release(txn, a, task);
-		db_txn_set(txn, MODEL_CLASS_task, db_row_ref(task), TASK_owner, val_string(NULL_REF));
+		db_txn_set(
+			txn, MODEL_CLASS_task, db_row_ref(task), TASK_owner, val_string(NULL_REF));
 		return true;
 	}
 	if (silence < POOL_LOST_MS)
@@ -368,12 +400,14 @@ static bool sweep_lost(struct pool *pool, const struct db_view *view, const stru
 	err_fini(&err);
 	if (!started)
 		locks_release(txn, a, task);
-	/* started: the outcome is unknown and the locks stay until the owner reports what really is */
+	/* started: the outcome is unknown and the locks stay until the owner reports what really is
+	 */
 	return true;
 }
 
 /* A task nobody has started and somebody wants to stop never runs. */
-static bool sweep_cancelled(const struct db_row *task, struct db_txn *txn, struct arena *a, int64_t now)
+static bool sweep_cancelled(
+	const struct db_row *task, struct db_txn *txn, struct arena *a, int64_t now)
 {
 	struct err err = { 0 };
 
@@ -412,7 +446,8 @@ static void on_swept(struct db_proposal *p)
 }
 
 /* One decision per transaction, but for the removals, which go together. */
-static bool decide(struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
+static bool decide(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
 	const struct db_row *task, *waiting[POOL_WAITING_MAX];
@@ -423,7 +458,8 @@ static bool decide(struct pool *pool, const struct db_view *view, struct db_txn 
 		bool pending = strcmp(db_row_s(task, TASK_status), "pending") == 0;
 
 		if (pending && strcmp(db_row_s(task, TASK_owner), NULL_REF) != 0 &&
-			(sweep_cancelled(task, txn, a, now) || sweep_lost(pool, view, task, txn, a)))
+			(sweep_cancelled(task, txn, a, now) ||
+				sweep_lost(pool, view, task, txn, a)))
 			return true;
 	}
 	n = waiting_tasks(view, waiting, POOL_WAITING_MAX);
@@ -501,7 +537,8 @@ static void on_decided(struct db_proposal *p)
 	struct db_result *res = &p->result;
 
 	if (res->status == DB_FAILED && ++call->retries <= POOL_RETRIES) {
-		db_proposal_fini(p); /* something changed between the rules and the log: evaluate again */
+		db_proposal_fini(
+			p); /* something changed between the rules and the log: evaluate again */
 		ask(call);
 		return;
 	}
@@ -528,7 +565,8 @@ int operation_call(struct call *call, struct err *err)
 	if (model_functions(call->method).run == NULL)
 		return err_set(err, ERR_NOT_IMPLEMENTED, call->method->name, NULL);
 	if (db_view_get(&call->view, type->class_id, ref) == NULL)
-		return err_set(err, ERR_HANDLE_INVALID, model_classes[type->class_id].name, ref, NULL);
+		return err_set(
+			err, ERR_HANDLE_INVALID, model_classes[type->class_id].name, ref, NULL);
 	ask(call);
 	return CALL_PENDING;
 }

@@ -13,10 +13,12 @@ static struct val text_map(struct arena *a, const char *const (*pairs)[2], size_
 	return v;
 }
 
-static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a, const struct db_member *m, char ref[DB_REF_MAX + 1])
+static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a,
+	const struct db_member *m, char ref[DB_REF_MAX + 1])
 {
-	static const char *const version[][2] = { { "product_brand", "Xpool" }, { "product_version", "8.3.0" },
-		{ "product_version_text", "8.3" }, { "xapi", "26.17" }, { "xpool", "0.1" }, { "platform_name", "Xpool" },
+	static const char *const version[][2] = { { "product_brand", "Xpool" },
+		{ "product_version", "8.3.0" }, { "product_version_text", "8.3" },
+		{ "xapi", "26.17" }, { "xpool", "0.1" }, { "platform_name", "Xpool" },
 		{ "platform_version", "3.4.0" }, { "dbv", "0" } };
 	struct val f[HOST_control_domain + 1] = { { .kind = VAL_VOID } };
 	char uuid[UUID_LEN + 1];
@@ -57,7 +59,8 @@ static void create_all(struct pool *pool, struct db_txn *txn, struct arena *a)
 {
 	unsigned n;
 	const struct db_member *members = db_members(pool->db, &n);
-	char ref[DB_REF_MAX + 1], master[DB_REF_MAX + 1] = NULL_REF, uuid[UUID_LEN + 1], key[2 * 32 + 1], epoch[24];
+	char ref[DB_REF_MAX + 1], master[DB_REF_MAX + 1] = NULL_REF, uuid[UUID_LEN + 1],
+						      key[2 * 32 + 1], epoch[24];
 	uint8_t secret[32];
 	struct val f[POOL_coordinator_bias + 1] = { { .kind = VAL_VOID } };
 
@@ -83,7 +86,8 @@ static void create_all(struct pool *pool, struct db_txn *txn, struct arena *a)
 }
 
 /* What a fresh coordinator has to say; nothing: no operation in the transaction. */
-static void compose(struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
+static void compose(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_pool);
 	const struct db_row *row = db_next(&c), *self = pool_self(pool, view);
@@ -92,7 +96,8 @@ static void compose(struct pool *pool, const struct db_view *view, struct db_txn
 		create_all(pool, txn, a);
 	} else if (self != NULL && strcmp(db_row_s(row, POOL_master), db_row_ref(self)) != 0) {
 		db_txn_need_row(txn, MODEL_CLASS_pool, db_row_ref(row));
-		db_txn_set(txn, MODEL_CLASS_pool, db_row_ref(row), POOL_master, val_string(db_row_ref(self)));
+		db_txn_set(txn, MODEL_CLASS_pool, db_row_ref(row), POOL_master,
+			val_string(db_row_ref(self)));
 	}
 }
 

@@ -1,4 +1,5 @@
-/* The control socket: one word in, lines out. For `xpoolctl` on the same machine; works without a pool. */
+/* The control socket: one word in, lines out. For `xpoolctl` on the same machine; works without a
+ * pool. */
 #include "pool/pool_priv.h"
 #include "rpc/base/stream.h"
 
@@ -23,17 +24,19 @@ static void put_status(struct pool *pool, struct buf *out)
 	while (self != NULL && (vm = db_next(&c)) != NULL)
 		domains += strcmp(db_row_s(vm, VM_resident_on), db_row_ref(self)) == 0;
 	ready = self != NULL && s.leader != 0;
-	buf_printf(out, "role=%s term=%llu leader=%llu applied=%llu hash=%016llx domains=%u ready=%s\n",
-		consensus_role_name(s.role), (unsigned long long)s.term, (unsigned long long)s.leader,
-		(unsigned long long)db_view_index(&view), (unsigned long long)db_view_hash(&view), domains, ready ? "yes" : "no");
+	buf_printf(out,
+		"role=%s term=%llu leader=%llu applied=%llu hash=%016llx domains=%u ready=%s\n",
+		consensus_role_name(s.role), (unsigned long long)s.term,
+		(unsigned long long)s.leader, (unsigned long long)db_view_index(&view),
+		(unsigned long long)db_view_hash(&view), domains, ready ? "yes" : "no");
 	db_view_unpin(&view);
 }
 
 static void put_counters(struct pool *pool, struct buf *out)
 {
 	for (unsigned i = 0; i < COUNTER_COUNT; i++)
-		buf_printf(out, "%-24s %12llu  %s\n", counter_names[i], (unsigned long long)counter_get(&pool->env->counters, i),
-			counter_help[i]);
+		buf_printf(out, "%-24s %12llu  %s\n", counter_names[i],
+			(unsigned long long)counter_get(&pool->env->counters, i), counter_help[i]);
 }
 
 static void put_check(struct pool *pool, struct buf *out)
@@ -51,7 +54,8 @@ static void on_command(void *arg, struct stream *s, const uint8_t *p, size_t n)
 	static const struct {
 		const char *name;
 		void (*put)(struct pool *pool, struct buf *out);
-	} commands[] = { { "status", put_status }, { "counters", put_counters }, { "check", put_check } };
+	} commands[] = { { "status", put_status }, { "counters", put_counters },
+		{ "check", put_check } };
 	struct buf out = { 0 };
 
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)

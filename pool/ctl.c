@@ -17,13 +17,18 @@
 static const char usage[] =
 	"usage: xpoolctl COMMAND [options]\n"
 	"\n"
-	"  certificate --address IP --name NAME --out FILE   make a key and a self-signed certificate; prints the fingerprint\n"
+	"  certificate --address IP --name NAME --out FILE   make a key and a self-signed "
+	"certificate; prints the fingerprint\n"
 	"  fingerprint FILE                                  SHA-256 fingerprint of a certificate\n"
-	"  passwd --file FILE --user USER                    set a user's password, read from standard input\n"
-	"  init --dir DIR --members FILE --id N              make the data directory of member N of a new pool\n"
-	"  status --dir DIR                                  role, term, applied index, state hash, domains\n"
+	"  passwd --file FILE --user USER                    set a user's password, read from "
+	"standard input\n"
+	"  init --dir DIR --members FILE --id N              make the data directory of member N "
+	"of a new pool\n"
+	"  status --dir DIR                                  role, term, applied index, state "
+	"hash, domains\n"
 	"  counters --dir DIR                                what this member has counted\n"
-	"  check --dir DIR                                   indexes against rows, hash against content\n"
+	"  check --dir DIR                                   indexes against rows, hash against "
+	"content\n"
 	"  uuid                                              a random uuid\n";
 
 enum { CONTROL_TIMEOUT_S = 10 };
@@ -42,9 +47,10 @@ static int fail(const char *what, const char *why)
 
 static bool parse(int argc, char **argv, struct options *o)
 {
-	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "members", 1, NULL, 'm' }, { "id", 1, NULL, 'i' },
-		{ "address", 1, NULL, 'a' }, { "name", 1, NULL, 'n' }, { "out", 1, NULL, 'o' }, { "file", 1, NULL, 'f' },
-		{ "user", 1, NULL, 'u' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "members", 1, NULL, 'm' },
+		{ "id", 1, NULL, 'i' }, { "address", 1, NULL, 'a' }, { "name", 1, NULL, 'n' },
+		{ "out", 1, NULL, 'o' }, { "file", 1, NULL, 'f' }, { "user", 1, NULL, 'u' },
+		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	*o = (struct options){ 0 };
@@ -83,7 +89,8 @@ static int cmd_certificate(const struct options *o)
 	if (o->address == NULL || o->name == NULL || o->out == NULL)
 		return fail("certificate", "needs --address, --name and --out");
 	if (tls_certificate_make(o->out, o->name, o->address) != 0)
-		return fail(o->out, errno == EINVAL ? "the address is no IP address" : strerror(errno));
+		return fail(
+			o->out, errno == EINVAL ? "the address is no IP address" : strerror(errno));
 	return print_fingerprint(o->out);
 }
 
@@ -124,7 +131,8 @@ static int cmd_passwd(const struct options *o)
 		fclose(in);
 	fprintf(out, "%s:%s\n", o->user, hash);
 	free(data);
-	if (fflush(out) != 0 || fsync(fd) != 0 || fclose(out) != 0 || rename(temporary, o->file) != 0)
+	if (fflush(out) != 0 || fsync(fd) != 0 || fclose(out) != 0 ||
+		rename(temporary, o->file) != 0)
 		return fail(o->file, strerror(errno));
 	return 0;
 }
@@ -148,7 +156,8 @@ static int cmd_init(const struct options *o)
 	if (!members_read(o->members, &members, why, sizeof why))
 		return fail(o->members, why);
 	for (unsigned i = 0; i < members.n; i++) {
-		voters[i] = (struct consensus_voter){ members.m[i].raft_id, members.m[i].host_uuid };
+		voters[i] =
+			(struct consensus_voter){ members.m[i].raft_id, members.m[i].host_uuid };
 		if (members.m[i].raft_id == o->id)
 			self = members.m[i].host_uuid;
 	}
@@ -158,7 +167,8 @@ static int cmd_init(const struct options *o)
 		return fail(o->dir, strerror(errno));
 	snprintf(path, sizeof path, "%s/members.json", o->dir);
 	if (access(path, F_OK) == 0)
-		return fail(o->dir, "it belongs to a pool already; an existing data directory is never overwritten");
+		return fail(o->dir, "it belongs to a pool already; an existing data directory is "
+				    "never overwritten");
 	snprintf(path, sizeof path, "%s/raft", o->dir);
 	if (make_dir(path) != 0)
 		return fail(path, strerror(errno));
@@ -184,12 +194,15 @@ static int ask(const struct options *o, const char *word)
 
 	if (o->dir == NULL)
 		return fail(word, "needs --dir");
-	if ((size_t)snprintf(a.sun_path, sizeof a.sun_path, "%s/control.sock", o->dir) >= sizeof a.sun_path)
+	if ((size_t)snprintf(a.sun_path, sizeof a.sun_path, "%s/control.sock", o->dir) >=
+		sizeof a.sun_path)
 		return fail(o->dir, "the path is too long for a socket");
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 	if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0)
-		return fail(a.sun_path, errno == ENOENT || errno == ECONNREFUSED ? "xpoold does not run here" : strerror(errno));
+		return fail(a.sun_path, errno == ENOENT || errno == ECONNREFUSED
+						? "xpoold does not run here"
+						: strerror(errno));
 	snprintf(line, sizeof line, "%s\n", word);
 	if (write(fd, line, strlen(line)) != (ssize_t)strlen(line))
 		return fail(a.sun_path, strerror(errno));
@@ -233,9 +246,9 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(const struct options *o);
-	} commands[] = { { "certificate", cmd_certificate }, { "fingerprint", cmd_fingerprint }, { "passwd", cmd_passwd },
-		{ "init", cmd_init }, { "status", cmd_status }, { "counters", cmd_counters }, { "check", cmd_check },
-		{ "uuid", cmd_uuid } };
+	} commands[] = { { "certificate", cmd_certificate }, { "fingerprint", cmd_fingerprint },
+		{ "passwd", cmd_passwd }, { "init", cmd_init }, { "status", cmd_status },
+		{ "counters", cmd_counters }, { "check", cmd_check }, { "uuid", cmd_uuid } };
 	struct options o;
 
 	if (argc < 2 || !parse(argc - 1, argv + 1, &o)) {

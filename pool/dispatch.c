@@ -2,9 +2,10 @@
  *
  *   parse -> text check -> name -> count -> decode -> session -> role -> run
  *
- * A call runs on its I/O loop against a pinned view and never blocks there. It ends at once, or it returns
- * CALL_PENDING and somebody calls call_finish() later. When it fails for a session, object or uuid that is unknown
- * *here*, it takes a read barrier and runs once more: what was acknowledged elsewhere may only be late.
+ * A call runs on its I/O loop against a pinned view and never blocks there. It ends at once, or it
+ * returns CALL_PENDING and somebody calls call_finish() later. When it fails for a session, object
+ * or uuid that is unknown *here*, it takes a read barrier and runs once more: what was acknowledged
+ * elsewhere may only be late.
  */
 #include "pool/pool_priv.h"
 
@@ -34,10 +35,12 @@ static void reply(struct call *call, unsigned status)
 	char headers[64];
 
 	db_stat(call->pool->db, &stat);
-	snprintf(headers, sizeof headers, "X-Pool-Index: 1-%llu\r\n", (unsigned long long)stat.index);
+	snprintf(headers, sizeof headers, "X-Pool-Index: 1-%llu\r\n",
+		(unsigned long long)stat.index);
 	rpc_reply_encode(&body, &call->message, &call->result, call->bare, &call->err);
-	rpc_reply(call->request, status, call->message.codec == RPC_XML ? "text/xml" : "application/json", headers, body.data,
-		body.len);
+	rpc_reply(call->request, status,
+		call->message.codec == RPC_XML ? "text/xml" : "application/json", headers,
+		body.data, body.len);
 	buf_fini(&body);
 }
 
@@ -49,8 +52,8 @@ void call_finish(struct call *call)
 	COUNT(env, calls);
 	if (call->err.code != NULL) {
 		COUNT(env, calls_failed);
-		log_debug(env, "event=call_failed method=%s code=%s p0=%s", call->message.method, call->err.code->name,
-			call->err.n > 0 ? call->err.params[0] : "");
+		log_debug(env, "event=call_failed method=%s code=%s p0=%s", call->message.method,
+			call->err.code->name, call->err.n > 0 ? call->err.params[0] : "");
 	}
 	if (call->request != NULL)
 		reply(call, 200);
@@ -104,7 +107,8 @@ static void on_written(struct db_proposal *p)
 		}
 		break;
 	case DB_FAILED:
-		if (res->failed < ARRAY_LEN(call->on_failed) && call->on_failed[res->failed].code != NULL)
+		if (res->failed < ARRAY_LEN(call->on_failed) &&
+			call->on_failed[res->failed].code != NULL)
 			err_move(&call->err, &call->on_failed[res->failed]);
 		else if (++call->retries <= POOL_RETRIES) {
 			db_proposal_fini(p);
@@ -125,7 +129,8 @@ int call_write(struct call *call, struct db_txn *txn, void (*written)(struct cal
 
 	if (txn->preconditions.len + txn->ops.len > DB_ENTRY_MAX - HEAD_MAX) {
 		db_txn_fini(txn);
-		return err_set(&call->err, ERR_VALUE_NOT_SUPPORTED, "value", "", "larger than 1 MiB", NULL);
+		return err_set(&call->err, ERR_VALUE_NOT_SUPPORTED, "value", "",
+			"larger than 1 MiB", NULL);
 	}
 	call->written = written;
 	db_propose(call->pool->db, &call->proposal, txn, call->io->loop, on_written);
@@ -138,7 +143,8 @@ static bool may_be_late(const struct call *call)
 {
 	const struct err_code *c = call->err.code;
 
-	return !call->barriered && (c == ERR_HANDLE_INVALID || c == ERR_UUID_INVALID || c == ERR_SESSION_INVALID);
+	return !call->barriered &&
+	       (c == ERR_HANDLE_INVALID || c == ERR_UUID_INVALID || c == ERR_SESSION_INVALID);
 }
 
 static void on_barrier(struct db_barrier *b)
@@ -161,10 +167,12 @@ static int role_check(const struct call *call, struct err *err)
 	if (call->caller.superuser)
 		return 0;
 	for (i = 0; call->method->name[i] && i < sizeof lower - 1; i++)
-		lower[i] = (char)(call->method->name[i] >= 'A' && call->method->name[i] <= 'Z' ? call->method->name[i] + 32
-												: call->method->name[i]);
+		lower[i] = (char)(call->method->name[i] >= 'A' && call->method->name[i] <= 'Z'
+					  ? call->method->name[i] + 32
+					  : call->method->name[i]);
 	lower[i] = 0;
-	return err_set(err, ERR_RBAC_PERMISSION_DENIED, lower, "No permission in user session.", NULL);
+	return err_set(
+		err, ERR_RBAC_PERMISSION_DENIED, lower, "No permission in user session.", NULL);
 }
 
 static int execute(struct call *call)
@@ -233,15 +241,18 @@ static bool text_ok(const struct val *v, const char **bad_out)
 static int count_check(struct call *call, struct err *err)
 {
 	const struct model_message *m = call->method;
-	unsigned given = call->message.params->n, mine = given > 0 ? given - (m->session ? 1 : 0) : 0;
+	unsigned given = call->message.params->n,
+		 mine = given > 0 ? given - (m->session ? 1 : 0) : 0;
 	char expected[16], received[16];
 
 	/* surplus arguments are an error only where nothing is optional */
-	if (!(m->session && given == 0) && mine >= m->n_required && (mine == m->n_required || m->n_params > m->n_required))
+	if (!(m->session && given == 0) && mine >= m->n_required &&
+		(mine == m->n_required || m->n_params > m->n_required))
 		return 0;
 	snprintf(expected, sizeof expected, "%u", m->n_required);
 	snprintf(received, sizeof received, "%u", mine);
-	return err_set(err, ERR_MESSAGE_PARAMETER_COUNT_MISMATCH, m->name, expected, received, NULL);
+	return err_set(
+		err, ERR_MESSAGE_PARAMETER_COUNT_MISMATCH, m->name, expected, received, NULL);
 }
 
 void *pool_args(struct arena *a, const struct model_message *m, const struct val *args)
@@ -281,8 +292,8 @@ static int decode(struct call *call, struct err *err)
 			call->args[i] = m->params[i].initial;
 			continue;
 		}
-		rc = rpc_coerce(&call->arena, call->message.codec, m->params[i].type, m->params[i].name, &given[i + skip],
-			&call->args[i], err);
+		rc = rpc_coerce(&call->arena, call->message.codec, m->params[i].type,
+			m->params[i].name, &given[i + skip], &call->args[i], err);
 		if (rc != 0)
 			return rc;
 	}
@@ -298,7 +309,8 @@ static void system_call(struct call *call)
 		call->bare = true;
 		call->result = val_set();
 		for (unsigned i = 0; i < model_n_messages; i++)
-			val_set_push(&call->arena, &call->result, val_string(model_messages[i].name));
+			val_set_push(
+				&call->arena, &call->result, val_string(model_messages[i].name));
 	} else if (call->message.params->n > 0) { /* system.isAlive:TEXT */
 		call->result = call->message.params->items[0];
 	}
@@ -310,7 +322,8 @@ static int prepare(struct call *call, struct err *err)
 	const char *name = call->message.method, *bad;
 
 	if (!text_ok(call->message.params, &bad))
-		return err_set(err, ERR_INVALID_VALUE, "Invalid UTF-8 string in parameter", "", NULL);
+		return err_set(
+			err, ERR_INVALID_VALUE, "Invalid UTF-8 string in parameter", "", NULL);
 	if (strncmp(name, "Async.", 6) == 0) {
 		call->async = true;
 		name += 6;
@@ -320,7 +333,9 @@ static int prepare(struct call *call, struct err *err)
 		return err_set(err, ERR_MESSAGE_METHOD_UNKNOWN, call->message.method, NULL);
 	if (call->async && !call->method->async)
 		return err_set(err, ERR_Fault,
-			arena_printf(&call->arena, "No async mode for this operation (rpc: %s)", call->message.method), NULL);
+			arena_printf(&call->arena, "No async mode for this operation (rpc: %s)",
+				call->message.method),
+			NULL);
 	if (count_check(call, err) != 0)
 		return ERR_API;
 	return decode(call, err);
@@ -370,8 +385,9 @@ void pool_request(void *arg, struct rpc_request *request)
 		refuse_body(call, why);
 		return;
 	}
-	if (strncmp(call->message.method, "system.", 7) == 0 && (strcmp(call->message.method + 7, "listMethods") == 0 ||
-									 strncmp(call->message.method + 7, "isAlive:", 8) == 0)) {
+	if (strncmp(call->message.method, "system.", 7) == 0 &&
+		(strcmp(call->message.method + 7, "listMethods") == 0 ||
+			strncmp(call->message.method + 7, "isAlive:", 8) == 0)) {
 		system_call(call);
 		return;
 	}

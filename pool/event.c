@@ -1,8 +1,9 @@
 /* event.from and event.inject: changes in commit order, on any member. tasks-events.md section 3.5.
  *
- * State based: the answer is the difference between the token's index and a view, at most one event per object, with
- * its snapshot in that view. A token carries epoch and log index, so it may be used on another member: an index that
- * is ahead of this member waits until it has been applied. A waiting call is parked on its loop; it costs memory only.
+ * State based: the answer is the difference between the token's index and a view, at most one event
+ * per object, with its snapshot in that view. A token carries epoch and log index, so it may be
+ * used on another member: an index that is ahead of this member waits until it has been applied. A
+ * waiting call is parked on its loop; it costs memory only.
  */
 #include "pool/pool_priv.h"
 #include "rpc/base/hash.h"
@@ -26,7 +27,7 @@ struct event_wait {
 	struct subscription subs[SUBSCRIPTIONS_MAX];
 	unsigned n;
 	uint64_t index; /* of the token */
-	bool first;     /* the empty token: everything as add */
+	bool first;	/* the empty token: everything as add */
 	uint64_t until_ms;
 };
 
@@ -42,10 +43,12 @@ struct changes {
 	size_t n, cap;
 };
 
-static int parse_subscription(struct call *call, const char *text, struct subscription *out, struct err *err)
+static int parse_subscription(
+	struct call *call, const char *text, struct subscription *out, struct err *err)
 {
 	const char *slash = strchr(text, '/');
-	char *class = arena_strndup(&call->arena, text, slash != NULL ? (size_t)(slash - text) : strlen(text));
+	char *class = arena_strndup(
+		&call->arena, text, slash != NULL ? (size_t)(slash - text) : strlen(text));
 
 	*out = (struct subscription){ .class_id = -1 };
 	if (slash != NULL && strchr(slash + 1, '/') != NULL)
@@ -81,7 +84,8 @@ static int parse_token(struct call *call, const char *token, struct event_wait *
 		w->first = true;
 		return 0;
 	}
-	if (strlen(token) != 41 || token[20] != ',' || !token_number(token, &position) || !token_number(token + 21, &tags))
+	if (strlen(token) != 41 || token[20] != ',' || !token_number(token, &position) ||
+		!token_number(token + 21, &tags))
 		return err_set(err, ERR_EVENT_FROM_TOKEN_PARSE_FAILURE, token, NULL);
 	if (position / EPOCH_STEP != call->pool->cfg.db.epoch)
 		return err_set(err, ERR_EVENTS_LOST, NULL);
@@ -94,7 +98,8 @@ static const char *token_at(struct call *call, uint64_t index)
 	uint64_t epoch = call->pool->cfg.db.epoch;
 
 	/* epoch tag, tag of this member, volatile counter: there are no volatile changes yet */
-	return arena_printf(&call->arena, "%020" PRIu64 ",%04u%04u%012u", epoch * EPOCH_STEP + index, (unsigned)(epoch % 9999),
+	return arena_printf(&call->arena, "%020" PRIu64 ",%04u%04u%012u",
+		epoch * EPOCH_STEP + index, (unsigned)(epoch % 9999),
 		(unsigned)(hash_text(call->pool->host_uuid) % 9999), 0);
 }
 
@@ -103,7 +108,8 @@ static bool wants(const struct event_wait *w, int class_id, const char *ref)
 	for (unsigned i = 0; i < w->n; i++) {
 		const struct subscription *s = &w->subs[i];
 
-		if ((s->class_id == -1 || s->class_id == class_id) && (s->ref == NULL || ref == NULL || strcmp(s->ref, ref) == 0))
+		if ((s->class_id == -1 || s->class_id == class_id) &&
+			(s->ref == NULL || ref == NULL || strcmp(s->ref, ref) == 0))
 			return true;
 	}
 	return false;
@@ -118,7 +124,8 @@ static void add_change(struct changes *c, struct change_row row)
 	c->items[c->n++] = row;
 }
 
-static void collect_class(const struct db_view *view, const struct event_wait *w, int class_id, struct changes *out)
+static void collect_class(
+	const struct db_view *view, const struct event_wait *w, int class_id, struct changes *out)
 {
 	struct db_cursor c = db_rows_modified(view, class_id, w->first ? 0 : w->index);
 	const struct db_row *row;
@@ -128,24 +135,28 @@ static void collect_class(const struct db_view *view, const struct event_wait *w
 		bool added = w->first || db_row_created(row) > w->index;
 
 		if (wants(w, class_id, db_row_ref(row)))
-			add_change(out, (struct change_row){ db_row_modified(row), row, class_id, added ? "add" : "mod", db_row_ref(row) });
+			add_change(out, (struct change_row){ db_row_modified(row), row, class_id,
+						added ? "add" : "mod", db_row_ref(row) });
 	}
 	if (w->first)
 		return;
 	c = db_deleted(view, class_id, w->index);
 	while (db_next_deleted(&c, &gone))
 		if (gone.created <= w->index && wants(w, class_id, gone.ref))
-			add_change(out, (struct change_row){ gone.deleted, NULL, class_id, "del", gone.ref });
+			add_change(out, (struct change_row){
+						gone.deleted, NULL, class_id, "del", gone.ref });
 }
 
 static int in_order(const void *a, const void *b)
 {
 	const struct change_row *x = a, *y = b;
 
-	return x->index != y->index ? (x->index > y->index) - (x->index < y->index) : strcmp(x->ref, y->ref);
+	return x->index != y->index ? (x->index > y->index) - (x->index < y->index)
+				    : strcmp(x->ref, y->ref);
 }
 
-static struct val event_of(struct call *call, const struct db_view *view, const struct change_row *c)
+static struct val event_of(
+	struct call *call, const struct db_view *view, const struct change_row *c)
 {
 	struct arena *a = &call->arena;
 	struct val e = val_map();
@@ -169,7 +180,8 @@ static struct val counts(struct call *call, const struct db_view *view)
 	struct val v = val_map(), n;
 
 	for (int i = 0; i < MODEL_CLASS_COUNT; i++) {
-		if (model_classes[i].table == MODEL_TABLE_INTERNAL || model_classes[i].table == MODEL_TABLE_NONE)
+		if (model_classes[i].table == MODEL_TABLE_INTERNAL ||
+			model_classes[i].table == MODEL_TABLE_NONE)
 			continue;
 		n = val_int((int64_t)db_view_count(view, i));
 		n.kind = VAL_INT32;
@@ -186,7 +198,8 @@ static void answer(struct call *call, const struct db_view *view, const struct c
 		val_set_push(&call->arena, &events, event_of(call, view, &c->items[i]));
 	call->result = val_map();
 	val_map_push(&call->arena, &call->result, "events", events);
-	val_map_push(&call->arena, &call->result, "token", val_string(token_at(call, db_view_index(view))));
+	val_map_push(&call->arena, &call->result, "token",
+		val_string(token_at(call, db_view_index(view))));
 	val_map_push(&call->arena, &call->result, "valid_ref_counts", counts(call, view));
 }
 
@@ -199,13 +212,15 @@ static bool look(struct call *call, bool last)
 	bool done = last;
 
 	db_view_pin(call->pool->db, &view);
-	if (db_view_get(&view, MODEL_CLASS_session, call->caller.session) == NULL && db_view_index(&view) >= w->index) {
+	if (db_view_get(&view, MODEL_CLASS_session, call->caller.session) == NULL &&
+		db_view_index(&view) >= w->index) {
 		err_set(&call->err, ERR_SESSION_INVALID, call->caller.session, NULL);
 		db_view_unpin(&view);
 		return true;
 	}
 	for (int i = 0; i < MODEL_CLASS_COUNT && call->err.code == NULL; i++) {
-		if (!model_classes[i].events || model_classes[i].table == MODEL_TABLE_INTERNAL || !wants(w, i, NULL))
+		if (!model_classes[i].events || model_classes[i].table == MODEL_TABLE_INTERNAL ||
+			!wants(w, i, NULL))
 			continue;
 		if (!w->first && w->index < db_view_horizon(&view, i))
 			err_set(&call->err, ERR_EVENTS_LOST, NULL);
@@ -216,12 +231,14 @@ static bool look(struct call *call, bool last)
 	if (done && call->err.code == NULL) {
 		if (c.n > 0)
 			qsort(c.items, c.n, sizeof *c.items, in_order);
-		if (db_view_index(&view) < w->index) { /* the time is over before this member has caught up */
+		if (db_view_index(&view) <
+			w->index) { /* the time is over before this member has caught up */
 			c.n = 0;
 			answer(call, &view, &c);
 			for (uint32_t i = 0; i < call->result.n; i++)
 				if (strcmp(call->result.pairs[i].key, "token") == 0)
-					call->result.pairs[i].value = val_string(token_at(call, w->index));
+					call->result.pairs[i].value =
+						val_string(token_at(call, w->index));
 		} else {
 			answer(call, &view, &c);
 		}
@@ -270,10 +287,13 @@ int event_from(struct call *call, const struct event_from_args *args, struct err
 {
 	struct event_wait *w = arena_alloc(&call->arena, sizeof *w);
 	double seconds = args->timeout;
-	uint64_t ms = !isfinite(seconds) || seconds < 0 || seconds > 86400 ? DAY_MS : (uint64_t)(seconds * 1000);
+	uint64_t ms = !isfinite(seconds) || seconds < 0 || seconds > 86400
+			      ? DAY_MS
+			      : (uint64_t)(seconds * 1000);
 
 	if (args->classes->n > SUBSCRIPTIONS_MAX)
-		return err_set(err, ERR_EVENT_SUBSCRIPTION_PARSE_FAILURE, "more than 256 subscriptions", NULL);
+		return err_set(err, ERR_EVENT_SUBSCRIPTION_PARSE_FAILURE,
+			"more than 256 subscriptions", NULL);
 	for (uint32_t i = 0; i < args->classes->n; i++)
 		if (parse_subscription(call, args->classes->items[i].s, &w->subs[w->n++], err) != 0)
 			return ERR_API;
@@ -289,7 +309,8 @@ int event_from(struct call *call, const struct event_from_args *args, struct err
 	return CALL_PENDING;
 }
 
-/* The touch has been applied at this index: one below it is smaller than every token that has seen it. */
+/* The touch has been applied at this index: one below it is smaller than every token that has seen
+ * it. */
 static void injected(struct call *call)
 {
 	call->result = val_string(arena_printf(&call->arena, "%020" PRIu64 ",99999999999999999999",

@@ -1,7 +1,8 @@
 /* Expressions of get_all_where: field "a"="text", true, false, not, and, or, parentheses.
  *
- * `and` and `or` bind equally, left to right; `not` binds weakest: `not a and b` is `not (a and b)`. Only equality, on
- * the text form of values. Columns by wire or database name. Source: stats.md, filter expressions.
+ * `and` and `or` bind equally, left to right; `not` binds weakest: `not a and b` is `not (a and
+ * b)`. Only equality, on the text form of values. Columns by wire or database name. Source:
+ * stats.md, filter expressions.
  */
 #include "pool/pool_priv.h"
 
@@ -79,7 +80,8 @@ static struct operand operand(struct parser *ps)
 	return o;
 }
 
-static struct filter *node_new(struct parser *ps, enum node node, struct filter *a, struct filter *b)
+static struct filter *node_new(
+	struct parser *ps, enum node node, struct filter *a, struct filter *b)
 {
 	struct filter *f = arena_alloc(ps->arena, sizeof *f);
 
@@ -141,7 +143,8 @@ static struct filter *expression(struct parser *ps)
 				break;
 			/* a `not` on the right takes the rest, being weakest */
 			if (word(ps, "not"))
-				f = node_new(ps, is_and ? F_AND : F_OR, f, node_new(ps, F_NOT, expression(ps), NULL));
+				f = node_new(ps, is_and ? F_AND : F_OR, f,
+					node_new(ps, F_NOT, expression(ps), NULL));
 			else
 				f = node_new(ps, is_and ? F_AND : F_OR, f, term(ps));
 		}
@@ -150,7 +153,8 @@ static struct filter *expression(struct parser *ps)
 	return f;
 }
 
-int filter_parse(struct arena *a, int class_id, const char *expr, struct filter **out, struct err *err)
+int filter_parse(
+	struct arena *a, int class_id, const char *expr, struct filter **out, struct err *err)
 {
 	struct parser ps = { .arena = a, .class_id = class_id, .p = expr };
 
@@ -159,7 +163,8 @@ int filter_parse(struct arena *a, int class_id, const char *expr, struct filter 
 	*out = expression(&ps);
 	blank(&ps);
 	if (ps.bad || *ps.p != 0)
-		return err_set(err, ERR_INVALID_VALUE, expr, "Expected: field \"name\"=\"text\", not, and, or, parentheses", NULL);
+		return err_set(err, ERR_INVALID_VALUE, expr,
+			"Expected: field \"name\"=\"text\", not, and, or, parentheses", NULL);
 	return 0;
 }
 
@@ -216,7 +221,8 @@ static void text_of(struct buf *b, const struct val *v, bool inner)
 	}
 }
 
-static void operand_text(struct buf *b, const struct operand *o, const struct db_view *view, const struct db_row *row)
+static void operand_text(struct buf *b, const struct operand *o, const struct db_view *view,
+	const struct db_row *row)
 {
 	struct arena a;
 	struct val v;

@@ -36,15 +36,18 @@ struct options {
 
 static bool parse(int argc, char **argv, struct options *o)
 {
-	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "listen", 1, NULL, 'l' }, { "certificate", 1, NULL, 'c' },
-		{ "password-file", 1, NULL, 'p' }, { "agent", 1, NULL, 'a' }, { "loops", 1, NULL, 'n' },
-		{ "election-ms", 1, NULL, 'e' }, { "log", 1, NULL, 'v' }, { "allow-root", 0, NULL, 'r' }, { "help", 0, NULL, 'h' },
-		{ NULL, 0, NULL, 0 } };
+	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "listen", 1, NULL, 'l' },
+		{ "certificate", 1, NULL, 'c' }, { "password-file", 1, NULL, 'p' },
+		{ "agent", 1, NULL, 'a' }, { "loops", 1, NULL, 'n' },
+		{ "election-ms", 1, NULL, 'e' }, { "log", 1, NULL, 'v' },
+		{ "allow-root", 0, NULL, 'r' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	int c;
 
 	*o = (struct options){ .log = LOG_INFO };
-	o->loops = processors < 1 ? 1 : processors > POOL_LOOPS_MAX ? POOL_LOOPS_MAX : (unsigned)processors;
+	o->loops = processors < 1		 ? 1
+		   : processors > POOL_LOOPS_MAX ? POOL_LOOPS_MAX
+						 : (unsigned)processors;
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 'd': o->dir = optarg; break;
@@ -60,7 +63,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		default: return false;
 		}
 	}
-	if (o->dir == NULL || o->listen == NULL || o->log < 0 || o->loops < 1 || o->loops > POOL_LOOPS_MAX || optind != argc) {
+	if (o->dir == NULL || o->listen == NULL || o->log < 0 || o->loops < 1 ||
+		o->loops > POOL_LOOPS_MAX || optind != argc) {
 		fputs(usage, stderr);
 		return false;
 	}
@@ -83,7 +87,8 @@ static int listen_api(const char *text)
 	fd = listener_socket(ip, (unsigned)atoi(colon + 1));
 	if (fd < 0)
 		fprintf(stderr, "xpoold: cannot listen on %s: %s%s\n", text, strerror(errno),
-			errno == EADDRINUSE ? "; another program uses the port (see: ss -ltnp)" : "");
+			errno == EADDRINUSE ? "; another program uses the port (see: ss -ltnp)"
+					    : "");
 	return fd;
 }
 
@@ -123,19 +128,22 @@ static int run(const struct options *o, struct env *env, const struct members *m
 		.election_ms = o->election_ms,
 		.heartbeat_ms = o->election_ms / 10 };
 	if (access(config.password_file, R_OK) != 0) {
-		fprintf(stderr, "xpoold: %s: %s; nobody could log in\n", config.password_file, strerror(errno));
+		fprintf(stderr, "xpoold: %s: %s; nobody could log in\n", config.password_file,
+			strerror(errno));
 		return 1;
 	}
 	if (pool_new(&pool, &config) != 0)
 		return 1;
 	snprintf(control, sizeof control, "%s/control.sock", o->dir);
-	unlink(control); /* left by a run that was killed; the lock on the directory says nobody uses it */
+	unlink(control); /* left by a run that was killed; the lock on the directory says nobody
+			    uses it */
 	if (pool_listen(pool, fd, server) != 0 || pool_control(pool, control) != 0) {
 		fprintf(stderr, "xpoold: cannot serve: %s\n", strerror(errno));
 		return 1;
 	}
 	close(fd);
-	log_info(env, "event=started listen=%s member=%llu pool=%s", o->listen, (unsigned long long)members->self, members->pool_uuid);
+	log_info(env, "event=started listen=%s member=%llu pool=%s", o->listen,
+		(unsigned long long)members->self, members->pool_uuid);
 	pool_start(pool);
 	sigemptyset(&stop);
 	sigaddset(&stop, SIGTERM);
@@ -144,9 +152,10 @@ static int run(const struct options *o, struct env *env, const struct members *m
 	log_info(env, "event=stopping signal=%d", sig);
 	pool_stop(pool, STOP_GRACE_MS);
 	unlink(control);
-	/* Every acknowledged write is on a majority's disks: leaving here is as safe as a crash, which has to be safe
-	 * anyway, and closing a leader can crash the library (docs/decisions/0004). */
-	exit(0);
+	/* Every acknowledged write is on a majority's disks: leaving here is as safe as a crash,
+	 * which has to be safe anyway, and closing a leader can crash the library
+	 * (docs/decisions/0004). Without exit handlers: the other threads still run. */
+	_exit(0);
 }
 
 int main(int argc, char **argv)
@@ -160,7 +169,8 @@ int main(int argc, char **argv)
 	if (!parse(argc, argv, &o))
 		return 2;
 	if (geteuid() == 0 && !o.allow_root) {
-		fprintf(stderr, "xpoold: refuses to run as root: it reads bytes from the network. Use a user of its own\n");
+		fprintf(stderr, "xpoold: refuses to run as root: it reads bytes from the network. "
+				"Use a user of its own\n");
 		return 2;
 	}
 	env_uv_init(&env, "xpoold");
@@ -171,7 +181,8 @@ int main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &stop, NULL); /* before any thread: all inherit it */
 	snprintf(path, sizeof path, "%s/members.json", o.dir);
 	if (!members_read(path, &members, why, sizeof why) || members.self == 0) {
-		fprintf(stderr, "xpoold: %s: %s; run xpoolctl init first\n", path, members.self == 0 && why[0] == 0 ? "no self" : why);
+		fprintf(stderr, "xpoold: %s: %s; run xpoolctl init first\n", path,
+			members.self == 0 && why[0] == 0 ? "no self" : why);
 		return 1;
 	}
 	return run(&o, &env, &members);

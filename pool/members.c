@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool take_text(const struct val *from, const char *key, char *out, size_t size, const char *where, char *why, size_t n)
+static bool take_text(const struct val *from, const char *key, char *out, size_t size,
+	const char *where, char *why, size_t n)
 {
 	const char *s = val_get_s(from, key);
 
@@ -20,7 +21,8 @@ static bool take_text(const struct val *from, const char *key, char *out, size_t
 	return true;
 }
 
-static bool take_member(const struct val *from, struct db_member *out, unsigned i, char *why, size_t n)
+static bool take_member(
+	const struct val *from, struct db_member *out, unsigned i, char *why, size_t n)
 {
 	const struct val *id = val_get(from, "id");
 	char where[32];
@@ -33,9 +35,12 @@ static bool take_member(const struct val *from, struct db_member *out, unsigned 
 	out->raft_id = (uint64_t)id->i;
 	if (!take_text(from, "host", out->host_uuid, sizeof out->host_uuid, where, why, n) ||
 		!take_text(from, "name", out->name, sizeof out->name, where, why, n) ||
-		!take_text(from, "address", out->api_address, sizeof out->api_address, where, why, n) ||
-		!take_text(from, "channel", out->channel_address, sizeof out->channel_address, where, why, n) ||
-		!take_text(from, "certificate", out->certificate, sizeof out->certificate, where, why, n))
+		!take_text(from, "address", out->api_address, sizeof out->api_address, where, why,
+			n) ||
+		!take_text(from, "channel", out->channel_address, sizeof out->channel_address,
+			where, why, n) ||
+		!take_text(from, "certificate", out->certificate, sizeof out->certificate, where,
+			why, n))
 		return false;
 	if (!uuid_ok(out->host_uuid)) {
 		snprintf(why, n, "%s: \"host\" is no uuid", where);
@@ -48,15 +53,20 @@ static bool distinct(const struct members *m, char *why, size_t n)
 {
 	for (unsigned i = 0; i < m->n; i++)
 		for (unsigned k = i + 1; k < m->n; k++)
-			if (m->m[i].raft_id == m->m[k].raft_id || strcmp(m->m[i].host_uuid, m->m[k].host_uuid) == 0 ||
+			if (m->m[i].raft_id == m->m[k].raft_id ||
+				strcmp(m->m[i].host_uuid, m->m[k].host_uuid) == 0 ||
 				strcmp(m->m[i].channel_address, m->m[k].channel_address) == 0) {
-				snprintf(why, n, "members %u and %u share an id, a host or a channel address", i + 1, k + 1);
+				snprintf(why, n,
+					"members %u and %u share an id, a host or a channel "
+					"address",
+					i + 1, k + 1);
 				return false;
 			}
 	return true;
 }
 
-static bool parse(struct arena *a, const char *text, size_t len, struct members *out, char *why, size_t n)
+static bool parse(
+	struct arena *a, const char *text, size_t len, struct members *out, char *why, size_t n)
 {
 	const char *fault;
 	const struct val *list, *number;
@@ -67,7 +77,8 @@ static bool parse(struct arena *a, const char *text, size_t len, struct members 
 		snprintf(why, n, "%s", fault != NULL ? fault : "it is no JSON object");
 		return false;
 	}
-	if (!take_text(&v, "pool", out->pool_uuid, sizeof out->pool_uuid, "file", why, n) || !uuid_ok(out->pool_uuid)) {
+	if (!take_text(&v, "pool", out->pool_uuid, sizeof out->pool_uuid, "file", why, n) ||
+		!uuid_ok(out->pool_uuid)) {
 		snprintf(why, n, "\"pool\" is no uuid");
 		return false;
 	}

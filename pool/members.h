@@ -1,8 +1,9 @@
-/* The member file: who belongs to a new pool. Written by an administrator, read by `xpoolctl init` on each member and
- * kept in its data directory, where xpoold reads it.
+/* The member file: who belongs to a new pool. Written by an administrator, read by `xpoolctl init`
+ * on each member and kept in its data directory, where xpoold reads it.
  *
- * {"pool": UUID, "epoch": 1, "self": 2, "members": [{"id": 1, "host": UUID, "name": "host1", "address": "10.0.0.1",
- *  "channel": "10.0.0.1:8300", "certificate": "SHA-256 fingerprint, hexadecimal"}, ...]}   ("self" only in the kept copy)
+ * {"pool": UUID, "epoch": 1, "self": 2, "members": [{"id": 1, "host": UUID, "name": "host1",
+ * "address": "10.0.0.1", "channel": "10.0.0.1:8300", "certificate": "SHA-256 fingerprint,
+ * hexadecimal"}, ...]}   ("self" only in the kept copy)
  */
 #pragma once
 

@@ -1,14 +1,17 @@
 /* What this host owns: starts what the log gives it, through its agent, and reports the end.
  *
  *   a task row with owner = us, not started --commit started--> agent runs it under the task's uuid
- *     --> one transaction: status, result or error, facts about the domain, locks and reservation removed
+ *     --> one transaction: status, result or error, facts about the domain, locks and reservation
+ * removed
  *
- * At most once: "started" carries our incarnation (boot id and start of the agent) and its precondition fails when the
- * coordinator has given the task to somebody else. A restarted xpoold finds its started tasks in the rows and asks the
- * agent for the same job again, which is the same job. Started under another incarnation: never begun anew; only what
- * the agent still knows, else "agent restarted" and what is really there.
+ * At most once: "started" carries our incarnation (boot id and start of the agent) and its
+ * precondition fails when the coordinator has given the task to somebody else. A restarted xpoold
+ * finds its started tasks in the rows and asks the agent for the same job again, which is the same
+ * job. Started under another incarnation: never begun anew; only what the agent still knows, else
+ * "agent restarted" and what is really there.
  *
- * Single writer: power_state, resident_on and domid of a VM are written by the host that has its domain.
+ * Single writer: power_state, resident_on and domid of a VM are written by the host that has its
+ * domain.
  */
 #include "pool/pool_priv.h"
 
@@ -22,10 +25,12 @@ enum { AGENT_RETRY_MS = 200, TASK_LOOK_MS = 5000 };
 struct owned {
 	struct pool *pool;
 	struct owned *next;
-	char task[DB_REF_MAX + 1], vm[DB_REF_MAX + 1], vm_uuid[UUID_LEN + 1], task_uuid[UUID_LEN + 1];
+	char task[DB_REF_MAX + 1], vm[DB_REF_MAX + 1], vm_uuid[UUID_LEN + 1],
+		task_uuid[UUID_LEN + 1];
 	struct job *job;
 	_Atomic bool done, cancel, woken;
-	bool same_incarnation; /* worker only: the agent that runs it is the one it was started with */
+	bool same_incarnation; /* worker only: the agent that runs it is the one it was started with
+				*/
 };
 
 static void on_owner(struct loop_call *call);
@@ -66,8 +71,8 @@ const struct db_row *owner_vm(void *task, struct db_view *view)
 
 /* Talking to the agent: what an agent that is away makes us do is wait. */
 
-static int agent_ask(struct job *job, struct pool *pool, enum agent_method_id method, const struct val *params, struct val *out,
-	struct err *err)
+static int agent_ask(struct job *job, struct pool *pool, enum agent_method_id method,
+	const struct val *params, struct val *out, struct err *err)
 {
 	int rc;
 
@@ -87,7 +92,8 @@ static int agent_ask(struct job *job, struct pool *pool, enum agent_method_id me
 static int translate(struct owned *o, struct err *agent, struct err *err)
 {
 	const struct err_code *c = agent->code;
-	const char *p0 = agent->n > 0 ? agent->params[0] : "", *p1 = agent->n > 1 ? agent->params[1] : "";
+	const char *p0 = agent->n > 0 ? agent->params[0] : "",
+		   *p1 = agent->n > 1 ? agent->params[1] : "";
 	int rc;
 
 	if (c == AGENT_ERR_bad_power_state)
@@ -127,7 +133,8 @@ static int task_state(struct job *job, struct owned *o, struct err *err)
 
 	task_params(job, o, &params);
 	rc = agent_ask(job, o->pool, AGENT_TASK_stat, &params, &v, &agent);
-	if (rc == ERR_API && agent.code == AGENT_ERR_does_not_exist) { /* it was lost with the host's boot */
+	if (rc == ERR_API &&
+		agent.code == AGENT_ERR_does_not_exist) { /* it was lost with the host's boot */
 		err_set(&agent, AGENT_ERR_agent_restarted, NULL);
 		return translate(o, &agent, err);
 	}
@@ -140,7 +147,8 @@ static int task_state(struct job *job, struct owned *o, struct err *err)
 		return 0;
 	name = val_get_s(&v, "error");
 	data = val_get(&v, "data");
-	for (uint32_t i = 0; data != NULL && data->kind == VAL_SET && i < data->n && n < ERR_PARAMS_MAX; i++)
+	for (uint32_t i = 0;
+		data != NULL && data->kind == VAL_SET && i < data->n && n < ERR_PARAMS_MAX; i++)
 		texts[n++] = data->items[i].kind == VAL_STRING ? data->items[i].s : "";
 	for (unsigned i = 0; agent_errors[i] != NULL; i++)
 		if (name != NULL && strcmp(agent_errors[i]->name, name) == 0)
@@ -163,7 +171,8 @@ static int wait_for_task(struct job *job, struct owned *o, struct err *err)
 			agent_ask(job, o->pool, AGENT_TASK_cancel, &params, &ignored, &none);
 			err_fini(&none);
 		}
-		/* the update stream wakes us by cancelling this sleep; the time is for a lost update */
+		/* the update stream wakes us by cancelling this sleep; the time is for a lost
+		 * update */
 		if (!o->woken && job_sleep(job, TASK_LOOK_MS) == ERR_DEAD)
 			return ERR_DEAD;
 		job->cancelled = false;
@@ -172,7 +181,8 @@ static int wait_for_task(struct job *job, struct owned *o, struct err *err)
 	return rc;
 }
 
-int owner_agent_op(struct job *job, void *task, enum agent_method_id method, struct val *params, struct err *err)
+int owner_agent_op(struct job *job, void *task, enum agent_method_id method, struct val *params,
+	struct err *err)
 {
 	struct owned *o = task;
 	struct err agent = { 0 };
@@ -212,7 +222,25 @@ static int facts_read(struct job *job, struct pool *pool, const char *vm_uuid, s
 	busy = val_get(&v, "busy");
 	out->domid = domid != NULL && domid->kind == VAL_INT ? domid->i : -1;
 	out->busy = busy != NULL && busy->kind == VAL_BOOL && busy->b;
-	return out->power_state != NULL && model_enum_index(MODEL_ENUM_vm_power_state, out->power_state) >= 0 ? 0 : ERR_CORRUPT;
+	return out->power_state != NULL &&
+			       model_enum_index(MODEL_ENUM_vm_power_state, out->power_state) >= 0
+		       ? 0
+		       : ERR_CORRUPT;
+}
+
+/* The version of the VM's row, taken before its facts are read: so facts are never written over a
+ * change that is newer than they are. */
+static uint64_t vm_version(struct pool *pool, const char *vm_uuid)
+{
+	struct db_view view;
+	const struct db_row *vm;
+	uint64_t version;
+
+	db_view_pin(pool->db, &view);
+	vm = db_view_by_uuid(&view, MODEL_CLASS_VM, vm_uuid);
+	version = vm != NULL ? db_row_modified(vm) : 0;
+	db_view_unpin(&view);
+	return version;
 }
 
 /* The fields a fact changes (1.4): written by the host that has the domain, or had it. */
@@ -236,11 +264,29 @@ static bool facts_ours(const struct db_row *vm, const char *self)
 	return strcmp(on, NULL_REF) == 0 || strcmp(on, self) == 0;
 }
 
-/* The life of one task. Each step is committed with preconditions and repeated until it is decided. */
+/* The life of one task. Each step is committed with preconditions and repeated until it is decided.
+ */
+
+/* What this member sees may be old: it replays its log after a start. Nothing may be done on the
+ * word of a row before everything that was committed by now has been applied here. */
+static int catch_up(struct job *job, struct pool *pool)
+{
+	struct db_result res;
+	struct db_txn empty;
+
+	do {
+		db_txn_init(&empty, DB_FOR_BARRIER);
+		if (db_commit(job, pool->db, &empty, &res) == ERR_DEAD)
+			return ERR_DEAD;
+		err_fini(&res.err);
+	} while (res.status != DB_DONE);
+	return 0;
+}
 
 /* 0: we run it; 1: it is not ours (any more); ERR_DEAD. */
 static int commit_started(struct job *job, struct owned *o)
 {
+	bool caught_up = false;
 	struct db_result res;
 	struct db_view view;
 	const struct db_row *task;
@@ -260,21 +306,34 @@ static int commit_started(struct job *job, struct owned *o)
 		task = db_view_get(&view, MODEL_CLASS_task, o->task);
 		started = task != NULL && db_row_b(task, TASK_started);
 		if (task == NULL || strcmp(db_row_s(task, TASK_status), "pending") != 0 ||
-			strcmp(db_row_s(task, TASK_owner), db_row_ref(pool_self(o->pool, &view))) != 0) {
+			strcmp(db_row_s(task, TASK_owner), db_row_ref(pool_self(o->pool, &view))) !=
+				0) {
 			db_view_unpin(&view);
 			return 1;
 		}
+		if (started && !caught_up) {
+			/* by an earlier life of ours: is it still under way? */
+			db_view_unpin(&view);
+			if (catch_up(job, o->pool) == ERR_DEAD)
+				return ERR_DEAD;
+			caught_up = true;
+			continue;
+		}
 		if (started) {
-			o->same_incarnation = strcmp(db_row_s(task, TASK_incarnation), incarnation) == 0;
+			o->same_incarnation =
+				strcmp(db_row_s(task, TASK_incarnation), incarnation) == 0;
 			db_view_unpin(&view);
 			return 0;
 		}
 		db_txn_init(&txn, DB_FOR_START);
-		db_txn_need_field(&txn, MODEL_CLASS_task, o->task, TASK_owner, val_string(db_row_s(task, TASK_owner)));
+		db_txn_need_field(&txn, MODEL_CLASS_task, o->task, TASK_owner,
+			val_string(db_row_s(task, TASK_owner)));
 		db_txn_need_field(&txn, MODEL_CLASS_task, o->task, TASK_started, val_bool(false));
-		db_txn_need_field(&txn, MODEL_CLASS_task, o->task, TASK_status, val_string("pending"));
+		db_txn_need_field(
+			&txn, MODEL_CLASS_task, o->task, TASK_status, val_string("pending"));
 		db_txn_set(&txn, MODEL_CLASS_task, o->task, TASK_started, val_bool(true));
-		db_txn_set(&txn, MODEL_CLASS_task, o->task, TASK_incarnation, val_string(incarnation));
+		db_txn_set(
+			&txn, MODEL_CLASS_task, o->task, TASK_incarnation, val_string(incarnation));
 		db_view_unpin(&view);
 		if (db_commit(job, o->pool->db, &txn, &res) == ERR_DEAD)
 			return ERR_DEAD;
@@ -303,17 +362,20 @@ static int run_function(struct job *job, struct owned *o, struct err *err)
 		rc = rpc_json_parse(&job->arena, text, strlen(text), &args, &why);
 	}
 	db_view_unpin(&view);
-	if (m == NULL || rc != 0 || args.kind != VAL_SET || args.n != m->n_params || m->n_params > ARRAY_LEN(typed))
+	if (m == NULL || rc != 0 || args.kind != VAL_SET || args.n != m->n_params ||
+		m->n_params > ARRAY_LEN(typed))
 		return err_set(err, ERR_INTERNAL_ERROR, "the request cannot be read", NULL);
 	for (unsigned i = 0; i < m->n_params; i++)
-		if (rpc_coerce(&job->arena, RPC_JSON2, m->params[i].type, m->params[i].name, &args.items[i], &typed[i], err) != 0)
+		if (rpc_coerce(&job->arena, RPC_JSON2, m->params[i].type, m->params[i].name,
+			    &args.items[i], &typed[i], err) != 0)
 			return ERR_API;
 	if (model_functions(m).run == NULL)
 		return err_set(err, ERR_NOT_IMPLEMENTED, m->name, NULL);
 	return model_functions(m).run(job, o, pool_args(&job->arena, m, typed), err);
 }
 
-static void finish_write(struct job *job, struct db_txn *txn, const struct db_row *task, const struct err *err, int64_t now)
+static void finish_write(struct job *job, struct db_txn *txn, const struct db_row *task,
+	const struct err *err, int64_t now)
 {
 	const char *ref = db_row_ref(task);
 	struct val info = val_set();
@@ -332,7 +394,8 @@ static void finish_write(struct job *job, struct db_txn *txn, const struct db_ro
 	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_current_operations, val_map());
 }
 
-/* Result, facts and lock release in one transaction. When the reaper was quicker, the facts and the locks remain. */
+/* Result, facts and lock release in one transaction. When the reaper was quicker, the facts and the
+ * locks remain. */
 static int commit_finished(struct job *job, struct owned *o, const struct err *err)
 {
 	struct facts facts;
@@ -344,6 +407,7 @@ static int commit_finished(struct job *job, struct owned *o, const struct err *e
 	do {
 		const struct db_row *task, *vm;
 		const char *self;
+		uint64_t version = vm_version(o->pool, o->vm_uuid);
 
 		rc = facts_read(job, o->pool, o->vm_uuid, &facts);
 		if (rc == ERR_DEAD)
@@ -361,7 +425,7 @@ static int commit_finished(struct job *job, struct owned *o, const struct err *e
 		if (strcmp(db_row_s(task, TASK_status), "pending") == 0)
 			finish_write(job, &txn, task, err, env_wall_s(o->pool->env));
 		if (vm != NULL) {
-			db_txn_need_version(&txn, MODEL_CLASS_VM, o->vm, db_row_modified(vm));
+			db_txn_need_version(&txn, MODEL_CLASS_VM, o->vm, version);
 			if (rc == 0 && facts_ours(vm, self))
 				facts_write(&txn, o->vm, &facts, self);
 		}
@@ -411,7 +475,8 @@ static struct owned *owned_find(struct pool *pool, const char *task)
 
 static void owned_begin(struct pool *pool, const struct db_view *view, const struct db_row *task)
 {
-	const struct db_row *vm = db_view_get(view, MODEL_CLASS_VM, db_row_s(task, TASK_subject_ref));
+	const struct db_row *vm =
+		db_view_get(view, MODEL_CLASS_VM, db_row_s(task, TASK_subject_ref));
 	struct owned *o = mem_new(sizeof *o);
 
 	o->pool = pool;
@@ -488,10 +553,11 @@ static void on_owner(struct loop_call *call)
 	arena_fini(&a);
 }
 
-/* Reconciliation: the record follows what is really there. After each contact with the agent, and when it says that a
- * VM has changed by itself. */
+/* Reconciliation: the record follows what is really there. After each contact with the agent, and
+ * when it says that a VM has changed by itself. */
 
-static void release_lost_locks(struct job *job, struct db_txn *txn, const struct db_view *view, const struct db_row *vm, const char *self)
+static void release_lost_locks(struct job *job, struct db_txn *txn, const struct db_view *view,
+	const struct db_row *vm, const char *self)
 {
 	struct val ops = db_row_field(vm, VM_current_operations, &job->arena);
 
@@ -526,6 +592,7 @@ static int reconcile_vm(struct job *job, struct pool *pool, const char *vm_uuid)
 	struct db_txn txn;
 	const struct db_row *vm;
 	const char *self;
+	uint64_t version = vm_version(pool, vm_uuid);
 	int rc = facts_read(job, pool, vm_uuid, &facts);
 
 	if (rc != 0 || facts.busy)
@@ -538,12 +605,17 @@ static int reconcile_vm(struct job *job, struct pool *pool, const char *vm_uuid)
 		bool halted = strcmp(facts.power_state, "Halted") == 0, ours = facts_ours(vm, self);
 		bool nowhere = strcmp(db_row_s(vm, VM_resident_on), NULL_REF) == 0;
 
-		db_txn_need_version(&txn, MODEL_CLASS_VM, db_row_ref(vm), db_row_modified(vm));
+		db_txn_need_version(&txn, MODEL_CLASS_VM, db_row_ref(vm), version);
 		release_lost_locks(job, &txn, &view, vm, self);
 		if (!ours && !halted)
-			log_err(pool->env, "event=domain_twice vm=%s why=\"it runs here and is recorded elsewhere: left alone\"", vm_uuid);
-		else if (ours && !(nowhere && halted) && (strcmp(db_row_s(vm, VM_power_state), facts.power_state) != 0 ||
-								  db_row_i(vm, VM_domid) != (halted ? -1 : facts.domid) || nowhere != halted))
+			log_err(pool->env,
+				"event=domain_twice vm=%s why=\"it runs here and is recorded "
+				"elsewhere: left alone\"",
+				vm_uuid);
+		else if (ours && !(nowhere && halted) &&
+			 (strcmp(db_row_s(vm, VM_power_state), facts.power_state) != 0 ||
+				 db_row_i(vm, VM_domid) != (halted ? -1 : facts.domid) ||
+				 nowhere != halted))
 			facts_write(&txn, db_row_ref(vm), &facts, self);
 	}
 	db_view_unpin(&view);
@@ -575,7 +647,8 @@ static int announce(struct job *job, struct pool *pool)
 	if (member != NULL && strcmp(db_row_s(member, _MEMBER_incarnation), incarnation) != 0) {
 		db_txn_init(&txn, DB_FOR_CONFIG);
 		db_txn_need_row(&txn, MODEL_CLASS__member, pool->host_uuid);
-		db_txn_set(&txn, MODEL_CLASS__member, pool->host_uuid, _MEMBER_incarnation, val_string(incarnation));
+		db_txn_set(&txn, MODEL_CLASS__member, pool->host_uuid, _MEMBER_incarnation,
+			val_string(incarnation));
 		db_view_unpin(&view);
 		rc = db_commit(job, pool->db, &txn, &res);
 		err_fini(&res.err);
@@ -596,14 +669,17 @@ static void collect_vms(struct job *job, struct pool *pool, struct val *out)
 	if (agent_call(job, pool->agent, AGENT_VM_list, NULL, &list, &err) == 0)
 		for (uint32_t i = 0; list.kind == VAL_SET && i < list.n; i++)
 			if (val_get_s(&list.items[i], "uuid") != NULL)
-				val_set_push(&job->arena, out, val_string(val_get_s(&list.items[i], "uuid")));
+				val_set_push(&job->arena, out,
+					val_string(val_get_s(&list.items[i], "uuid")));
 	err_fini(&err);
 	db_view_pin(pool->db, &view);
 	self = pool_self(pool, &view);
 	c = db_rows(&view, MODEL_CLASS_VM);
 	while (self != NULL && (vm = db_next(&c)) != NULL)
-		if (strcmp(db_row_s(vm, VM_resident_on), db_row_ref(self)) == 0 && !val_set_has(out, db_row_s(vm, VM_uuid)))
-			val_set_push(&job->arena, out, val_string(arena_strdup(&job->arena, db_row_s(vm, VM_uuid))));
+		if (strcmp(db_row_s(vm, VM_resident_on), db_row_ref(self)) == 0 &&
+			!val_set_has(out, db_row_s(vm, VM_uuid)))
+			val_set_push(&job->arena, out,
+				val_string(arena_strdup(&job->arena, db_row_s(vm, VM_uuid))));
 	db_view_unpin(&view);
 }
 

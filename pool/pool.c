@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Something was applied: on every I/O loop look at what waits. event.from looks at most every 50 ms. */
+/* Something was applied: on every I/O loop look at what waits. event.from looks at most every 50
+ * ms. */
 
 static void on_batch(struct loop_timer *t)
 {
@@ -104,7 +105,8 @@ int pool_listen(struct pool *pool, int fd, struct tls *tls)
 		if (own < 0)
 			return ERR_IO;
 		snprintf(address, sizeof address, "fd:%d", own);
-		if (rpc_server_open(&pool->loops[i].server, pool->loops[i].loop, address, tls, &handler) != 0)
+		if (rpc_server_open(&pool->loops[i].server, pool->loops[i].loop, address, tls,
+			    &handler) != 0)
 			return ERR_IO;
 	}
 	return 0;

@@ -1,5 +1,5 @@
-/* xpoold: the API's meaning on one member. Threads: the Raft loop (database), I/O loops (API calls; the first one is
- * also the admission loop), lanes of workers (passwords, jobs of this host). */
+/* xpoold: the API's meaning on one member. Threads: the Raft loop (database), I/O loops (API calls;
+ * the first one is also the admission loop), lanes of workers (passwords, jobs of this host). */
 #pragma once
 
 #include "db/db.h"
@@ -12,17 +12,18 @@ struct pool;
 
 struct pool_config {
 	struct env *env;
-	struct db_config db;        /* loop and handlers are filled in */
-	const char *password_file;  /* user:hash lines, crypt(3) */
-	const char *agent;          /* stream address of this host's agent */
-	unsigned loops;             /* I/O loops, 1..POOL_LOOPS_MAX */
+	struct db_config db;	   /* loop and handlers are filled in */
+	const char *password_file; /* user:hash lines, crypt(3) */
+	const char *agent;	   /* stream address of this host's agent */
+	unsigned loops;		   /* I/O loops, 1..POOL_LOOPS_MAX */
 	bool verbose_tasks;
 };
 
 /* 0 or ERR_IO after a log line. Nothing runs before pool_start. */
 int pool_new(struct pool **out, const struct pool_config *config);
 
-/* Serve the API on a listening socket (duplicated for each loop). 0 or ERR_IO with errno. Before pool_start. */
+/* Serve the API on a listening socket (duplicated for each loop). 0 or ERR_IO with errno. Before
+ * pool_start. */
 int pool_listen(struct pool *pool, int fd, struct tls *tls);
 
 /* Serve `xpoolctl` on a Unix socket at path. 0 or ERR_IO with errno. Before pool_start. */

@@ -10,14 +10,14 @@
 #define NULL_REF "OpaqueRef:NULL"
 
 enum {
-	POOL_RETRIES = 8,              /* of a transaction whose version precondition failed */
-	POOL_WAITING_MAX = 100,        /* tasks waiting for a lock */
-	POOL_WAIT_S = 7200,            /* for a lock */
-	POOL_LOST_MS = 60000,          /* without contact: the tasks of a host end */
-	POOL_PLACED_LOST_MS = 2000,    /* a placed task that nobody has started gets another host */
+	POOL_RETRIES = 8,	    /* of a transaction whose version precondition failed */
+	POOL_WAITING_MAX = 100,	    /* tasks waiting for a lock */
+	POOL_WAIT_S = 7200,	    /* for a lock */
+	POOL_LOST_MS = 60000,	    /* without contact: the tasks of a host end */
+	POOL_PLACED_LOST_MS = 2000, /* a placed task that nobody has started gets another host */
 	POOL_SWEEP_MS = 1000,
-	POOL_TASK_SYNC_S = 10,         /* ended rows of plain calls */
-	POOL_TASK_KEEP_S = 3900,       /* of asynchronous ones: 65 min */
+	POOL_TASK_SYNC_S = 10,	 /* ended rows of plain calls */
+	POOL_TASK_KEEP_S = 3900, /* of asynchronous ones: 65 min */
 	POOL_LOGIN_PENALTY_MS = 5000,
 	POOL_EVENT_BATCH_MS = 50,
 	POOL_JOBS_RUNNING = 4,
@@ -32,8 +32,8 @@ struct pool_loop {
 	struct pool *pool;
 	struct loop *loop;
 	struct rpc_server *server;
-	struct loop_call wake, stop;  /* something was applied */
-	struct loop_timer batch;      /* event.from looks at most so often */
+	struct loop_call wake, stop; /* something was applied */
+	struct loop_timer batch;     /* event.from looks at most so often */
 	struct call *task_waiters, *event_waiters;
 	_Atomic unsigned n_calls;
 };
@@ -60,7 +60,8 @@ struct pool {
 	/* This host's (owner.c), admission loop only. */
 	struct loop_call owner_call;
 	struct owned *owned;
-	char incarnation[128]; /* of the agent; "" until it has been reached; under incarnation_mutex */
+	char incarnation[128]; /* of the agent; "" until it has been reached; under
+				  incarnation_mutex */
 	pthread_mutex_t incarnation_mutex;
 	_Atomic bool reconcile_wanted;
 
@@ -113,8 +114,8 @@ enum { CALL_PENDING = 1 };
 void pool_request(void *arg, struct rpc_request *request);
 /* The call is over: result or err is set. Frees it. On its loop. */
 void call_finish(struct call *call);
-/* Propose and continue with written(call) when it is applied here (NULL: call_finish). Returns CALL_PENDING, or
- * ERR_API when the transaction is too large. The transaction is taken. */
+/* Propose and continue with written(call) when it is applied here (NULL: call_finish). Returns
+ * CALL_PENDING, or ERR_API when the transaction is too large. The transaction is taken. */
 int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call));
 /* The error for a proposal without outcome: database promise P12. */
 void pool_unknown(struct pool *pool, uint64_t leader, struct err *err);
@@ -126,18 +127,21 @@ int access_call(struct call *call, struct err *err);
 
 /* record.c */
 struct val pool_record(const struct db_view *view, const struct db_row *row, struct arena *a);
-struct val pool_field(const struct db_view *view, const struct db_row *row, int field, struct arena *a);
+struct val pool_field(
+	const struct db_view *view, const struct db_row *row, int field, struct arena *a);
 
 /* filter.c: the rows of a class that an expression selects. Errors INVALID_VALUE [expr, text]. */
 struct filter;
-int filter_parse(struct arena *a, int class_id, const char *expr, struct filter **out, struct err *err);
+int filter_parse(
+	struct arena *a, int class_id, const char *expr, struct filter **out, struct err *err);
 bool filter_matches(const struct filter *f, const struct db_view *view, const struct db_row *row);
 
 /* session.c */
 int session_check(struct call *call, const char *ref, struct err *err);
 
 /* rules.c: pure. 0, or ERR_API with the rule's error; waits_out: only a lock is in the way. */
-int rules_vm(const struct db_view *view, const struct db_row *vm, const char *op, bool *waits_out, struct err *err);
+int rules_vm(const struct db_view *view, const struct db_row *vm, const char *op, bool *waits_out,
+	struct err *err);
 struct val rules_allowed(const struct db_view *view, const struct db_row *row, struct arena *a);
 
 /* admit.c */
@@ -165,7 +169,8 @@ void tasks_look(struct pool_loop *io);
 void owner_start(struct pool *pool);
 void owner_look(struct pool *pool);
 /* Run an agent operation under the task's uuid and wait for its end. For the _run functions. */
-int owner_agent_op(struct job *job, void *task, enum agent_method_id method, struct val *params, struct err *err);
+int owner_agent_op(struct job *job, void *task, enum agent_method_id method, struct val *params,
+	struct err *err);
 const char *owner_vm_uuid(void *task);
 /* The record of the task's VM, to be unpinned by the caller. */
 const struct db_row *owner_vm(void *task, struct db_view *view);

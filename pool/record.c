@@ -1,9 +1,11 @@
-/* Rows as the API shows them: stored fields, sets derived from relations, allowed operations computed. */
+/* Rows as the API shows them: stored fields, sets derived from relations, allowed operations
+ * computed. */
 #include "pool/pool_priv.h"
 
 #include <stdio.h>
 
-struct val pool_field(const struct db_view *view, const struct db_row *row, int field, struct arena *a)
+struct val pool_field(
+	const struct db_view *view, const struct db_row *row, int field, struct arena *a)
 {
 	const struct model_field *f = &model_classes[db_row_class(row)].fields[field];
 	const struct db_row *other;

@@ -1,4 +1,5 @@
-/* The form in which an operation travels to the coordinator, and lives in its task row until it has ended. */
+/* The form in which an operation travels to the coordinator, and lives in its task row until it has
+ * ended. */
 #include "pool/request_priv.h"
 
 #include <string.h>
@@ -36,7 +37,8 @@ bool request_decode(struct arena *a, const uint8_t *p, size_t n, struct request 
 		return false;
 	out->method = model_message_find(name);
 	out->args = args.items;
-	return out->method != NULL && out->method->route != MODEL_LOCAL && args.n == out->method->n_params;
+	return out->method != NULL && out->method->route != MODEL_LOCAL &&
+	       args.n == out->method->n_params;
 }
 
 void request_arguments(struct arena *a, const struct request *r, const char **out)
@@ -64,13 +66,14 @@ bool request_of_task(struct arena *a, const struct db_row *task, struct request 
 		.originator = val_get_s(&caller, "originator"),
 		.task_uuid = db_row_s(task, TASK_uuid),
 		.keep = db_row_b(task, TASK_keep) };
-	if (out->method == NULL || rpc_json_parse(a, text, strlen(text), &args, &why) != 0 || args.kind != VAL_SET ||
-		args.n != out->method->n_params)
+	if (out->method == NULL || rpc_json_parse(a, text, strlen(text), &args, &why) != 0 ||
+		args.kind != VAL_SET || args.n != out->method->n_params)
 		return false;
 	out->args = arena_alloc(a, (args.n + 1) * sizeof *out->args);
 	for (uint32_t i = 0; i < args.n && ok; i++)
-		ok = rpc_coerce(a, RPC_JSON2, out->method->params[i].type, out->method->params[i].name, &args.items[i],
-			     &out->args[i], &ignored) == 0;
+		ok = rpc_coerce(a, RPC_JSON2, out->method->params[i].type,
+			     out->method->params[i].name, &args.items[i], &out->args[i],
+			     &ignored) == 0;
 	err_fini(&ignored);
 	return ok;
 }

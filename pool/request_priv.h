@@ -8,11 +8,12 @@ struct request {
 	struct val *args; /* of the types of the parameters */
 	const char *user, *session, *originator;
 	const char *task_uuid; /* chosen by the member that accepts the call */
-	bool keep;             /* asynchronous */
+	bool keep;	       /* asynchronous */
 };
 
 void request_encode(struct buf *out, const struct request *r);
-/* Bytes of another member: false when they are no request for an operation. Strings point into p. */
+/* Bytes of another member: false when they are no request for an operation. Strings point into p.
+ */
 bool request_decode(struct arena *a, const uint8_t *p, size_t n, struct request *out);
 /* The arguments as JSON text, in the arena. */
 void request_arguments(struct arena *a, const struct request *r, const char **out);

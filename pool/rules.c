@@ -1,5 +1,6 @@
-/* When an operation on a VM is allowed: the checks of vm-lifecycle 1.3 in their order, on the table of the model.
- * Pure: a view in, a verdict out; the coordinator turns what was relied on into preconditions. */
+/* When an operation on a VM is allowed: the checks of vm-lifecycle 1.3 in their order, on the table
+ * of the model. Pure: a view in, a verdict out; the coordinator turns what was relied on into
+ * preconditions. */
 #include "pool/pool_priv.h"
 
 #include <string.h>
@@ -20,14 +21,17 @@ static const char *lower_state(int k)
 	return names[k];
 }
 
-static int bad_power_state(const struct db_row *vm, const struct model_operation *op, int state, struct arena *a, struct err *err)
+static int bad_power_state(const struct db_row *vm, const struct model_operation *op, int state,
+	struct arena *a, struct err *err)
 {
 	const char *expected = "";
 
 	for (int k = 0; k < 4; k++)
 		if (op->states & 1u << k)
-			expected = arena_printf(a, "%s%s%s", expected, *expected ? ", " : "", lower_state(k));
-	return err_set(err, ERR_VM_BAD_POWER_STATE, db_row_ref(vm), expected, lower_state(state), NULL);
+			expected = arena_printf(
+				a, "%s%s%s", expected, *expected ? ", " : "", lower_state(k));
+	return err_set(
+		err, ERR_VM_BAD_POWER_STATE, db_row_ref(vm), expected, lower_state(state), NULL);
 }
 
 /* Hard operations may stand beside others, which they cancel (1.3, compatible concurrency). */
@@ -40,8 +44,8 @@ static bool beside(const char *op, const char *running)
 	return false;
 }
 
-static int lock_check(const struct db_view *view, const struct db_row *vm, const char *op, const struct val *current,
-	bool *waits_out, struct err *err)
+static int lock_check(const struct db_view *view, const struct db_row *vm, const char *op,
+	const struct val *current, bool *waits_out, struct err *err)
 {
 	for (uint32_t i = 0; i < current->n; i++) {
 		const char *task = current->pairs[i].key, *running = current->pairs[i].value.s;
@@ -49,19 +53,22 @@ static int lock_check(const struct db_view *view, const struct db_row *vm, const
 
 		/* the task has ended without its outcome being known: wait for the host's word */
 		if (row == NULL || strcmp(db_row_s(row, TASK_status), "pending") != 0)
-			return err_set(err, ERR_HOST_OFFLINE, row != NULL ? db_row_s(row, TASK_owner) : NULL_REF, NULL);
+			return err_set(err, ERR_HOST_OFFLINE,
+				row != NULL ? db_row_s(row, TASK_owner) : NULL_REF, NULL);
 		if (beside(op, running))
 			continue;
 		*waits_out = true;
-		return err_set(err, ERR_OTHER_OPERATION_IN_PROGRESS, "VM", db_row_ref(vm), running, task, NULL);
+		return err_set(err, ERR_OTHER_OPERATION_IN_PROGRESS, "VM", db_row_ref(vm), running,
+			task, NULL);
 	}
 	return 0;
 }
 
-static int checks(const struct db_view *view, const struct db_row *vm, const struct model_operation *op, bool *waits_out,
-	struct arena *a, struct err *err)
+static int checks(const struct db_view *view, const struct db_row *vm,
+	const struct model_operation *op, bool *waits_out, struct arena *a, struct err *err)
 {
-	struct val blocked = db_row_field(vm, VM_blocked_operations, a), current = db_row_field(vm, VM_current_operations, a);
+	struct val blocked = db_row_field(vm, VM_blocked_operations, a),
+		   current = db_row_field(vm, VM_current_operations, a);
 	const char *why = val_get_s(&blocked, op->name), *ref = db_row_ref(vm);
 	int state = model_enum_index(MODEL_ENUM_vm_power_state, db_row_s(vm, VM_power_state));
 
@@ -78,11 +85,13 @@ static int checks(const struct db_view *view, const struct db_row *vm, const str
 	if (db_row_b(vm, VM_is_a_snapshot) && !op->on_snapshot)
 		return err_set(err, ERR_VM_IS_SNAPSHOT, ref, op->name, NULL);
 	if (db_row_b(vm, VM_is_control_domain))
-		return err_set(err, ERR_OPERATION_NOT_ALLOWED, "This operation is not allowed on a control domain", NULL);
+		return err_set(err, ERR_OPERATION_NOT_ALLOWED,
+			"This operation is not allowed on a control domain", NULL);
 	return 0;
 }
 
-int rules_vm(const struct db_view *view, const struct db_row *vm, const char *op, bool *waits_out, struct err *err)
+int rules_vm(const struct db_view *view, const struct db_row *vm, const char *op, bool *waits_out,
+	struct err *err)
 {
 	const struct model_operation *o = operation(op);
 	struct arena a;

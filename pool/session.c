@@ -1,5 +1,5 @@
-/* Sessions: replicated rows whose references carry a keyed checksum, so that junk is refused without a look at the log.
- * sessions.md section 6. */
+/* Sessions: replicated rows whose references carry a keyed checksum, so that junk is refused
+ * without a look at the log. sessions.md section 6. */
 #include "pool/pool_priv.h"
 
 #include <crypt.h>
@@ -26,7 +26,8 @@ static void checksum(const char *key, const char *uuid, char out[13])
 	memcpy(head, uuid, CHECK_FROM);
 	head[CHECK_FROM] = 0;
 	tls_hmac(key, (unsigned)strlen(key), head, mac);
-	snprintf(out, 13, "%02x%02x%02x%02x%02x%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+	snprintf(out, 13, "%02x%02x%02x%02x%02x%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+		mac[5]);
 }
 
 /* Could this reference be one of ours at all? */
@@ -52,7 +53,8 @@ int session_check(struct call *call, const char *ref, struct err *err)
 			call->barriered = true; /* nothing to wait for */
 		return err_set(err, ERR_SESSION_INVALID, ref, NULL);
 	}
-	call->caller = (struct caller){ .user = arena_strdup(&call->arena, db_row_s(row, SESSION_auth_user_name)),
+	call->caller = (struct caller){ .user = arena_strdup(&call->arena,
+						db_row_s(row, SESSION_auth_user_name)),
 		.session = arena_strdup(&call->arena, ref),
 		.originator = arena_strdup(&call->arena, db_row_s(row, SESSION_originator)),
 		.superuser = db_row_b(row, SESSION_is_local_superuser) };
@@ -121,7 +123,8 @@ static void write_session(struct call *call)
 	snprintf(ref, sizeof ref, "OpaqueRef:%s", uuid);
 	fields[SESSION_uuid] = val_string(uuid);
 	fields[SESSION_this_host] = val_string(db_row_ref(self));
-	fields[SESSION_last_active] = fields[SESSION_validation_time] = val_datetime(env_wall_s(call->pool->env));
+	fields[SESSION_last_active] = fields[SESSION_validation_time] =
+		val_datetime(env_wall_s(call->pool->env));
 	fields[SESSION_is_local_superuser] = val_bool(true);
 	fields[SESSION_auth_user_name] = val_string(args->uname);
 	fields[SESSION_originator] = val_string(args->originator);
@@ -143,7 +146,8 @@ static void on_checked(struct loop_call *posted)
 		return;
 	}
 	log_warn(call->pool->env, "event=login_refused user=%s", args->uname);
-	err_set(&call->err, ERR_SESSION_AUTHENTICATION_FAILED, args->uname, "Authentication failure", NULL);
+	err_set(&call->err, ERR_SESSION_AUTHENTICATION_FAILED, args->uname,
+		"Authentication failure", NULL);
 	loop_timer_start(call->io->loop, &call->timer, POOL_LOGIN_PENALTY_MS, on_penalty);
 }
 
@@ -157,7 +161,8 @@ static void check_main(struct job *job, void *arg)
 	loop_post(call->io->loop, &call->posted, on_checked);
 }
 
-int session_login_with_password(struct call *call, const struct session_login_with_password_args *args, struct err *err)
+int session_login_with_password(
+	struct call *call, const struct session_login_with_password_args *args, struct err *err)
 {
 	(void)args;
 	if (lane_submit(call->pool->api, "", check_main, call) == NULL)

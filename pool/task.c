@@ -26,7 +26,8 @@ static bool ended(struct call *call)
 		if (code != NULL)
 			err_set_list(&call->err, code, params, info.n - 1);
 		else
-			err_set(&call->err, ERR_INTERNAL_ERROR, info.n > 0 ? info.items[0].s : "the task failed", NULL);
+			err_set(&call->err, ERR_INTERNAL_ERROR,
+				info.n > 0 ? info.items[0].s : "the task failed", NULL);
 	}
 	db_view_unpin(&view);
 	return done;
@@ -92,7 +93,9 @@ int task_destroy(struct call *call, const struct task_destroy_args *args, struct
 	locks = db_row_field(task, TASK_locks, &call->arena);
 	db_txn_init(&txn, DB_FOR_FIELD);
 	db_txn_need_version(&txn, MODEL_CLASS_task, args->self, db_row_modified(task));
-	if ((strcmp(db_row_s(task, TASK_status), "pending") != 0 || *db_row_s(task, TASK_method) == 0) && locks.n == 0)
+	if ((strcmp(db_row_s(task, TASK_status), "pending") != 0 ||
+		    *db_row_s(task, TASK_method) == 0) &&
+		locks.n == 0)
 		db_txn_delete(&txn, MODEL_CLASS_task, args->self);
 	else
 		db_txn_set(&txn, MODEL_CLASS_task, args->self, TASK_keep, val_bool(false));
@@ -102,7 +105,8 @@ int task_destroy(struct call *call, const struct task_destroy_args *args, struct
 int task_cancel(struct call *call, const struct task_cancel_args *args, struct err *err)
 {
 	const struct db_row *task = db_view_get(&call->view, MODEL_CLASS_task, args->task);
-	char uuid[UUID_LEN + 1], key[DB_REF_MAX + 1]; /* of this cancel; a session would be a secret on show */
+	char uuid[UUID_LEN + 1],
+		key[DB_REF_MAX + 1]; /* of this cancel; a session would be a secret on show */
 	struct db_txn txn;
 	unsigned k;
 
@@ -114,6 +118,7 @@ int task_cancel(struct call *call, const struct task_cancel_args *args, struct e
 	db_txn_init(&txn, DB_FOR_FIELD);
 	k = db_txn_need_row(&txn, MODEL_CLASS_task, args->task);
 	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, "task", args->task, NULL);
-	db_txn_map_add(&txn, MODEL_CLASS_task, args->task, TASK_current_operations, key, val_string("cancel"));
+	db_txn_map_add(&txn, MODEL_CLASS_task, args->task, TASK_current_operations, key,
+		val_string("cancel"));
 	return call_write(call, &txn, NULL);
 }

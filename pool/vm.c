@@ -23,8 +23,10 @@ static int push_metadata(struct job *job, void *task, struct err *err)
 	other = db_row_field(vm, VM_other_config, a);
 	guest = val_get_s(&other, "xpool-sim-guest"); /* how a simulated guest behaves */
 	val_map_push(a, &metadata, "uuid", val_string(owner_vm_uuid(task)));
-	val_map_push(a, &metadata, "name", val_string(arena_strdup(a, db_row_s(vm, VM_name_label))));
-	val_map_push(a, &metadata, "memory_kib", val_int(db_row_i(vm, VM_memory_dynamic_max) / 1024));
+	val_map_push(
+		a, &metadata, "name", val_string(arena_strdup(a, db_row_s(vm, VM_name_label))));
+	val_map_push(
+		a, &metadata, "memory_kib", val_int(db_row_i(vm, VM_memory_dynamic_max) / 1024));
 	val_map_push(a, &metadata, "vcpus", val_int(db_row_i(vm, VM_VCPUs_at_startup)));
 	if (guest != NULL && strcmp(guest, "deaf") == 0)
 		val_map_push(a, &metadata, "guest_ignores_shutdown", val_bool(true));
@@ -32,10 +34,13 @@ static int push_metadata(struct job *job, void *task, struct err *err)
 	val_map_push(a, &params, "metadata", metadata);
 	rc = agent_call(job, owner_pool(task)->agent, AGENT_VM_add, &params, &ignored, &agent);
 	if (rc == ERR_API) {
-		rc = err_set(err, ERR_INTERNAL_ERROR, agent.n > 0 ? agent.params[0] : agent.code->name, NULL);
+		rc = err_set(err, ERR_INTERNAL_ERROR,
+			agent.n > 0 ? agent.params[0] : agent.code->name, NULL);
 		err_fini(&agent);
 	}
-	return rc == ERR_CLOSED || rc == ERR_TIMEOUT ? 0 : rc; /* the operation itself waits for the agent and will tell */
+	return rc == ERR_CLOSED || rc == ERR_TIMEOUT
+		       ? 0
+		       : rc; /* the operation itself waits for the agent and will tell */
 }
 
 int vm_start_run(struct job *job, void *task, const struct vm_start_args *args, struct err *err)
@@ -50,7 +55,8 @@ int vm_start_run(struct job *job, void *task, const struct vm_start_args *args, 
 	return owner_agent_op(job, task, AGENT_VM_start, &params, err);
 }
 
-int vm_clean_shutdown_run(struct job *job, void *task, const struct vm_clean_shutdown_args *args, struct err *err)
+int vm_clean_shutdown_run(
+	struct job *job, void *task, const struct vm_clean_shutdown_args *args, struct err *err)
 {
 	struct val params = val_map();
 
@@ -59,7 +65,8 @@ int vm_clean_shutdown_run(struct job *job, void *task, const struct vm_clean_shu
 	return owner_agent_op(job, task, AGENT_VM_shutdown, &params, err);
 }
 
-int vm_hard_shutdown_run(struct job *job, void *task, const struct vm_hard_shutdown_args *args, struct err *err)
+int vm_hard_shutdown_run(
+	struct job *job, void *task, const struct vm_hard_shutdown_args *args, struct err *err)
 {
 	struct val params = val_map();
 
@@ -67,7 +74,8 @@ int vm_hard_shutdown_run(struct job *job, void *task, const struct vm_hard_shutd
 	return owner_agent_op(job, task, AGENT_VM_shutdown, &params, err);
 }
 
-int vm_hard_reboot_run(struct job *job, void *task, const struct vm_hard_reboot_args *args, struct err *err)
+int vm_hard_reboot_run(
+	struct job *job, void *task, const struct vm_hard_reboot_args *args, struct err *err)
 {
 	struct val params = val_map();
 	int rc = push_metadata(job, task, err);

@@ -1,4 +1,5 @@
-/* HTTP/1.0 and 1.1 server: see server.h. The only file that includes http_parser.h (docs/dependencies.md). */
+/* HTTP/1.0 and 1.1 server: see server.h. The only file that includes http_parser.h
+ * (docs/dependencies.md). */
 #include "rpc/server.h"
 #include "rpc/wire/codec.h"
 
@@ -25,10 +26,10 @@ struct rpc_conn {
 	http_parser parser;
 	struct rpc_request request;
 	struct buf url, field, body, ahead;
-	char cors[256];      /* Access-Control-Request-Headers */
-	char *want_cors;     /* set while its value is read */
-	bool busy;           /* the handler has the request */
-	bool in_request;     /* its first byte has come */
+	char cors[256];	 /* Access-Control-Request-Headers */
+	char *want_cors; /* set while its value is read */
+	bool busy;	 /* the handler has the request */
+	bool in_request; /* its first byte has come */
 	bool complete, keep_alive, failed, resuming;
 };
 
@@ -49,7 +50,8 @@ static void conn_free(struct rpc_conn *c)
 	free(c);
 }
 
-/* The connection ends here; whoever has its request is told. A queued resume still refers to it: freed there. */
+/* The connection ends here; whoever has its request is told. A queued resume still refers to it:
+ * freed there. */
 static void conn_end(struct rpc_conn *c)
 {
 	c->stream = NULL;
@@ -84,16 +86,18 @@ static const char *status_text(unsigned status)
 	}
 }
 
-static void send_reply(struct rpc_conn *c, unsigned status, const char *content_type, const char *headers,
-	const void *body, size_t n)
+static void send_reply(struct rpc_conn *c, unsigned status, const char *content_type,
+	const char *headers, const void *body, size_t n)
 {
 	bool old = c->parser.http_major == 1 && c->parser.http_minor == 0;
 	struct buf out = { 0 };
 
 	buf_printf(&out,
-		"HTTP/1.%d %u %s\r\nConnection: %s\r\nCache-Control: no-cache, no-store\r\nContent-Type: %s\r\n"
+		"HTTP/1.%d %u %s\r\nConnection: %s\r\nCache-Control: no-cache, "
+		"no-store\r\nContent-Type: %s\r\n"
 		"Access-Control-Allow-Origin: *\r\n%s%sContent-Length: %zu\r\n\r\n",
-		old ? 0 : 1, status, status_text(status), c->keep_alive ? "keep-alive" : "close", content_type,
+		old ? 0 : 1, status, status_text(status), c->keep_alive ? "keep-alive" : "close",
+		content_type,
 		headers != NULL && strstr(headers, "Access-Control-Allow-Headers") != NULL
 			? ""
 			: "Access-Control-Allow-Headers: X-Requested-With\r\n",
@@ -107,8 +111,8 @@ static void send_reply(struct rpc_conn *c, unsigned status, const char *content_
 static void send_error(struct rpc_conn *c, unsigned status, const char *text)
 {
 	char body[256];
-	int n = snprintf(body, sizeof body, "<html><body><h1>%u %s</h1><p>%s</p></body></html>\n", status,
-		status_text(status), text);
+	int n = snprintf(body, sizeof body, "<html><body><h1>%u %s</h1><p>%s</p></body></html>\n",
+		status, status_text(status), text);
 
 	c->keep_alive = false;
 	send_reply(c, status, "text/html", NULL, body, (size_t)n);
@@ -140,7 +144,8 @@ static int on_value(http_parser *p, const char *at, size_t n)
 	struct rpc_conn *c = p->data;
 	size_t have = strlen(c->cors);
 
-	if (c->want_cors == NULL && strcasecmp(buf_text(&c->field), "Access-Control-Request-Headers") == 0)
+	if (c->want_cors == NULL &&
+		strcasecmp(buf_text(&c->field), "Access-Control-Request-Headers") == 0)
 		c->want_cors = c->cors;
 	if (c->want_cors != NULL && have + n < sizeof c->cors) {
 		memcpy(c->cors + have, at, n);
@@ -199,8 +204,9 @@ static void answer_options(struct rpc_conn *c)
 	char headers[512];
 
 	snprintf(headers, sizeof headers,
-		"Access-Control-Allow-Headers: %s%sX-Requested-With\r\nAccess-Control-Allow-Methods: PUT\r\n", c->cors,
-		c->cors[0] ? ", " : "");
+		"Access-Control-Allow-Headers: "
+		"%s%sX-Requested-With\r\nAccess-Control-Allow-Methods: PUT\r\n",
+		c->cors, c->cors[0] ? ", " : "");
 	c->busy = true;
 	rpc_reply(&c->request, 200, "text/html", headers, "", 0);
 }
@@ -214,13 +220,14 @@ static void request_serve(struct rpc_conn *c)
 	if (query != NULL)
 		*query = 0;
 	loop_timer_stop(&c->timer);
-	c->request = (struct rpc_request){ .method = http_method_str((enum http_method)c->parser.method),
-		.path = path,
-		.body = buf_text(&c->body),
-		.body_len = c->body.len,
-		.peer = stream_peer(c->stream),
-		.loop = c->server->loop,
-		.conn = c };
+	c->request =
+		(struct rpc_request){ .method = http_method_str((enum http_method)c->parser.method),
+			.path = path,
+			.body = buf_text(&c->body),
+			.body_len = c->body.len,
+			.peer = stream_peer(c->stream),
+			.loop = c->server->loop,
+			.conn = c };
 	if (c->parser.method == HTTP_OPTIONS) {
 		answer_options(c);
 	} else if (c->parser.method == HTTP_GET || c->parser.method == HTTP_HEAD) {
@@ -262,7 +269,8 @@ static void conn_advance(struct rpc_conn *c)
 	while (c->ahead.len > 0 && !c->busy && !c->failed) {
 		if (!c->in_request) {
 			c->in_request = true;
-			loop_timer_start(c->server->loop, &c->timer, RPC_REQUEST_TIMEOUT_MS, conn_timeout);
+			loop_timer_start(
+				c->server->loop, &c->timer, RPC_REQUEST_TIMEOUT_MS, conn_timeout);
 		}
 		if (!conn_feed(c, c->ahead.data, c->ahead.len, &used))
 			return;
@@ -318,7 +326,8 @@ static void conn_refused_closed(void *arg, struct stream *s, const char *why)
 	(void)arg, (void)s, (void)why;
 }
 
-static const struct stream_handler refused_handler = { .data = conn_refused_data, .closed = conn_refused_closed };
+static const struct stream_handler refused_handler = { .data = conn_refused_data,
+	.closed = conn_refused_closed };
 
 static void on_accept(void *arg, struct stream *s)
 {
@@ -347,8 +356,8 @@ static void on_accept(void *arg, struct stream *s)
 	loop_timer_start(server->loop, &c->timer, RPC_FIRST_TIMEOUT_MS, conn_timeout);
 }
 
-int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *address, struct tls *tls,
-	const struct rpc_handler *handler)
+int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *address,
+	struct tls *tls, const struct rpc_handler *handler)
 {
 	struct rpc_server *server = mem_new(sizeof *server);
 	int rc;
@@ -379,7 +388,8 @@ void rpc_server_close(struct rpc_server *server)
 	}
 }
 
-/* On the next turn: a reply given from inside the handler must not recurse into the next request. */
+/* On the next turn: a reply given from inside the handler must not recurse into the next request.
+ */
 static void conn_resume(struct loop_call *call)
 {
 	struct rpc_conn *c = container_of(call, struct rpc_conn, resume);
@@ -393,8 +403,8 @@ static void conn_resume(struct loop_call *call)
 	conn_advance(c);
 }
 
-void rpc_reply(struct rpc_request *request, unsigned status, const char *content_type, const char *headers,
-	const void *body, size_t n)
+void rpc_reply(struct rpc_request *request, unsigned status, const char *content_type,
+	const char *headers, const void *body, size_t n)
 {
 	struct rpc_conn *c = request->conn;
 

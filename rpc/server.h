@@ -1,19 +1,21 @@
-/* The API's HTTP server on one I/O loop: connections, requests, time-outs, limits. It knows paths and bodies, not
- * methods: the handler above does (struct rpc_handler).
+/* The API's HTTP server on one I/O loop: connections, requests, time-outs, limits. It knows paths
+ * and bodies, not methods: the handler above does (struct rpc_handler).
  *
- * Requests on one connection are served strictly one after the other; what a client sends ahead waits.
+ * Requests on one connection are served strictly one after the other; what a client sends ahead
+ * waits.
  */
 #pragma once
 
 #include "rpc/base/stream.h"
 
 enum {
-	RPC_CONNECTIONS_MAX = 800,        /* of one loop */
-	RPC_HEADERS_MAX = 16 << 10,       /* bytes */
-	RPC_REQUEST_TIMEOUT_MS = 60000,   /* from the first byte of a request to its last */
-	RPC_FIRST_TIMEOUT_MS = 10000,     /* from the connection to the first byte, handshake included */
+	RPC_CONNECTIONS_MAX = 800,	/* of one loop */
+	RPC_HEADERS_MAX = 16 << 10,	/* bytes */
+	RPC_REQUEST_TIMEOUT_MS = 60000, /* from the first byte of a request to its last */
+	RPC_FIRST_TIMEOUT_MS =
+		10000, /* from the connection to the first byte, handshake included */
 	RPC_IDLE_TIMEOUT_MS = 43200 * 1000,
-	RPC_AHEAD_MAX = 64 << 10,         /* bytes a client may send ahead */
+	RPC_AHEAD_MAX = 64 << 10, /* bytes a client may send ahead */
 };
 
 struct rpc_conn;
@@ -25,15 +27,16 @@ struct rpc_request {
 	size_t body_len;
 	const char *peer;
 	struct loop *loop;
-	void (*gone)(struct rpc_request *request, void *arg); /* set by the handler: the client has gone, no reply is
-	                                                         possible; not called after rpc_reply */
+	void (*gone)(struct rpc_request *request,
+		void *arg); /* set by the handler: the client has gone, no reply is
+			       possible; not called after rpc_reply */
 	void *gone_arg;
 	struct rpc_conn *conn; /* private */
 };
 
 struct rpc_handler {
-	/* A POST to an RPC path. Answer with rpc_reply, now or later, on the same loop, exactly once, unless gone
-	 * was called. The request is borrowed until then. */
+	/* A POST to an RPC path. Answer with rpc_reply, now or later, on the same loop, exactly
+	 * once, unless gone was called. The request is borrowed until then. */
 	void (*request)(void *arg, struct rpc_request *request);
 	void *arg;
 };
@@ -41,12 +44,13 @@ struct rpc_handler {
 struct rpc_server;
 
 /* Listen on the loop. address: stream.h. 0, or ERR_IO with errno. */
-int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *address, struct tls *tls,
-	const struct rpc_handler *handler);
+int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *address,
+	struct tls *tls, const struct rpc_handler *handler);
 
 /* No new connections; idle ones are closed; busy ones close after their reply. */
 void rpc_server_close(struct rpc_server *server);
 
-/* status 200, 500, ...; content_type for instance "text/xml"; headers: further ones, each with CR LF, or NULL. */
-void rpc_reply(struct rpc_request *request, unsigned status, const char *content_type, const char *headers,
-	const void *body, size_t n);
+/* status 200, 500, ...; content_type for instance "text/xml"; headers: further ones, each with CR
+ * LF, or NULL. */
+void rpc_reply(struct rpc_request *request, unsigned status, const char *content_type,
+	const char *headers, const void *body, size_t n);

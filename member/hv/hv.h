@@ -1,10 +1,12 @@
 /* The hypervisor of this host, as the operations see it: domains by domid and uuid.
  *
- * Back ends: sim/ (simulated domains in a SQLite file that outlive the agent, as real ones do); the real one follows.
- * Blocking calls for worker threads; thread-safe. A call fails with AGENT_ERR_domain_failed [text] unless it says more.
+ * Back ends: sim/ (simulated domains in a SQLite file that outlive the agent, as real ones do); the
+ * real one follows. Blocking calls for worker threads; thread-safe. A call fails with
+ * AGENT_ERR_domain_failed [text] unless it says more.
  *
- * The domain carries the proof of what it is: hv_domain_create() marks it with a power-off request in the same step,
- * hv_domain_keep() removes the mark. A restarted agent destroys what still has it.
+ * The domain carries the proof of what it is: hv_domain_create() marks it with a power-off request
+ * in the same step, hv_domain_keep() removes the mark. A restarted agent destroys what still has
+ * it.
  */
 #pragma once
 
@@ -19,8 +21,8 @@ struct hv_domain {
 	int domid;
 	char uuid[UUID_LEN + 1];
 	bool paused, marked, built;
-	bool shut_down;     /* the guest has stopped itself; code says how */
-	int code;           /* 0 power off, 1 reboot, 3 crash */
+	bool shut_down; /* the guest has stopped itself; code says how */
+	int code;	/* 0 power off, 1 reboot, 3 crash */
 	int64_t memory_kib;
 };
 
@@ -43,8 +45,8 @@ bool hv_domain_find(struct hv *hv, const char *uuid, struct hv_domain *out);
 unsigned hv_domain_list(struct hv *hv, struct hv_domain *out, unsigned max);
 
 /* AGENT_ERR_no_free_memory [needed, free], bytes. */
-int hv_domain_create(struct hv *hv, const char *uuid, int64_t memory_kib, const struct hv_guest *guest, int *domid_out,
-	struct err *err);
+int hv_domain_create(struct hv *hv, const char *uuid, int64_t memory_kib,
+	const struct hv_guest *guest, int *domid_out, struct err *err);
 int hv_domain_build(struct hv *hv, int domid, struct err *err);
 int hv_domain_keep(struct hv *hv, int domid, struct err *err);
 int hv_domain_pause(struct hv *hv, int domid, bool paused, struct err *err);

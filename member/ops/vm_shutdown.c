@@ -5,13 +5,15 @@
 
 enum { ACK_S = 60, LOOK_MS = 50 };
 
+/* clang-format off */
 static const struct op_step steps[] = {
-	/* name            weight flags            run                  undo */
-	{ "guest.ask",          5, 0,               vm_step_ask_guest,  vm_undo_ask_guest },
-	{ "guest.wait",        80, 0,               vm_step_wait_guest, NULL },
-	{ "domain.pause",       5, OP_COMMIT_POINT, vm_step_pause,      NULL },
-	{ "domain.destroy",    10, 0,               vm_step_destroy,    NULL },
+	/* name, weight, flags, run, undo */
+	{ "guest.ask",       5, 0,               vm_step_ask_guest,  vm_undo_ask_guest },
+	{ "guest.wait",     80, 0,               vm_step_wait_guest, NULL              },
+	{ "domain.pause",    5, OP_COMMIT_POINT, vm_step_pause,      NULL              },
+	{ "domain.destroy", 10, 0,               vm_step_destroy,    NULL              },
 };
+/* clang-format on */
 
 const struct op vm_shutdown_op = { "VM.shutdown", steps, ARRAY_LEN(steps), AGENT_ERR_cancelled };
 
@@ -57,7 +59,8 @@ int vm_step_wait_guest(struct job *job, void *state, struct err *err)
 
 		if (!hv_domain_find(run->agent->hv, run->uuid, &d) || d.shut_down)
 			break;
-		if (waited_ms >= (uint64_t)ack_s * 1000 && !hv_domain_acknowledged(run->agent->hv, run->domid))
+		if (waited_ms >= (uint64_t)ack_s * 1000 &&
+			!hv_domain_acknowledged(run->agent->hv, run->domid))
 			return err_set(err, AGENT_ERR_no_shutdown_ack, NULL);
 		if (waited_ms >= (uint64_t)run->timeout_s * 1000) {
 			snprintf(seconds, sizeof seconds, "%lld", (long long)run->timeout_s);

@@ -1,4 +1,5 @@
-/* Memory of one call or job: everything is freed together by arena_fini. Not thread-safe: one owner at a time. */
+/* Memory of one call or job: everything is freed together by arena_fini. Not thread-safe: one owner
+ * at a time. */
 #pragma once
 
 #include <stdarg.h>

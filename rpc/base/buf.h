@@ -30,7 +30,8 @@ uint8_t *buf_room(struct buf *b, size_t n);
 /* A NUL behind the content (not counted), for use as text; never NULL. */
 const char *buf_text(struct buf *b);
 
-/* After the first read past the end `bad` is set for good and every read gives 0 / NULL: check once at the end. */
+/* After the first read past the end `bad` is set for good and every read gives 0 / NULL: check once
+ * at the end. */
 struct reader {
 	const uint8_t *p, *end;
 	bool bad;
@@ -42,6 +43,7 @@ uint16_t rd_u16(struct reader *r);
 uint32_t rd_u32(struct reader *r);
 uint64_t rd_u64(struct reader *r);
 const uint8_t *rd_bytes(struct reader *r, size_t n);
-/* Written by buf_str; points into the input; NULL and bad when there is no NUL at its end or one inside. */
+/* Written by buf_str; points into the input; NULL and bad when there is no NUL at its end or one
+ * inside. */
 const char *rd_str(struct reader *r);
 size_t rd_left(const struct reader *r);

@@ -5,7 +5,8 @@
 
 void check_failed(const char *cond, const char *file, int line)
 {
-	fprintf(stderr, "level=err event=assertion_failed cond=\"%s\" at=%s:%d\n", cond, file, line);
+	fprintf(stderr, "level=err event=assertion_failed cond=\"%s\" at=%s:%d\n", cond, file,
+		line);
 	abort();
 }
 

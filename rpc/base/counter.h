@@ -5,49 +5,49 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define COUNTERS(X)                                                                   \
-	X(commits_field, "entries applied that write fields through generated methods") \
-	X(commits_session, "entries applied for logins and logouts")                    \
-	X(commits_admit, "entries applied that admit an operation")                     \
-	X(commits_start, "entries applied by which an owner starts a task")             \
-	X(commits_finish, "entries applied that end a task")                            \
-	X(commits_facts, "entries applied with facts about domains")                    \
-	X(commits_sweep, "entries applied that remove ended tasks")                     \
-	X(commits_event, "entries applied for event.inject")                            \
-	X(commits_config, "entries applied that write configuration")                   \
-	X(commits_barrier, "empty entries applied for read barriers")                   \
-	X(entries_applied, "log entries applied")                                       \
-	X(entries_refused, "log entries whose precondition failed")                     \
-	X(entries_duplicate, "log entries recognised as repeated")                      \
-	X(proposals_now, "proposals of this member under way")                          \
-	X(proposals_resent, "proposals asked again of a leader")                        \
-	X(proposals_timeout, "proposals given up after their deadline")                 \
-	X(elections_won, "times this member became leader")                             \
-	X(raft_masked, "AppendEntries results masked by the guard")                     \
-	X(raft_clamped, "AppendEntries results cut to what the leader vouched for")     \
-	X(raft_dropped, "AppendEntries dropped because a queue was full or a peer away") \
-	X(raft_merged, "AppendEntries requests merged into an earlier frame")           \
-	X(raft_pushes, "commit pushes sent")                                            \
-	X(raft_queue_max, "most AppendEntries requests queued for one peer")            \
-	X(channel_connects, "member connections that came up")                          \
-	X(channel_refused, "member connections refused")                                \
-	X(loop_turns, "turns of all loops")                                             \
-	X(loop_lag_us_max, "longest turn of any loop, microseconds")                    \
-	X(loop_slow_turns, "turns over 20 ms")                                          \
-	X(calls, "API calls answered")                                                  \
-	X(calls_failed, "API calls answered with an error")                             \
-	X(connections_now, "API connections open")                                      \
-	X(connections_refused, "API connections refused at the limit")                  \
-	X(events_parked_now, "event.from calls waiting")                                \
-	X(lane_queue_max, "most jobs queued on a lane")                                 \
-	X(agent_calls, "calls to the agent")                                            \
+#define COUNTERS(X)                                                                                \
+	X(commits_field, "entries applied that write fields through generated methods")            \
+	X(commits_session, "entries applied for logins and logouts")                               \
+	X(commits_admit, "entries applied that admit an operation")                                \
+	X(commits_start, "entries applied by which an owner starts a task")                        \
+	X(commits_finish, "entries applied that end a task")                                       \
+	X(commits_facts, "entries applied with facts about domains")                               \
+	X(commits_sweep, "entries applied that remove ended tasks")                                \
+	X(commits_event, "entries applied for event.inject")                                       \
+	X(commits_config, "entries applied that write configuration")                              \
+	X(commits_barrier, "empty entries applied for read barriers")                              \
+	X(entries_applied, "log entries applied")                                                  \
+	X(entries_refused, "log entries whose precondition failed")                                \
+	X(entries_duplicate, "log entries recognised as repeated")                                 \
+	X(proposals_now, "proposals of this member under way")                                     \
+	X(proposals_resent, "proposals asked again of a leader")                                   \
+	X(proposals_timeout, "proposals given up after their deadline")                            \
+	X(elections_won, "times this member became leader")                                        \
+	X(raft_masked, "AppendEntries results masked by the guard")                                \
+	X(raft_clamped, "AppendEntries results cut to what the leader vouched for")                \
+	X(raft_dropped, "AppendEntries dropped because a queue was full or a peer away")           \
+	X(raft_merged, "AppendEntries requests merged into an earlier frame")                      \
+	X(raft_pushes, "commit pushes sent")                                                       \
+	X(raft_queue_max, "most AppendEntries requests queued for one peer")                       \
+	X(channel_connects, "member connections that came up")                                     \
+	X(channel_refused, "member connections refused")                                           \
+	X(loop_turns, "turns of all loops")                                                        \
+	X(loop_lag_us_max, "longest turn of any loop, microseconds")                               \
+	X(loop_slow_turns, "turns over 20 ms")                                                     \
+	X(calls, "API calls answered")                                                             \
+	X(calls_failed, "API calls answered with an error")                                        \
+	X(connections_now, "API connections open")                                                 \
+	X(connections_refused, "API connections refused at the limit")                             \
+	X(events_parked_now, "event.from calls waiting")                                           \
+	X(lane_queue_max, "most jobs queued on a lane")                                            \
+	X(agent_calls, "calls to the agent")                                                       \
 	X(agent_reconnects, "times the connection to the agent came up")
 
 enum counter {
 #define X(name, help) COUNTER_##name,
 	COUNTERS(X)
 #undef X
-	COUNTER_COUNT
+		COUNTER_COUNT
 };
 
 struct counters {

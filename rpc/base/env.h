@@ -1,9 +1,9 @@
 /* The world one member lives in: clock, randomness, threads, loops, byte streams, death.
  *
- * Everything above reaches these only through this table, so a simulation can own them (tests/sim/world.c); the
- * product's table is in env_uv.c, loop_uv.c and stream_uv.c. No global state: several members fit into one process.
- * In a simulation threads run one at a time, handing a baton on in park(); plain mutexes held only between two
- * bridges are therefore allowed everywhere.
+ * Everything above reaches these only through this table, so a simulation can own them
+ * (tests/sim/world.c); the product's table is in env_uv.c, loop_uv.c and stream_uv.c. No global
+ * state: several members fit into one process. In a simulation threads run one at a time, handing a
+ * baton on in park(); plain mutexes held only between two bridges are therefore allowed everywhere.
  */
 #pragma once
 
@@ -24,26 +24,31 @@ struct env_ops {
 	uint64_t (*now_us)(struct env *env); /* monotonic */
 	int64_t (*wall_s)(struct env *env);  /* since 1970, UTC; only for what the API shows */
 	void (*random)(struct env *env, void *out, size_t n);
-	/* Fail-stop. The product exits with status 3; a simulation marks the member dead and returns. */
+	/* Fail-stop. The product exits with status 3; a simulation marks the member dead and
+	 * returns. */
 	void (*die)(struct env *env);
 
-	struct thread *(*thread_start)(struct env *env, const char *name, void (*fn)(void *arg), void *arg);
+	struct thread *(*thread_start)(
+		struct env *env, const char *name, void (*fn)(void *arg), void *arg);
 	void (*thread_join)(struct thread *thread);
 
-	/* One thread waits on a parker, any thread wakes it; a wake-up before the wait is kept (one of them). */
+	/* One thread waits on a parker, any thread wakes it; a wake-up before the wait is kept (one
+	 * of them). */
 	struct parker *(*parker_new)(struct env *env);
 	void (*parker_free)(struct parker *parker);
-	int (*park)(struct parker *parker, uint64_t timeout_us); /* 0, ERR_TIMEOUT, ERR_DEAD; UINT64_MAX: for ever */
+	int (*park)(struct parker *parker,
+		uint64_t timeout_us); /* 0, ERR_TIMEOUT, ERR_DEAD; UINT64_MAX: for ever */
 	void (*unpark)(struct parker *parker);
 
 	/* Back end of a loop: see loop.h. */
 	int (*loop_attach)(struct loop *loop);
 	void (*loop_start)(struct loop *loop);
-	void (*loop_stop)(struct loop *loop);   /* ends and joins its thread */
+	void (*loop_stop)(struct loop *loop); /* ends and joins its thread */
 	void (*loop_detach)(struct loop *loop);
-	void (*loop_wake)(struct loop *loop);                 /* any thread: run a turn soon */
-	void (*loop_arm)(struct loop *loop, uint64_t due_us); /* loop thread: run a turn at that time at the latest */
-	bool (*loop_here)(struct loop *loop);                 /* is the caller the loop's thread? */
+	void (*loop_wake)(struct loop *loop); /* any thread: run a turn soon */
+	void (*loop_arm)(struct loop *loop,
+		uint64_t due_us); /* loop thread: run a turn at that time at the latest */
+	bool (*loop_here)(struct loop *loop); /* is the caller the loop's thread? */
 
 	/* Raw byte streams below TLS: see stream.h. */
 	int (*listen)(struct listener *listener, const char *address);
@@ -69,7 +74,8 @@ uint64_t env_now_ms(struct env *env);
 int64_t env_wall_s(struct env *env);
 void env_random(struct env *env, void *out, size_t n);
 
-/* Stop this member now, as a SIGKILL would, after one log line: for broken disks and broken invariants. */
+/* Stop this member now, as a SIGKILL would, after one log line: for broken disks and broken
+ * invariants. */
 void env_die(struct env *env, const char *why);
 
 /* A random (version 4) uuid as 36 characters and a NUL. */

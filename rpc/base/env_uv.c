@@ -1,4 +1,5 @@
-/* The product's world: real clocks, the kernel's randomness, POSIX threads. Loops and streams: loop_uv.c, stream_uv.c. */
+/* The product's world: real clocks, the kernel's randomness, POSIX threads. Loops and streams:
+ * loop_uv.c, stream_uv.c. */
 #include "rpc/base/env_uv_priv.h"
 
 #include <errno.h>
@@ -64,7 +65,8 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-static struct thread *real_thread_start(struct env *env, const char *name, void (*fn)(void *arg), void *arg)
+static struct thread *real_thread_start(
+	struct env *env, const char *name, void (*fn)(void *arg), void *arg)
 {
 	struct thread *t = mem_new(sizeof *t);
 
@@ -161,6 +163,7 @@ static const struct env_ops real_ops = {
 void env_uv_init(struct env *env, const char *name)
 {
 	*env = (struct env){ .ops = &real_ops, .name = name, .log = { LOG_INFO } };
-	/* libuv does not ignore it: a member whose peer died would be killed by the signal (notes/raft.md section 1) */
+	/* libuv does not ignore it: a member whose peer died would be killed by the signal
+	 * (notes/raft.md section 1) */
 	signal(SIGPIPE, SIG_IGN);
 }

@@ -15,7 +15,8 @@ struct loop_uv {
 	_Atomic pthread_t self;
 	bool started;
 	_Atomic bool stopping;
-	uint64_t prepared_us, idle_us; /* end of the last prepare; the poll's waiting time by then */
+	uint64_t prepared_us,
+		idle_us; /* end of the last prepare; the poll's waiting time by then */
 };
 
 int loop_uv_attach(struct loop *loop);

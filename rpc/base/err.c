@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-int err_set_list(struct err *err, const struct err_code *code, const char *const *params, unsigned n)
+int err_set_list(
+	struct err *err, const struct err_code *code, const char *const *params, unsigned n)
 {
 	struct err fresh = { .code = code };
 
@@ -57,8 +58,8 @@ int err_check(int rc, const struct err *err)
 
 const char *err_rc_name(int rc)
 {
-	static const char *const names[] = { "ok", "api", "io", "timeout", "cancelled", "dead", "full",
-		"corrupt", "closed", "version" };
+	static const char *const names[] = { "ok", "api", "io", "timeout", "cancelled", "dead",
+		"full", "corrupt", "closed", "version" };
 	unsigned i = rc <= 0 ? (unsigned)-rc : 0;
 
 	return i < sizeof names / sizeof names[0] ? names[i] : "unknown";

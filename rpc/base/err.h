@@ -1,8 +1,9 @@
 /* Errors: what went wrong, as a client of the API or of the agent is told.
  *
- * A code is a pointer to a constant that a list above this folder defines (the model, the agent's interface):
- * rpc/base knows the shape, never the list.  Functions return 0 or one of the negative codes below; when that is
- * ERR_API the `struct err` is filled, otherwise it is not: both directions are asserted by err_check().
+ * A code is a pointer to a constant that a list above this folder defines (the model, the agent's
+ * interface): rpc/base knows the shape, never the list.  Functions return 0 or one of the negative
+ * codes below; when that is ERR_API the `struct err` is filled, otherwise it is not: both
+ * directions are asserted by err_check().
  */
 #pragma once
 
@@ -22,12 +23,12 @@ struct err {
 };
 
 enum {
-	ERR_API = -1,       /* `struct err` says what */
-	ERR_IO = -2,        /* the operating system refused; logged where it happened */
+	ERR_API = -1,	    /* `struct err` says what */
+	ERR_IO = -2,	    /* the operating system refused; logged where it happened */
 	ERR_TIMEOUT = -3,   /* a deadline passed; the outcome is unknown */
 	ERR_CANCELLED = -4, /* somebody asked to stop */
-	ERR_DEAD = -5,      /* this (simulated) member has died: run no undo, touch nothing */
-	ERR_FULL = -6,      /* a named limit was reached */
+	ERR_DEAD = -5,	    /* this (simulated) member has died: run no undo, touch nothing */
+	ERR_FULL = -6,	    /* a named limit was reached */
 	ERR_CORRUPT = -7,   /* bytes from outside do not parse */
 	ERR_CLOSED = -8,    /* the connection is gone */
 	ERR_VERSION = -9,   /* a format or schema newer than this program */
@@ -38,7 +39,8 @@ enum {
 int err_set(struct err *err, const struct err_code *code, ...) __attribute__((sentinel));
 
 /* The same from an array of n strings (more than ERR_PARAMS_MAX are cut off). */
-int err_set_list(struct err *err, const struct err_code *code, const char *const *params, unsigned n);
+int err_set_list(
+	struct err *err, const struct err_code *code, const char *const *params, unsigned n);
 
 /* dst takes over src's content; src is empty afterwards. */
 void err_move(struct err *dst, struct err *src);

@@ -1,4 +1,5 @@
-/* See lane.h. One mutex per lane; what blocks is always a parker, so that a simulation can own it. */
+/* See lane.h. One mutex per lane; what blocks is always a parker, so that a simulation can own it.
+ */
 #include "rpc/base/lane.h"
 
 #include <stdio.h>
@@ -21,12 +22,13 @@ struct lane {
 	pthread_mutex_t mutex; /* all below */
 	unsigned running, threads, queued;
 	bool stopping;
-	struct job *head, **tail;      /* waiting for a thread */
-	struct job *busy;              /* on a thread */
+	struct job *head, **tail; /* waiting for a thread */
+	struct job *busy;	  /* on a thread */
 	struct worker *idle, *workers;
 };
 
-struct lane *lane_new(struct env *env, const char *name, enum lane_rank rank, unsigned running_max, unsigned threads_max)
+struct lane *lane_new(struct env *env, const char *name, enum lane_rank rank, unsigned running_max,
+	unsigned threads_max)
 {
 	struct lane *lane = mem_new(sizeof *lane);
 
@@ -160,7 +162,8 @@ static void worker_main(void *arg)
 	pthread_mutex_unlock(&lane->mutex);
 }
 
-struct job *lane_submit(struct lane *lane, const char *key, void (*fn)(struct job *job, void *arg), void *arg)
+struct job *lane_submit(
+	struct lane *lane, const char *key, void (*fn)(struct job *job, void *arg), void *arg)
 {
 	struct job *job = NULL;
 
@@ -233,7 +236,8 @@ static int place_take(struct job *job)
 
 	pthread_mutex_lock(&lane->mutex);
 	while (lane->running >= lane->running_max && rc != ERR_DEAD && !lane->stopping) {
-		/* look again in a millisecond: places come back often, and a second queue would be one too many */
+		/* look again in a millisecond: places come back often, and a second queue would be
+		 * one too many */
 		pthread_mutex_unlock(&lane->mutex);
 		rc = job->env->ops->park(job->parker, 1000);
 		pthread_mutex_lock(&lane->mutex);
@@ -262,7 +266,8 @@ static int parked(struct job *job, const struct wait *w, uint64_t timeout_ms, bo
 			rc = ERR_CANCELLED;
 		else if (now >= due)
 			rc = ERR_TIMEOUT;
-		else if ((rc = env->ops->park(job->parker, due == UINT64_MAX ? due : due - now)) != ERR_DEAD)
+		else if ((rc = env->ops->park(job->parker, due == UINT64_MAX ? due : due - now)) !=
+			 ERR_DEAD)
 			continue;
 		break;
 	}

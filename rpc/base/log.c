@@ -20,8 +20,9 @@ void log_write(struct env *env, enum log_level level, const char *fmt, ...)
 	if (level > env->log.level)
 		return;
 	us = env_now_us(env);
-	n = snprintf(line, sizeof line, "t=%llu.%06llu level=%s at=%s ", (unsigned long long)(us / 1000000),
-		(unsigned long long)(us % 1000000), level_names[level], env->name);
+	n = snprintf(line, sizeof line, "t=%llu.%06llu level=%s at=%s ",
+		(unsigned long long)(us / 1000000), (unsigned long long)(us % 1000000),
+		level_names[level], env->name);
 	va_start(ap, fmt);
 	vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
 	va_end(ap);

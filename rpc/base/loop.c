@@ -118,7 +118,8 @@ void loop_timer_stop(struct loop_timer *t)
 		heap_down(loop, last, pos);
 }
 
-void loop_timer_start(struct loop *loop, struct loop_timer *t, uint64_t ms, void (*fn)(struct loop_timer *timer))
+void loop_timer_start(
+	struct loop *loop, struct loop_timer *t, uint64_t ms, void (*fn)(struct loop_timer *timer))
 {
 	loop_assert(loop);
 	loop_timer_stop(t);
@@ -197,6 +198,7 @@ void loop__hooks(struct loop *loop)
 	counter_max(&loop->env->counters, COUNTER_loop_lag_us_max, took);
 	if (took > LOOP_SLOW_TURN_US) {
 		COUNT(loop->env, loop_slow_turns);
-		log_debug(loop->env, "event=slow_turn loop=%s us=%llu", loop->name, (unsigned long long)took);
+		log_debug(loop->env, "event=slow_turn loop=%s us=%llu", loop->name,
+			(unsigned long long)took);
 	}
 }

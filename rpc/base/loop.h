@@ -1,8 +1,8 @@
 /* An event loop: posted calls, timers, hooks at the end of each turn. Never blocks; one thread.
  *
- * The core (this file, loop.c) is the same in product and simulation; the back end in env_ops only runs turns:
- * loop__turn() when woken or when the armed time has come, loop__hooks() before it waits.
- * A callback is never run from inside the call that asked for it.
+ * The core (this file, loop.c) is the same in product and simulation; the back end in env_ops only
+ * runs turns: loop__turn() when woken or when the armed time has come, loop__hooks() before it
+ * waits. A callback is never run from inside the call that asked for it.
  */
 #pragma once
 
@@ -48,17 +48,19 @@ struct loop {
 /* Start with loop_start when everything that belongs to it has been registered. */
 struct loop *loop_new(struct env *env, const char *name);
 void loop_start(struct loop *loop);
-/* End the loop's thread and wait for it; what is posted from here on never runs. Not from its own thread. */
+/* End the loop's thread and wait for it; what is posted from here on never runs. Not from its own
+ * thread. */
 void loop_stop(struct loop *loop);
 /* After loop_stop, when nobody can post any more. */
 void loop_free(struct loop *loop);
 
-/* Run fn on the loop, soon, in order of posting. Any thread. No effect while the call is queued already:
- * many reasons to look make one look. */
+/* Run fn on the loop, soon, in order of posting. Any thread. No effect while the call is queued
+ * already: many reasons to look make one look. */
 void loop_post(struct loop *loop, struct loop_call *call, void (*fn)(struct loop_call *call));
 
 /* Once, after ms; a running timer is moved. Loop thread only. */
-void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t ms, void (*fn)(struct loop_timer *timer));
+void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t ms,
+	void (*fn)(struct loop_timer *timer));
 void loop_timer_stop(struct loop_timer *timer);
 
 void loop_hook_add(struct loop *loop, struct loop_hook *hook, void (*fn)(struct loop_hook *hook));

@@ -36,7 +36,8 @@ static void on_prepare(uv_prepare_t *h)
 	}
 	/* the turn is all time since the last prepare that was not spent waiting in the poll */
 	if (l->prepared_us != 0)
-		l->loop->turn_began_us = l->prepared_us + waited < now ? l->prepared_us + waited : now;
+		l->loop->turn_began_us =
+			l->prepared_us + waited < now ? l->prepared_us + waited : now;
 	l->idle_us = idle_us;
 	loop__hooks(l->loop);
 	l->prepared_us = env_now_us(l->loop->env);

@@ -1,7 +1,7 @@
 #include "rpc/base/op.h"
 
-static int one_step(struct job *job, const struct op *op, unsigned k, void *state, const struct op_watch *watch,
-	bool committed, struct err *err)
+static int one_step(struct job *job, const struct op *op, unsigned k, void *state,
+	const struct op_watch *watch, bool committed, struct err *err)
 {
 	int rc = 0;
 
@@ -25,7 +25,8 @@ static unsigned total_weight(const struct op *op)
 	return sum ? sum : 1;
 }
 
-int op_run(struct job *job, const struct op *op, void *state, const struct op_watch *watch, struct err *err)
+int op_run(struct job *job, const struct op *op, void *state, const struct op_watch *watch,
+	struct err *err)
 {
 	unsigned total = total_weight(op), sum = 0, k;
 	bool committed = false;
@@ -42,8 +43,8 @@ int op_run(struct job *job, const struct op *op, void *state, const struct op_wa
 	}
 	if (rc == 0)
 		return 0;
-	log_warn(job->env, "event=step_failed op=%s step=%s rc=%s code=%s", op->name, op->steps[k].name,
-		err_rc_name(rc), err->code != NULL ? err->code->name : "-");
+	log_warn(job->env, "event=step_failed op=%s step=%s rc=%s code=%s", op->name,
+		op->steps[k].name, err_rc_name(rc), err->code != NULL ? err->code->name : "-");
 	if (rc == ERR_DEAD || committed)
 		return rc;
 	while (k-- > 0)

@@ -1,10 +1,11 @@
 /* Operations as step tables: one place that walks them, shows progress, cancels and undoes.
  *
- * op_run() walks the table in order. Between steps it looks at the job's cancel flag. A failing step triggers the
- * undos of the completed ones in reverse order and the first error is kept. From a step marked OP_COMMIT_POINT on
- * only forward recovery is left: cancel is ignored and later failures undo nothing. When the member is dead
- * (ERR_DEAD) no undo runs: what is left is what a SIGKILL leaves.
- * Undo is courtesy, convergence is correctness: each step must be safe to find half done.
+ * op_run() walks the table in order. Between steps it looks at the job's cancel flag. A failing
+ * step triggers the undos of the completed ones in reverse order and the first error is kept. From
+ * a step marked OP_COMMIT_POINT on only forward recovery is left: cancel is ignored and later
+ * failures undo nothing. When the member is dead (ERR_DEAD) no undo runs: what is left is what a
+ * SIGKILL leaves. Undo is courtesy, convergence is correctness: each step must be safe to find half
+ * done.
  */
 #pragma once
 
@@ -27,12 +28,13 @@ struct op {
 	const struct err_code *cancelled; /* what a cancelled operation fails with */
 };
 
-/* What a test, or progress, hangs on: called before each step with its number; not 0 makes the step fail with
- * that code (ERR_API: err is filled by the hook). May be NULL. */
+/* What a test, or progress, hangs on: called before each step with its number; not 0 makes the step
+ * fail with that code (ERR_API: err is filled by the hook). May be NULL. */
 struct op_watch {
 	int (*before)(void *arg, const struct op *op, unsigned step, struct err *err);
 	void (*progress)(void *arg, unsigned permille);
 	void *arg;
 };
 
-int op_run(struct job *job, const struct op *op, void *state, const struct op_watch *watch, struct err *err);
+int op_run(struct job *job, const struct op *op, void *state, const struct op_watch *watch,
+	struct err *err);

@@ -1,4 +1,5 @@
-/* The part of a stream that product and simulation share: TLS, output queue, callbacks. See stream.h. */
+/* The part of a stream that product and simulation share: TLS, output queue, callbacks. See
+ * stream.h. */
 #include "rpc/base/stream_priv.h"
 
 #include <stdlib.h>

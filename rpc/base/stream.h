@@ -1,8 +1,10 @@
-/* Byte streams on a loop: TCP and Unix sockets, with or without TLS; in a simulation, wires between members.
+/* Byte streams on a loop: TCP and Unix sockets, with or without TLS; in a simulation, wires between
+ * members.
  *
- * Addresses: "10.0.0.1:8300", "[::1]:443", "unix:/path", and "fd:7" for a listening socket opened elsewhere.
- * All functions run on the stream's loop. No callback runs from inside the call that asked for it. After
- * `closed`, or after stream_close(), the stream is gone and no callback follows.
+ * Addresses: "10.0.0.1:8300", "[::1]:443", "unix:/path", and "fd:7" for a listening socket opened
+ * elsewhere. All functions run on the stream's loop. No callback runs from inside the call that
+ * asked for it. After `closed`, or after stream_close(), the stream is gone and no callback
+ * follows.
  */
 #pragma once
 
@@ -10,10 +12,12 @@
 #include "rpc/base/tls.h"
 
 struct stream_handler {
-	void (*open)(void *arg, struct stream *s);                              /* connected, handshake over; may be NULL */
-	void (*data)(void *arg, struct stream *s, const uint8_t *p, size_t n); /* consume all of it */
-	void (*drain)(void *arg, struct stream *s);                             /* everything written has left; may be NULL */
-	void (*closed)(void *arg, struct stream *s, const char *why);           /* by the peer or an error: last call */
+	void (*open)(void *arg, struct stream *s); /* connected, handshake over; may be NULL */
+	void (*data)(
+		void *arg, struct stream *s, const uint8_t *p, size_t n); /* consume all of it */
+	void (*drain)(void *arg, struct stream *s); /* everything written has left; may be NULL */
+	void (*closed)(void *arg, struct stream *s,
+		const char *why); /* by the peer or an error: last call */
 };
 
 struct listener {
@@ -24,12 +28,14 @@ struct listener {
 	void *impl;
 };
 
-/* Embed or allocate the listener; fill with this call. 0, or ERR_IO with errno (EADDRINUSE, EACCES, ...). */
+/* Embed or allocate the listener; fill with this call. 0, or ERR_IO with errno (EADDRINUSE, EACCES,
+ * ...). */
 int listener_open(struct listener *l, struct loop *loop, const char *address, struct tls *tls,
 	void (*accept)(void *arg, struct stream *s), void *arg);
 void listener_close(struct listener *l);
 
-/* A TCP listening socket for "fd:N", so that it can be opened before threads exist and be shared by several loops.
+/* A TCP listening socket for "fd:N", so that it can be opened before threads exist and be shared by
+ * several loops.
  * >= 0, or -1 with errno. */
 int listener_socket(const char *ip, unsigned port);
 
@@ -39,8 +45,8 @@ struct stream *stream_connect(struct loop *loop, const char *address, struct tls
 
 void stream_handle(struct stream *s, const struct stream_handler *handler, void *arg);
 
-/* Queue n bytes; they leave at the end of the turn, all writes of a turn together. The caller bounds what it
- * queues by stream_queued(). */
+/* Queue n bytes; they leave at the end of the turn, all writes of a turn together. The caller
+ * bounds what it queues by stream_queued(). */
 void stream_write(struct stream *s, const void *p, size_t n);
 size_t stream_queued(const struct stream *s);
 

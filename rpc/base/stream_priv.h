@@ -12,7 +12,7 @@ struct stream {
 	void *arg;
 	struct tls_conn *tls;
 	void *impl;
-	struct buf out;      /* ready for the wire, not yet given to the back end */
+	struct buf out;	     /* ready for the wire, not yet given to the back end */
 	size_t in_flight;    /* given to the back end */
 	struct stream *next; /* streams with something to flush */
 	bool dirty, connected, opened, closing, drained;

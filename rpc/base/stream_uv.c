@@ -182,7 +182,8 @@ int listener_socket(const char *ip, unsigned port)
 		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	if (bind(fd, (struct sockaddr *)&a,
-		    a.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6)) == 0 &&
+		    a.ss_family == AF_INET ? sizeof(struct sockaddr_in)
+					   : sizeof(struct sockaddr_in6)) == 0 &&
 		listen(fd, LISTEN_BACKLOG) == 0)
 		return fd;
 	saved = errno;
@@ -209,7 +210,8 @@ static int listen_tcp(struct listener_uv *lu, const char *address)
 	if (strncmp(address, "fd:", 3) == 0)
 		r = uv_tcp_open(&lu->h.tcp, atoi(address + 3));
 	else
-		r = parse_address(address, &a) ? uv_tcp_bind(&lu->h.tcp, (struct sockaddr *)&a, 0) : UV_EINVAL;
+		r = parse_address(address, &a) ? uv_tcp_bind(&lu->h.tcp, (struct sockaddr *)&a, 0)
+					       : UV_EINVAL;
 	return r != 0 ? r : uv_listen(&lu->h.any, LISTEN_BACKLOG, on_connection);
 }
 
@@ -262,10 +264,12 @@ int stream_uv_connect(struct stream *s, const char *address)
 	}
 	if (!parse_address(address, &a) ||
 		uv_tcp_connect(&u->connect, &u->h.tcp, (struct sockaddr *)&a, on_connected) != 0)
-		/* told on the next turn, never from inside the call: connect to a port nobody has */
+		/* told on the next turn, never from inside the call: connect to a port nobody has
+		 */
 		uv_tcp_connect(&u->connect, &u->h.tcp,
 			(struct sockaddr *)&(struct sockaddr_in){ .sin_family = AF_INET,
-				.sin_port = htons(1), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
+				.sin_port = htons(1),
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
 			on_connected);
 	return 0;
 }
@@ -294,7 +298,8 @@ void stream_uv_write(struct stream *s, struct buf *bytes)
 	buf_init(bytes);
 	u->write.data = u;
 	b = uv_buf_init((char *)u->bytes.data, (unsigned)u->bytes.len);
-	/* an error shows at the next read: uv_write fails at once only for handles that are not connected */
+	/* an error shows at the next read: uv_write fails at once only for handles that are not
+	 * connected */
 	if (uv_write(&u->write, &u->h.any, &b, 1, on_written) != 0)
 		log_debug(s->loop->env, "event=write_failed peer=%s", s->peer);
 }

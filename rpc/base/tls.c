@@ -41,7 +41,8 @@ static struct tls *context(struct env *env, const char *cert, const char *key)
 	struct tls *tls = mem_new(sizeof *tls);
 
 	tls->ctx = must(SSL_CTX_new(TLS_method()));
-	SSL_CTX_set_mode(tls->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	SSL_CTX_set_mode(
+		tls->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_options(tls->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
 	if (SSL_CTX_use_certificate_chain_file(tls->ctx, cert) != 1 ||
 		SSL_CTX_use_PrivateKey_file(tls->ctx, key, SSL_FILETYPE_PEM) != 1 ||
@@ -160,7 +161,8 @@ void tls_conn_write(struct tls_conn *c, const uint8_t *p, size_t n)
 	while (n > 0) {
 		int r = SSL_write(c->ssl, p, n > TLS_CHUNK ? TLS_CHUNK : (int)n);
 
-		if (r <= 0) { /* a memory buffer is never full: the peer has closed or broken the session */
+		if (r <= 0) { /* a memory buffer is never full: the peer has closed or broken the
+				 session */
 			ERR_clear_error();
 			return;
 		}
@@ -190,7 +192,8 @@ void tls_conn_bye(struct tls_conn *c)
 static bool fingerprint(X509 *cert, uint8_t out[TLS_FINGERPRINT_LEN])
 {
 	unsigned n = 0;
-	bool ok = cert != NULL && X509_digest(cert, EVP_sha256(), out, &n) == 1 && n == TLS_FINGERPRINT_LEN;
+	bool ok = cert != NULL && X509_digest(cert, EVP_sha256(), out, &n) == 1 &&
+		  n == TLS_FINGERPRINT_LEN;
 
 	X509_free(cert);
 	return ok;
@@ -238,13 +241,16 @@ static X509 *certificate(EVP_PKEY *key, const char *name, const char *address)
 	snprintf(san, sizeof san, "IP:%s,DNS:%s", address, name);
 	if (RAND_bytes((uint8_t *)&serial, sizeof serial) != 1)
 		goto fail;
-	if (X509_set_version(cert, 2) != 1 || ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), serial >> 1) != 1 ||
+	if (X509_set_version(cert, 2) != 1 ||
+		ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), serial >> 1) != 1 ||
 		X509_gmtime_adj(X509_getm_notBefore(cert), -3600) == NULL ||
 		X509_time_adj_ex(X509_getm_notAfter(cert), CERT_YEARS * 365, 0, NULL) == NULL ||
-		X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const uint8_t *)name, -1, -1, 0) != 1 ||
+		X509_NAME_add_entry_by_txt(
+			subject, "CN", MBSTRING_ASC, (const uint8_t *)name, -1, -1, 0) != 1 ||
 		X509_set_issuer_name(cert, subject) != 1 || X509_set_pubkey(cert, key) != 1 ||
 		!add_extension(cert, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") ||
-		!add_extension(cert, NID_subject_alt_name, san) || X509_sign(cert, key, EVP_sha256()) == 0)
+		!add_extension(cert, NID_subject_alt_name, san) ||
+		X509_sign(cert, key, EVP_sha256()) == 0)
 		goto fail;
 	return cert;
 fail:
@@ -267,7 +273,8 @@ int tls_certificate_make(const char *path, const char *name, const char *address
 	if (fd < 0)
 		goto out;
 	f = must(fdopen(fd, "w"));
-	if (PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) == 1 && PEM_write_X509(f, cert) == 1)
+	if (PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) == 1 &&
+		PEM_write_X509(f, cert) == 1)
 		rc = 0;
 	if (fclose(f) != 0)
 		rc = ERR_IO;

@@ -9,12 +9,14 @@ struct tls;
 
 enum { TLS_FINGERPRINT_LEN = 32 }; /* SHA-256 of the certificate in DER */
 
-/* For API clients: TLS 1.2 and 1.3, no client certificate. cert is a PEM file with the chain, key its private key
- * (may be the same file). NULL after one log line that names the file and the reason. */
+/* For API clients: TLS 1.2 and 1.3, no client certificate. cert is a PEM file with the chain, key
+ * its private key (may be the same file). NULL after one log line that names the file and the
+ * reason. */
 struct tls *tls_server_new(struct env *env, const char *cert, const char *key);
 
-/* Between members, both directions: TLS 1.3 only, both sides present a certificate, no tickets. Any certificate
- * passes the handshake: the caller compares stream_fingerprint() with the pinned one before it believes a byte. */
+/* Between members, both directions: TLS 1.3 only, both sides present a certificate, no tickets. Any
+ * certificate passes the handshake: the caller compares stream_fingerprint() with the pinned one
+ * before it believes a byte. */
 struct tls *tls_peer_new(struct env *env, const char *cert, const char *key);
 
 void tls_free(struct tls *tls);
@@ -22,9 +24,9 @@ void tls_free(struct tls *tls);
 /* SHA-256 fingerprint of the first certificate in a PEM file; false when it cannot be read. */
 bool tls_file_fingerprint(const char *path, uint8_t out[TLS_FINGERPRINT_LEN]);
 
-/* Make an RSA-2048 key and a self-signed certificate for 10 years with `address` as an IP subject name
- * (clients refuse an address that stands in CN only) and CN = name; both go to `path` as PEM, mode 0600.
- * 0 or ERR_IO with errno. */
+/* Make an RSA-2048 key and a self-signed certificate for 10 years with `address` as an IP subject
+ * name (clients refuse an address that stands in CN only) and CN = name; both go to `path` as PEM,
+ * mode 0600. 0 or ERR_IO with errno. */
 int tls_certificate_make(const char *path, const char *name, const char *address);
 
 /* HMAC-SHA256 of text under key. */

@@ -8,7 +8,8 @@ struct tls_conn;
 
 struct tls_conn *tls_conn_new(struct tls *tls, bool server);
 void tls_conn_free(struct tls_conn *c);
-/* Feed n bytes from the peer; plain text is appended to in. -1 when the connection must be closed. */
+/* Feed n bytes from the peer; plain text is appended to in. -1 when the connection must be closed.
+ */
 int tls_conn_feed(struct tls_conn *c, const uint8_t *p, size_t n, struct buf *in);
 /* Encrypt; everything is taken. */
 void tls_conn_write(struct tls_conn *c, const uint8_t *p, size_t n);

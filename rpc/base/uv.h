@@ -1,4 +1,5 @@
-/* The libuv loop below one of ours, for the library's disk half of Raft (db/consensus_disk.c) only. */
+/* The libuv loop below one of ours, for the library's disk half of Raft (db/consensus_disk.c) only.
+ */
 #pragma once
 
 #include <uv.h>

@@ -141,7 +141,8 @@ struct val val_dup(struct arena *a, const struct val *v)
 	} else if (v->kind == VAL_MAP) {
 		copy = val_map();
 		for (uint32_t i = 0; i < v->n; i++)
-			val_map_push(a, &copy, arena_strdup(a, v->pairs[i].key), val_dup(a, &v->pairs[i].value));
+			val_map_push(a, &copy, arena_strdup(a, v->pairs[i].key),
+				val_dup(a, &v->pairs[i].value));
 	}
 	return copy;
 }
@@ -253,7 +254,8 @@ bool val_text_ok(const char *s)
 				return false;
 			c = c << 6 | (*p++ & 0x3f);
 		}
-		if (c < least || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) || c == 0xfffe || c == 0xffff)
+		if (c < least || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) || c == 0xfffe ||
+			c == 0xffff)
 			return false;
 	}
 	return true;
@@ -314,8 +316,8 @@ bool val_datetime_parse(const char *s, int64_t *seconds_out)
 		return false;
 	tm.tm_sec = digits(&s, 2);
 	if (year < 0 || tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 || tm.tm_mday > 31 ||
-		tm.tm_hour < 0 || tm.tm_hour > 23 || tm.tm_min < 0 || tm.tm_min > 59 || tm.tm_sec < 0 ||
-		tm.tm_sec > 60)
+		tm.tm_hour < 0 || tm.tm_hour > 23 || tm.tm_min < 0 || tm.tm_min > 59 ||
+		tm.tm_sec < 0 || tm.tm_sec > 60)
 		return false;
 	if (skip(&s, '.'))
 		while (isdigit((unsigned char)*s))

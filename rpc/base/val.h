@@ -1,7 +1,8 @@
 /* Values of the API: what the wire codecs decode into and encode from, and what rows are made of.
  *
- * A tree in an arena; strings are NUL-terminated UTF-8 without control characters that XML forbids (checked by
- * the decoders, val_text_ok). Datetimes are whole seconds since 1970 UTC. A map keeps its order.
+ * A tree in an arena; strings are NUL-terminated UTF-8 without control characters that XML forbids
+ * (checked by the decoders, val_text_ok). Datetimes are whole seconds since 1970 UTC. A map keeps
+ * its order.
  */
 #pragma once
 
@@ -65,9 +66,9 @@ bool val_equal(const struct val *a, const struct val *b);
 /* Deep copy into the arena. */
 struct val val_dup(struct arena *a, const struct val *v);
 
-/* Binary form: kind byte, then the value; strings as buf_str. Used in log entries, rows and snapshots
- * (docs/formats.md). val_unpack fails (reader bad) on unknown kinds and on nesting over VAL_DEPTH_MAX;
- * its strings point into the input. */
+/* Binary form: kind byte, then the value; strings as buf_str. Used in log entries, rows and
+ * snapshots (docs/formats.md). val_unpack fails (reader bad) on unknown kinds and on nesting over
+ * VAL_DEPTH_MAX; its strings point into the input. */
 void val_pack(struct buf *out, const struct val *v);
 struct val val_unpack(struct reader *in, struct arena *a);
 
@@ -77,5 +78,6 @@ bool val_text_ok(const char *s);
 /* "20260821T02:00:23Z"; out has VAL_DATETIME_MAX bytes. */
 enum { VAL_DATETIME_MAX = 32 };
 void val_datetime_print(int64_t seconds, char *out);
-/* Accepts YYYYMMDDThh:mm:ss and YYYY-MM-DDThh:mm:ss, a fraction, and Z, an offset or nothing (taken as UTC). */
+/* Accepts YYYYMMDDThh:mm:ss and YYYY-MM-DDThh:mm:ss, a fraction, and Z, an offset or nothing (taken
+ * as UTC). */
 bool val_datetime_parse(const char *s, int64_t *seconds_out);

@@ -27,7 +27,8 @@ static struct val convert(struct arena *a, struct json_object *o, struct budget 
 	case json_type_boolean: return val_bool(json_object_get_boolean(o));
 	case json_type_double: return val_float(json_object_get_double(o));
 	case json_type_int:
-		/* json-c clamps what does not fit: the only values that can be told from that are the ends */
+		/* json-c clamps what does not fit: the only values that can be told from that are
+		 * the ends */
 		if (json_object_get_int64(o) == INT64_MAX && json_object_get_uint64(o) > INT64_MAX)
 			b->why = "an integer beyond 64 bits";
 		return val_int(json_object_get_int64(o));
@@ -49,7 +50,8 @@ static struct val convert(struct arena *a, struct json_object *o, struct budget 
 	UNREACHABLE();
 }
 
-int rpc_json_parse(struct arena *a, const char *text, size_t n, struct val *out, const char **why_out)
+int rpc_json_parse(
+	struct arena *a, const char *text, size_t n, struct val *out, const char **why_out)
 {
 	struct json_tokener *tok = must(json_tokener_new_ex(VAL_DEPTH_MAX));
 	struct budget b = { 0 };
@@ -60,10 +62,12 @@ int rpc_json_parse(struct arena *a, const char *text, size_t n, struct val *out,
 	if (n == 0 || n > RPC_BODY_MAX)
 		b.why = "empty or too large";
 	else if ((o = json_tokener_parse_ex(tok, text, (int)n)) == NULL &&
-		json_tokener_get_error(tok) == json_tokener_continue)
-		o = json_tokener_parse_ex(tok, "", -1); /* a number at the end needs to hear that it is the end */
+		 json_tokener_get_error(tok) == json_tokener_continue)
+		o = json_tokener_parse_ex(
+			tok, "", -1); /* a number at the end needs to hear that it is the end */
 	if (b.why == NULL && json_tokener_get_error(tok) != json_tokener_success)
-		b.why = arena_printf(a, "JSON: %s", json_tokener_error_desc(json_tokener_get_error(tok)));
+		b.why = arena_printf(
+			a, "JSON: %s", json_tokener_error_desc(json_tokener_get_error(tok)));
 	if (b.why == NULL)
 		*out = convert(a, o, &b);
 	json_object_put(o);
@@ -72,7 +76,8 @@ int rpc_json_parse(struct arena *a, const char *text, size_t n, struct val *out,
 	return b.why != NULL ? ERR_CORRUPT : 0;
 }
 
-int rpc_json_request(struct arena *a, const char *body, size_t n, struct rpc_message *out, const char **why_out)
+int rpc_json_request(
+	struct arena *a, const char *body, size_t n, struct rpc_message *out, const char **why_out)
 {
 	struct val *top = arena_alloc(a, sizeof *top), *params = arena_alloc(a, sizeof *params);
 	const struct val *version, *id, *given;
@@ -116,7 +121,8 @@ static void quoted(struct buf *out, const char *s)
 
 	buf_puts(out, "\"");
 	for (; *s; s++) {
-		run = strcspn(s, "\"\\\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x10\x11\x12\x13\x14\x15"
+		run = strcspn(s, "\"\\\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x10"
+				 "\x11\x12\x13\x14\x15"
 				 "\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f");
 		buf_put(out, s, run);
 		s += run;
@@ -132,7 +138,8 @@ static void quoted(struct buf *out, const char *s)
 	buf_puts(out, "\"");
 }
 
-/* 16 digits, 17 when needed to be exact, ".0" behind whole numbers; what is not finite is sent as 0 (wire.md 2.1). */
+/* 16 digits, 17 when needed to be exact, ".0" behind whole numbers; what is not finite is sent as 0
+ * (wire.md 2.1). */
 static void number(struct buf *out, double f)
 {
 	char text[40];

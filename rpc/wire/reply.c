@@ -21,29 +21,33 @@ static struct val error_list(struct arena *a, const struct err *err, bool with_c
 	return list;
 }
 
-static void xml_reply(struct buf *out, struct arena *a, const struct val *value, bool bare, const struct err *err)
+static void xml_reply(
+	struct buf *out, struct arena *a, const struct val *value, bool bare, const struct err *err)
 {
 	struct val list;
 
 	buf_puts(out, xml_head);
 	if (err->code != NULL) {
 		list = error_list(a, err, true);
-		buf_puts(out, "<value><struct><member><name>Status</name><value>Failure</value></member>"
-			      "<member><name>ErrorDescription</name>");
+		buf_puts(out,
+			"<value><struct><member><name>Status</name><value>Failure</value></member>"
+			"<member><name>ErrorDescription</name>");
 		rpc_xml_value(out, &list);
 		buf_puts(out, "</member></struct></value>");
 	} else if (bare) {
 		rpc_xml_value(out, value);
 	} else {
-		buf_puts(out, "<value><struct><member><name>Status</name><value>Success</value></member>"
-			      "<member><name>Value</name>");
+		buf_puts(out,
+			"<value><struct><member><name>Status</name><value>Success</value></member>"
+			"<member><name>Value</name>");
 		rpc_xml_value(out, value);
 		buf_puts(out, "</member></struct></value>");
 	}
 	buf_puts(out, xml_tail);
 }
 
-static void json1_reply(struct buf *out, struct arena *a, const struct val *value, const struct err *err)
+static void json1_reply(
+	struct buf *out, struct arena *a, const struct val *value, const struct err *err)
 {
 	struct val list;
 
@@ -61,7 +65,8 @@ static void json1_reply(struct buf *out, struct arena *a, const struct val *valu
 	}
 }
 
-static void json2_reply(struct buf *out, struct arena *a, const struct val *value, const struct err *err)
+static void json2_reply(
+	struct buf *out, struct arena *a, const struct val *value, const struct err *err)
 {
 	struct val list, name;
 
@@ -80,8 +85,8 @@ static void json2_reply(struct buf *out, struct arena *a, const struct val *valu
 	buf_puts(out, "}");
 }
 
-void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const struct val *value, bool bare,
-	const struct err *err)
+void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const struct val *value,
+	bool bare, const struct err *err)
 {
 	struct arena a;
 
@@ -106,7 +111,8 @@ static bool whole(const char *s, int64_t *out)
 	return end != s && *end == 0 && errno == 0;
 }
 
-static bool coerce_scalar(enum rpc_codec codec, const struct model_type *type, const struct val *in, struct val *out)
+static bool coerce_scalar(
+	enum rpc_codec codec, const struct model_type *type, const struct val *in, struct val *out)
 {
 	char *end;
 
@@ -116,8 +122,7 @@ static bool coerce_scalar(enum rpc_codec codec, const struct model_type *type, c
 	case MODEL_SECRET:
 	case MODEL_REF:
 	case MODEL_ENUM: return in->kind == VAL_STRING;
-	case MODEL_BOOL:
-		return in->kind == VAL_BOOL;
+	case MODEL_BOOL: return in->kind == VAL_BOOL;
 	case MODEL_INT:
 		if (in->kind == VAL_STRING) {
 			*out = val_int(0);
@@ -136,8 +141,8 @@ static bool coerce_scalar(enum rpc_codec codec, const struct model_type *type, c
 	}
 }
 
-static int coerce_set(struct arena *a, enum rpc_codec codec, const struct model_type *type, const char *name,
-	const struct val *in, struct val *out, struct err *err)
+static int coerce_set(struct arena *a, enum rpc_codec codec, const struct model_type *type,
+	const char *name, const struct val *in, struct val *out, struct err *err)
 {
 	struct val item;
 	int rc;
@@ -154,8 +159,8 @@ static int coerce_set(struct arena *a, enum rpc_codec codec, const struct model_
 	return 0;
 }
 
-static int coerce_map(struct arena *a, enum rpc_codec codec, const struct model_type *type, const char *name,
-	const struct val *in, struct val *out, struct err *err)
+static int coerce_map(struct arena *a, enum rpc_codec codec, const struct model_type *type,
+	const char *name, const struct val *in, struct val *out, struct err *err)
 {
 	int rc;
 
@@ -168,7 +173,8 @@ static int coerce_map(struct arena *a, enum rpc_codec codec, const struct model_
 		/* keys are always text on the wire: "int" keys are checked and stay text */
 		rc = rpc_coerce(a, codec, type->key, name, &key, &item, err);
 		if (rc == 0)
-			rc = rpc_coerce(a, codec, type->item, name, &in->pairs[i].value, &item, err);
+			rc = rpc_coerce(
+				a, codec, type->item, name, &in->pairs[i].value, &item, err);
 		if (rc != 0)
 			return rc;
 		if (val_get(out, key.s) == NULL)
@@ -177,8 +183,8 @@ static int coerce_map(struct arena *a, enum rpc_codec codec, const struct model_
 	return 0;
 }
 
-int rpc_coerce(struct arena *a, enum rpc_codec codec, const struct model_type *type, const char *name,
-	const struct val *in, struct val *out, struct err *err)
+int rpc_coerce(struct arena *a, enum rpc_codec codec, const struct model_type *type,
+	const char *name, const struct val *in, struct val *out, struct err *err)
 {
 	const char *spelled;
 	int64_t seconds;

@@ -1,4 +1,5 @@
-/* XML-RPC. Decoding by expat (no entities beyond the five, DTDs refused), encoding by hand on the hot path. */
+/* XML-RPC. Decoding by expat (no entities beyond the five, DTDs refused), encoding by hand on the
+ * hot path. */
 #include "rpc/wire/codec.h"
 #include "rpc/base/check.h"
 
@@ -11,7 +12,20 @@
 
 #include <expat.h>
 
-enum node { N_NONE, N_CALL, N_METHOD, N_PARAMS, N_PARAM, N_VALUE, N_SCALAR, N_ARRAY, N_DATA, N_STRUCT, N_MEMBER, N_NAME };
+enum node {
+	N_NONE,
+	N_CALL,
+	N_METHOD,
+	N_PARAMS,
+	N_PARAM,
+	N_VALUE,
+	N_SCALAR,
+	N_ARRAY,
+	N_DATA,
+	N_STRUCT,
+	N_MEMBER,
+	N_NAME
+};
 
 /* Which element may stand in which, and what it becomes. */
 static const struct {
@@ -46,7 +60,7 @@ struct frame {
 	enum node node;
 	const char *tag;
 	struct val value; /* N_VALUE: what it holds; N_ARRAY, N_STRUCT via their value */
-	bool filled;      /* N_VALUE: a typed child was seen */
+	bool filled;	  /* N_VALUE: a typed child was seen */
 	const char *name; /* N_MEMBER */
 };
 
@@ -85,7 +99,9 @@ static void on_start(void *arg, const char *tag, const char **attributes)
 			continue;
 		f = &x->stack[x->depth++];
 		*f = (struct frame){ .node = grammar[i].is, .tag = grammar[i].tag };
-		f->value = f->node == N_ARRAY ? val_set() : f->node == N_STRUCT ? val_map() : val_void();
+		f->value = f->node == N_ARRAY	 ? val_set()
+			   : f->node == N_STRUCT ? val_map()
+						 : val_void();
 		x->text.len = 0;
 		return;
 	}
@@ -99,7 +115,8 @@ static void on_text(void *arg, const char *s, int n)
 	buf_put(&x->text, s, (size_t)n);
 }
 
-/* One scalar element's text as a value; unreadable numbers stay text and fail as the wrong type later. */
+/* One scalar element's text as a value; unreadable numbers stay text and fail as the wrong type
+ * later. */
 static struct val scalar(struct xml *x, const char *tag)
 {
 	const char *s = buf_text(&x->text);
@@ -171,7 +188,8 @@ static void on_end(void *arg, const char *tag)
 	x->text.len = 0;
 }
 
-static void on_doctype(void *arg, const char *name, const char *system_id, const char *public_id, int internal)
+static void on_doctype(
+	void *arg, const char *name, const char *system_id, const char *public_id, int internal)
 {
 	(void)name;
 	(void)system_id;
@@ -180,7 +198,8 @@ static void on_doctype(void *arg, const char *name, const char *system_id, const
 		refuse(arg, "entity declarations are not read");
 }
 
-int rpc_xml_request(struct arena *a, const char *body, size_t n, struct rpc_message *out, const char **why_out)
+int rpc_xml_request(
+	struct arena *a, const char *body, size_t n, struct rpc_message *out, const char **why_out)
 {
 	struct xml *x = arena_alloc(a, sizeof *x);
 	struct val *params;
@@ -195,7 +214,8 @@ int rpc_xml_request(struct arena *a, const char *body, size_t n, struct rpc_mess
 	XML_SetStartDoctypeDeclHandler(x->parser, on_doctype);
 	if (n > RPC_BODY_MAX || XML_Parse(x->parser, body, (int)n, 1) != XML_STATUS_OK) {
 		if (x->why == NULL)
-			x->why = arena_printf(a, "XML: %s in line %lu", XML_ErrorString(XML_GetErrorCode(x->parser)),
+			x->why = arena_printf(a, "XML: %s in line %lu",
+				XML_ErrorString(XML_GetErrorCode(x->parser)),
 				(unsigned long)XML_GetCurrentLineNumber(x->parser));
 		rc = ERR_CORRUPT;
 	} else if (x->method == NULL || *x->method == 0) {
@@ -216,7 +236,9 @@ static void escaped(struct buf *out, const char *s)
 	size_t run;
 
 	for (; *s; s++) {
-		run = strcspn(s, "<>&\"\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12\x13\x14\x15\x16"
+		run = strcspn(s, "<>&"
+				 "\"\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12"
+				 "\x13\x14\x15\x16"
 				 "\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f");
 		buf_put(out, s, run);
 		s += run;

@@ -165,6 +165,9 @@ class Pool:
             self.quickstart("thaw", str(n), check=False)
         self.quickstart("down")
         for name, text in self.logs():
+            # at most once: no task is ever run twice by an agent
+            tasks = re.findall(r"event=op_ended .* task=(\S+)", text)
+            assert len(tasks) == len(set(tasks)), "%s: a task ran twice" % name
             found = REPORTS.search(text)
             if found:
                 print("--- %s" % name)

@@ -1,5 +1,6 @@
-/* Every step table: fail, cancel and crash at each step, then: no leftover in the simulated host, and the record agrees.
- * The agent runs on its real loop and lanes; a crash is a step that dies (no undo) and a new agent on the same folder. */
+/* Every step table: fail, cancel and crash at each step, then: no leftover in the simulated host,
+ * and the record agrees. The agent runs on its real loop and lanes; a crash is a step that dies (no
+ * undo) and a new agent on the same folder. */
 #include "member/agent_priv.h"
 
 #include <check.h>
@@ -49,7 +50,8 @@ static void agent_begin(struct bench *b)
 {
 	struct op_watch watch = { before, NULL, b };
 
-	b->agent = agent_new(&(struct agent_config){ .env = &b->env, .dir = b->dir, .memory_kib = 1 << 20, .watch = &watch });
+	b->agent = agent_new(&(struct agent_config){
+		.env = &b->env, .dir = b->dir, .memory_kib = 1 << 20, .watch = &watch });
 	ck_assert_ptr_nonnull(b->agent);
 	loop_start(b->agent->loop);
 }
@@ -66,8 +68,8 @@ static void bench_open(struct bench *b)
 
 static void bench_close(struct bench *b)
 {
-	static const char *const files[] = { "agent.db", "agent.db-wal", "agent.db-shm", "domains.db", "domains.db-wal",
-		"domains.db-shm" };
+	static const char *const files[] = { "agent.db", "agent.db-wal", "agent.db-shm",
+		"domains.db", "domains.db-wal", "domains.db-shm" };
 	char path[128];
 
 	agent_free(b->agent);
@@ -139,7 +141,8 @@ static void add_vm(struct bench *b)
 }
 
 /* Begin an operation; wait for its end unless it dies. */
-static void operate(struct bench *b, enum agent_method_id method, const char *task, bool clean, struct ask *q)
+static void operate(
+	struct bench *b, enum agent_method_id method, const char *task, bool clean, struct ask *q)
 {
 	struct arena a;
 	struct val params = val_map(), stat = val_map();
@@ -159,7 +162,8 @@ static void operate(struct bench *b, enum agent_method_id method, const char *ta
 		pthread_mutex_lock(&b->agent->mutex);
 		idle = b->agent->runs == NULL;
 		pthread_mutex_unlock(&b->agent->mutex);
-		if (strcmp(q->state, "pending") != 0 || (b->armed && b->hit && b->mode == CRASH && idle))
+		if (strcmp(q->state, "pending") != 0 ||
+			(b->armed && b->hit && b->mode == CRASH && idle))
 			break;
 		nap(b);
 	}
@@ -193,8 +197,11 @@ static void check_agreement(struct bench *b, const char *what)
 	power_state(b, &q);
 	ck_assert_msg(n <= 1, "%s: %u domains", what, n);
 	if (n == 1)
-		ck_assert_msg(!list[0].marked && !list[0].shut_down, "%s: a half-made domain stays", what);
-	ck_assert_msg(strcmp(q.power_state, n == 0 ? "Halted" : list[0].paused ? "Paused" : "Running") == 0,
+		ck_assert_msg(!list[0].marked && !list[0].shut_down, "%s: a half-made domain stays",
+			what);
+	ck_assert_msg(strcmp(q.power_state, n == 0	     ? "Halted"
+					    : list[0].paused ? "Paused"
+							     : "Running") == 0,
 		"%s: %u domains and record %s", what, n, q.power_state);
 }
 
@@ -221,7 +228,8 @@ static void one_case(const struct table *t, unsigned step, enum mode mode)
 
 	for (unsigned k = 0; k < step; k++)
 		committed |= (t->op->steps[k].flags & OP_COMMIT_POINT) != 0;
-	snprintf(what, sizeof what, "%s %s at %s", t->op->name, modes[mode], t->op->steps[step].name);
+	snprintf(what, sizeof what, "%s %s at %s", t->op->name, modes[mode],
+		t->op->steps[step].name);
 	bench_open(&b);
 	add_vm(&b);
 	if (t->running) {
@@ -238,10 +246,14 @@ static void one_case(const struct table *t, unsigned step, enum mode mode)
 		agent_free(b.agent);
 		b.armed = false;
 		agent_begin(&b);
-		operate(&b, t->method, TASK, t->clean, &q); /* the same job: told what became of it, not begun again */
-		ck_assert_msg(strcmp(q.state, "failed") == 0 && strcmp(q.error, "agent_restarted") == 0, "%s: %s %s", what, q.state, q.error);
+		operate(&b, t->method, TASK, t->clean,
+			&q); /* the same job: told what became of it, not begun again */
+		ck_assert_msg(
+			strcmp(q.state, "failed") == 0 && strcmp(q.error, "agent_restarted") == 0,
+			"%s: %s %s", what, q.state, q.error);
 	} else if (mode == CANCEL && committed) {
-		ck_assert_msg(strcmp(q.state, "completed") == 0, "%s: %s %s", what, q.state, q.error);
+		ck_assert_msg(
+			strcmp(q.state, "completed") == 0, "%s: %s %s", what, q.state, q.error);
 	} else {
 		ck_assert_msg(strcmp(q.state, "failed") == 0, "%s: %s", what, q.state);
 		ck_assert_str_eq(q.error, mode == FAIL ? "domain_failed" : "cancelled");

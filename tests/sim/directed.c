@@ -1,11 +1,11 @@
-/* Directed schedules: the two ways in which libraft 0.15 by itself loses an acknowledged write. Random schedules do not
- * find them. With the guard both are harmless; with the guard's rule switched off the same schedule must fail, else the
- * test proves nothing.
+/* Directed schedules: the two ways in which libraft 0.15 by itself loses an acknowledged write.
+ * Random schedules do not find them. With the guard both are harmless; with the guard's rule
+ * switched off the same schedule must fail, else the test proves nothing.
  *
- *  counting   a leader that is elected again commits an entry of its old term because a majority has it, before its own
- *             barrier is on its disk; then a member with a newer term wins and replaces it (Raft paper, figure 8)
- *  tail       a follower answers an empty AppendEntries with the last index of its own stale tail, and the new leader
- *             takes that tail for its own entries
+ *  counting   a leader that is elected again commits an entry of its old term because a majority
+ * has it, before its own barrier is on its disk; then a member with a newer term wins and replaces
+ * it (Raft paper, figure 8) tail       a follower answers an empty AppendEntries with the last
+ * index of its own stale tail, and the new leader takes that tail for its own entries
  */
 #include "db/consensus.h"
 #include "tests/sim/raft_disk.h"
@@ -71,20 +71,35 @@ static struct raft *raft_of(struct cluster *cl, unsigned i)
 	return cl->nodes[i].disk.io.data;
 }
 
-static void node_boot(struct cluster *cl, unsigned i, bool masking_off, bool vouched_off, bool merging_off)
+static void node_boot(
+	struct cluster *cl, unsigned i, bool masking_off, bool vouched_off, bool merging_off)
 {
 	static const char *const addresses[] = { "", "m1:1", "m2:1", "m3:1", "m4:1", "m5:1" };
 	struct node *nd = &cl->nodes[i];
 	struct channel_peer peers[NODES_MAX];
-	struct consensus_config cc = { .raft_id = i, .election_ms = 500, .heartbeat_ms = 50, .masking_off = masking_off,
-		.vouched_off = vouched_off, .merging_off = merging_off, .apply = on_apply, .role = on_role, .arg = nd };
-	struct channel_config ch = { .listen = addresses[i], .pool_uuid = "00000000-0000-4000-8000-0000000000ff", .raft_id = i,
-		.epoch = 1, .peers = peers, .frame = on_frame, .up = on_up, .arg = nd };
+	struct consensus_config cc = { .raft_id = i,
+		.election_ms = 500,
+		.heartbeat_ms = 50,
+		.masking_off = masking_off,
+		.vouched_off = vouched_off,
+		.merging_off = merging_off,
+		.apply = on_apply,
+		.role = on_role,
+		.arg = nd };
+	struct channel_config ch = { .listen = addresses[i],
+		.pool_uuid = "00000000-0000-4000-8000-0000000000ff",
+		.raft_id = i,
+		.epoch = 1,
+		.peers = peers,
+		.frame = on_frame,
+		.up = on_up,
+		.arg = nd };
 	char address[40];
 
 	for (unsigned k = 1; k <= cl->n; k++)
 		if (k != i) {
-			peers[ch.n_peers] = (struct channel_peer){ .raft_id = k, .address = addresses[k] };
+			peers[ch.n_peers] =
+				(struct channel_peer){ .raft_id = k, .address = addresses[k] };
 			world_fingerprint(k, peers[ch.n_peers++].certificate);
 		}
 	snprintf(address, sizeof address, "00000000-0000-4000-8000-00000000000%u", i);
@@ -138,7 +153,8 @@ static void run_ms(struct cluster *cl, uint64_t ms)
 	world_run(&cl->w, cl->w.now_us + ms * 1000);
 }
 
-/* Who may stand for election: the others have no patience to do so, and know of no leader that they would protect. */
+/* Who may stand for election: the others have no patience to do so, and know of no leader that they
+ * would protect. */
 static void candidate(struct cluster *cl, unsigned i)
 {
 	for (unsigned k = 1; k <= cl->n; k++) {
@@ -147,7 +163,8 @@ static void candidate(struct cluster *cl, unsigned i)
 		cl->nodes[k].disk.patience_ms = k == i ? 600 : FOR_EVER_MS;
 		if (r->state != RAFT_FOLLOWER)
 			continue;
-		r->follower_state.randomized_election_timeout = (unsigned)cl->nodes[k].disk.patience_ms;
+		r->follower_state.randomized_election_timeout =
+			(unsigned)cl->nodes[k].disk.patience_ms;
 		r->follower_state.current_leader.id = 0;
 	}
 }
@@ -216,8 +233,9 @@ static bool counting(struct cluster *cl)
 	run_ms(cl, 500);
 	cut(cl, 1, 2, true);
 	cut(cl, 1, 3, true);
-	put(cl, 1, 'X', BIG); /* fills a frame: the barrier of a later term travels in the next one */
-	run_ms(cl, 100);      /* X is on the disk of 1 only */
+	put(cl, 1, 'X',
+		BIG);	 /* fills a frame: the barrier of a later term travels in the next one */
+	run_ms(cl, 100); /* X is on the disk of 1 only */
 	CHECK(elect(cl, 3));
 	cut(cl, 2, 3, true);
 	put(cl, 3, 'Y', 8); /* a newer term, on the disk of 3 only */
@@ -250,7 +268,8 @@ static bool only_empty(void *arg, unsigned from, unsigned to, uint8_t type, size
 	enum { EMPTY_APPEND = 4 * 8 + 4 };
 	struct cluster *cl = arg;
 
-	return cl->dropping && from == 3 && to == 2 && type == CHANNEL_RAFT_FIRST && n > EMPTY_APPEND;
+	return cl->dropping && from == 3 && to == 2 && type == CHANNEL_RAFT_FIRST &&
+	       n > EMPTY_APPEND;
 }
 
 static bool has_z(void *arg)
@@ -302,8 +321,8 @@ static bool tail(struct cluster *cl)
 	return !diverged(cl) && (!acknowledged || strchr(cl->nodes[2].log, 'Z') != NULL);
 }
 
-static bool schedule(const char *name, unsigned n, bool (*body)(struct cluster *cl), unsigned disk_ms, unsigned net_ms,
-	bool masking_off, bool vouched_off)
+static bool schedule(const char *name, unsigned n, bool (*body)(struct cluster *cl),
+	unsigned disk_ms, unsigned net_ms, bool masking_off, bool vouched_off)
 {
 	struct cluster *cl = mem_new(sizeof *cl);
 	bool ok;
@@ -317,7 +336,9 @@ static bool schedule(const char *name, unsigned n, bool (*body)(struct cluster *
 	}
 	ok = body(cl);
 	printf("%s disk=%u net=%u %s:", name, disk_ms, net_ms,
-		masking_off ? "masking off" : vouched_off ? "vouched off" : "guard on");
+		masking_off   ? "masking off"
+		: vouched_off ? "vouched off"
+			      : "guard on");
 	for (unsigned i = 1; i <= n; i++)
 		printf(" %s", cl->nodes[i].log);
 	printf("  %s\n", ok ? "consistent" : "LOST OR DIVERGED");
@@ -335,11 +356,14 @@ int main(void)
 
 	for (size_t d = 0; d < ARRAY_LEN(disks); d++)
 		for (size_t k = 0; k < ARRAY_LEN(nets); k++) {
-			broken += !schedule("counting", 3, counting, disks[d], nets[k], false, false);
+			broken +=
+				!schedule("counting", 3, counting, disks[d], nets[k], false, false);
 			broken += !schedule("tail", 5, tail, disks[d], nets[k], false, false);
-			counting_seen += !schedule("counting", 3, counting, disks[d], nets[k], true, false);
+			counting_seen +=
+				!schedule("counting", 3, counting, disks[d], nets[k], true, false);
 			tail_seen += !schedule("tail", 5, tail, disks[d], nets[k], false, true);
 		}
-	printf("guard on: %u broken; masking off: %u of 9 broken; vouched off: %u of 9 broken\n", broken, counting_seen, tail_seen);
+	printf("guard on: %u broken; masking off: %u of 9 broken; vouched off: %u of 9 broken\n",
+		broken, counting_seen, tail_seen);
 	return broken > 0 || counting_seen == 0 || tail_seen == 0;
 }

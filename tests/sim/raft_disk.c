@@ -41,8 +41,8 @@ static int disk_init(struct raft_io *io, raft_id id, const char *address)
 }
 
 /* All entries in one batch, as the library wants them. */
-static int disk_load(struct raft_io *io, raft_term *term, raft_id *vote, struct raft_snapshot **snapshot, raft_index *start,
-	struct raft_entry **entries, size_t *n)
+static int disk_load(struct raft_io *io, raft_term *term, raft_id *vote,
+	struct raft_snapshot **snapshot, raft_index *start, struct raft_entry **entries, size_t *n)
 {
 	struct image *g = of(io)->image;
 	size_t sum = 0;
@@ -77,7 +77,8 @@ static void on_tick(void *arg)
 	world_loop_turn(d->loop);
 }
 
-static int disk_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+static int disk_start(
+	struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
 {
 	struct raft_disk *d = of(io);
 
@@ -144,13 +145,19 @@ static void on_synced(void *arg)
 	world_loop_turn(d->loop);
 }
 
-static int disk_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
-	raft_io_append_cb cb)
+static int disk_append(struct raft_io *io, struct raft_io_append *req,
+	const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
 {
 	struct raft_disk *d = of(io);
 	struct disk_append *a = mem_new(sizeof *a);
 
-	*a = (struct disk_append){ .d = d, .req = req, .cb = cb, .n = n, .next = d->pending, .at = &d->pending, .failed = d->fail };
+	*a = (struct disk_append){ .d = d,
+		.req = req,
+		.cb = cb,
+		.n = n,
+		.next = d->pending,
+		.at = &d->pending,
+		.failed = d->fail };
 	a->entries = mem_new(n * sizeof *a->entries);
 	for (unsigned i = 0; i < n; i++)
 		entry_copy(&a->entries[i], &entries[i]);
@@ -162,7 +169,8 @@ static int disk_append(struct raft_io *io, struct raft_io_append *req, const str
 	return 0;
 }
 
-/* Writes under way end before the truncation, as in the library's own disk half: they lose what is cut off. */
+/* Writes under way end before the truncation, as in the library's own disk half: they lose what is
+ * cut off. */
 static int disk_truncate(struct raft_io *io, raft_index index)
 {
 	struct image *g = of(io)->image;
@@ -189,14 +197,16 @@ static int disk_bootstrap(struct raft_io *io, const struct raft_configuration *c
 	return RAFT_CANTBOOTSTRAP;
 }
 
-static int disk_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
-	const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+static int disk_snapshot_put(struct raft_io *io, unsigned trailing,
+	struct raft_io_snapshot_put *req, const struct raft_snapshot *snapshot,
+	raft_io_snapshot_put_cb cb)
 {
 	(void)io, (void)trailing, (void)req, (void)snapshot, (void)cb;
 	UNREACHABLE(); /* no member takes snapshots yet */
 }
 
-static int disk_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
+static int disk_snapshot_get(
+	struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
 {
 	(void)io, (void)req, (void)cb;
 	UNREACHABLE();
@@ -249,9 +259,12 @@ static void disk_close(struct raft_io *io, raft_io_close_cb cb)
 	world_at(d->m->w, 0, 0, on_closed, c);
 }
 
-void raft_disk_init(struct raft_disk *d, struct world_member *m, struct loop *loop, struct image *image)
+void raft_disk_init(
+	struct raft_disk *d, struct world_member *m, struct loop *loop, struct image *image)
 {
-	*d = (struct raft_disk){ .m = m, .loop = loop, .image = image, .generation = m->generation, .latency_ms = 3 };
+	*d = (struct raft_disk){
+		.m = m, .loop = loop, .image = image, .generation = m->generation, .latency_ms = 3
+	};
 	d->io = (struct raft_io){ .version = 1,
 		.impl = d,
 		.init = disk_init,

@@ -26,10 +26,11 @@ struct raft_disk {
 	struct disk_append *pending; /* newest first */
 	unsigned latency_ms;
 	int patience_ms; /* > 0: what random() gives for election time-outs */
-	bool fail;       /* the next append fails with an I/O error */
+	bool fail;	 /* the next append fails with an I/O error */
 	bool closed;
 };
 
-void raft_disk_init(struct raft_disk *d, struct world_member *m, struct loop *loop, struct image *image);
+void raft_disk_init(
+	struct raft_disk *d, struct world_member *m, struct loop *loop, struct image *image);
 void image_bootstrap(struct image *image, unsigned n_members);
 void image_fini(struct image *image);

@@ -1,5 +1,6 @@
-/* Random schedules: three members with the product's database, channel, guard and network half on virtual time, under
- * loss, cuts, crashes that lose unsynced writes, and restarts. Jobs on each member commit transactions; at the end
+/* Random schedules: three members with the product's database, channel, guard and network half on
+ * virtual time, under loss, cuts, crashes that lose unsynced writes, and restarts. Jobs on each
+ * member commit transactions; at the end
  *  - no two members ever had different hashes at the same index,
  *  - everything acknowledged is there,
  *  - the indexes agree with the rows (db_check),
@@ -127,7 +128,8 @@ struct work {
 	unsigned n;
 };
 
-static void compose(struct test *t, struct db_txn *txn, const char *ref, const char *uuid, unsigned k)
+static void compose(
+	struct test *t, struct db_txn *txn, const char *ref, const char *uuid, unsigned k)
 {
 	struct val fields[VM_NVRAM + 1] = { { .kind = VAL_VOID } };
 	const char *other = t->n_acked > 0 ? t->acked[world_random(&t->w, t->n_acked)] : ref;
@@ -141,7 +143,8 @@ static void compose(struct test *t, struct db_txn *txn, const char *ref, const c
 	db_txn_create(txn, MODEL_CLASS_VM, ref, fields);
 	if (other != ref) {
 		db_txn_set(txn, MODEL_CLASS_VM, other, VM_name_label, val_string(uuid));
-		db_txn_map_add(txn, MODEL_CLASS_VM, other, VM_other_config, k % 4 ? "k" : uuid, val_string(ref));
+		db_txn_map_add(txn, MODEL_CLASS_VM, other, VM_other_config, k % 4 ? "k" : uuid,
+			val_string(ref));
 		db_txn_map_remove(txn, MODEL_CLASS_VM, other, VM_other_config, "k");
 		db_txn_set_add(txn, MODEL_CLASS_VM, other, VM_tags, val_string(k % 5 ? "t" : "u"));
 	}
@@ -191,7 +194,8 @@ static void start_work(struct test *t)
 
 static void fault(struct test *t)
 {
-	unsigned what = (unsigned)world_random(&t->w, 12), a = 1 + (unsigned)world_random(&t->w, MEMBERS),
+	unsigned what = (unsigned)world_random(&t->w, 12),
+		 a = 1 + (unsigned)world_random(&t->w, MEMBERS),
 		 b = 1 + (unsigned)world_random(&t->w, MEMBERS);
 
 	switch (what) {
@@ -232,11 +236,14 @@ static bool verify(struct test *t)
 		for (unsigned i = 1; i <= MEMBERS; i++)
 			lost += db_view_get(&views[i], MODEL_CLASS_VM, t->acked[k]) == NULL;
 	for (unsigned i = 2; i <= MEMBERS; i++)
-		if (db_view_index(&views[i]) != db_view_index(&views[1]) || db_view_hash(&views[i]) != db_view_hash(&views[1]))
+		if (db_view_index(&views[i]) != db_view_index(&views[1]) ||
+			db_view_hash(&views[i]) != db_view_hash(&views[1]))
 			t->diverged = true;
-	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u boots=%u frames=%llu dropped=%llu lost=%u %s%s%s\n",
-		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(&views[1]), t->n_acked, t->n_unknown,
-		t->n_refused, t->n_dead, t->n_boots, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped, lost,
+	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u boots=%u "
+	       "frames=%llu dropped=%llu lost=%u %s%s%s\n",
+		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(&views[1]),
+		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->n_boots,
+		(unsigned long long)t->w.frames, (unsigned long long)t->w.dropped, lost,
 		t->diverged ? "DIVERGED" : "equal", sound ? "" : " UNSOUND: ", why);
 	for (unsigned i = 1; i <= MEMBERS; i++)
 		db_view_unpin(&views[i]);
@@ -256,7 +263,8 @@ static bool run(uint64_t seed, uint64_t *history_out)
 		struct db_member *m = &t->members[i - 1];
 
 		m->raft_id = i;
-		snprintf(m->host_uuid, sizeof m->host_uuid, "00000000-0000-4000-8000-00000000000%u", i);
+		snprintf(m->host_uuid, sizeof m->host_uuid, "00000000-0000-4000-8000-00000000000%u",
+			i);
 		snprintf(m->name, sizeof m->name, "m%u", i);
 		snprintf(m->channel_address, sizeof m->channel_address, "m%u:8300", i);
 		for (unsigned k = 0; k < 32; k++)
@@ -304,7 +312,8 @@ int main(int argc, char **argv)
 		failed += !run(first + k, &history);
 	run(first + n - 1, &again);
 	if (again != history) {
-		printf("seed=%llu is not the same history when run again\n", (unsigned long long)(first + n - 1));
+		printf("seed=%llu is not the same history when run again\n",
+			(unsigned long long)(first + n - 1));
 		failed++;
 	}
 	printf("%u passed, %u failed\n", n - (failed > n ? n : failed), failed);

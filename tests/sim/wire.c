@@ -1,5 +1,6 @@
-/* Wires between simulated members. What is written is delivered frame by frame in order, each after a random delay;
- * a frame may be lost, which is harsher than TCP; a cut drops everything silently; death breaks the connection. */
+/* Wires between simulated members. What is written is delivered frame by frame in order, each after
+ * a random delay; a frame may be lost, which is harsher than TCP; a cut drops everything silently;
+ * death breaks the connection. */
 #include "tests/sim/world_priv.h"
 
 #include <stdio.h>
@@ -9,7 +10,7 @@
 struct wire_end {
 	struct world *w;
 	struct wire_end *next, *peer; /* peer NULL: never connected */
-	struct stream *s;             /* NULL: closed */
+	struct stream *s;	      /* NULL: closed */
 	struct world_member *m;
 	uint64_t last_us; /* delivery of the last frame towards the peer */
 	unsigned pending;
@@ -73,7 +74,8 @@ void wire_unlisten(struct listener *l)
 static struct wire_port *port_find(struct world *w, const char *address)
 {
 	for (struct wire_port *p = w->ports; p != NULL; p = p->next)
-		if (p->l != NULL && p->m->alive && p->generation == p->m->generation && strcmp(p->address, address) == 0)
+		if (p->l != NULL && p->m->alive && p->generation == p->m->generation &&
+			strcmp(p->address, address) == 0)
 			return p;
 	return NULL;
 }
@@ -112,7 +114,8 @@ static void on_attempt(void *arg)
 	free(a);
 	if (e->s == NULL || !e->m->alive)
 		return;
-	if (p == NULL || e->w->cut[e->m->number][p->m->number] || e->w->cut[p->m->number][e->m->number]) {
+	if (p == NULL || e->w->cut[e->m->number][p->m->number] ||
+		e->w->cut[p->m->number][e->m->number]) {
 		struct loop *loop = e->s->loop;
 
 		stream__broken(e->s, "connection refused");
@@ -135,7 +138,8 @@ int wire_connect(struct stream *s, const char *address)
 
 	a->e = e;
 	snprintf(a->address, sizeof a->address, "%s", address);
-	world_at(e->w, 1000 + world_random(e->w, 1000 * e->w->delay_max_ms), e->m->number, on_attempt, a);
+	world_at(e->w, 1000 + world_random(e->w, 1000 * e->w->delay_max_ms), e->m->number,
+		on_attempt, a);
 	return 0;
 }
 
@@ -180,7 +184,8 @@ static void send_frames(struct wire_end *e, const struct buf *bytes)
 		CHECK(!r.bad && n <= bytes->len - at);
 		/* the greeting is never lost: it would only cost time */
 		if (e->peer == NULL || (type != 1 && world_random(w, 1000) < w->loss_permille) ||
-			(w->filter != NULL && w->filter(w->filter_arg, e->m->number, e->peer->m->number, (uint8_t)type, length))) {
+			(w->filter != NULL && w->filter(w->filter_arg, e->m->number,
+						      e->peer->m->number, (uint8_t)type, length))) {
 			w->dropped++;
 			at += n;
 			continue;
@@ -243,7 +248,8 @@ void wire_close(struct stream *s)
 	world_at(e->w, 0, 0, on_free, s);
 }
 
-/* The kernel closes what a dead process had open; its own memory goes with its life (db_close does the rest). */
+/* The kernel closes what a dead process had open; its own memory goes with its life (db_close does
+ * the rest). */
 void wire_break_all(struct world *w, unsigned number)
 {
 	for (struct wire_end *e = w->ends; e != NULL; e = e->next)

@@ -57,7 +57,8 @@ static bool sooner(const struct world_event *a, const struct world_event *b)
 
 void world_at(struct world *w, uint64_t after_us, unsigned member, void (*fn)(void *arg), void *arg)
 {
-	struct world_event e = { w->now_us + after_us, w->sequence++, member, w->members[member].generation, fn, arg };
+	struct world_event e = { w->now_us + after_us, w->sequence++, member,
+		w->members[member].generation, fn, arg };
 	size_t i;
 
 	if (w->n == w->cap) {
@@ -92,7 +93,8 @@ static void step(struct world *w)
 
 	w->now_us = e.t;
 	w->hash = (w->hash ^ e.t ^ (e.seq << 20) ^ e.member) * 1099511628211u;
-	/* events of earlier lives still run when they only clean up: their functions look for themselves */
+	/* events of earlier lives still run when they only clean up: their functions look for
+	 * themselves */
 	e.fn(e.arg);
 }
 
@@ -179,7 +181,8 @@ static void run_thread(void *arg)
 		give(t->w, t);
 }
 
-static struct thread *sim_thread_start(struct env *env, const char *name, void (*fn)(void *arg), void *arg)
+static struct thread *sim_thread_start(
+	struct env *env, const char *name, void (*fn)(void *arg), void *arg)
 {
 	struct world_member *m = member_of(env);
 	struct sim_thread *t = mem_new(sizeof *t);
@@ -202,7 +205,7 @@ static void sim_thread_join(struct thread *thread)
 
 	while (!t->done)
 		give(t->w, t); /* it runs out: its parkers answer ERR_DEAD */
-	/* freed with the world: events may still name it */
+			       /* freed with the world: events may still name it */
 }
 
 static struct parker *sim_parker_new(struct env *env)
@@ -398,7 +401,8 @@ static void sim_loop_arm(struct loop *loop, uint64_t due_us)
 		return;
 	l->armed_us = due_us;
 	l->pending++;
-	world_at(m->w, due_us > m->w->now_us ? due_us - m->w->now_us : 0, m->number, on_loop_event, l);
+	world_at(m->w, due_us > m->w->now_us ? due_us - m->w->now_us : 0, m->number, on_loop_event,
+		l);
 }
 
 static bool sim_loop_here(struct loop *loop)
@@ -468,7 +472,9 @@ struct world_member *world_boot(struct world *w, unsigned number)
 	struct world_member *m = &w->members[number];
 
 	CHECK(number >= 1 && number <= WORLD_MEMBERS_MAX && !m->alive);
-	m->env = (struct env){ .ops = &sim_ops, .name = names[number], .log = { getenv("XPOOL_SIM_LOG") ? LOG_DEBUG : LOG_ERR } };
+	m->env = (struct env){ .ops = &sim_ops,
+		.name = names[number],
+		.log = { getenv("XPOOL_SIM_LOG") ? LOG_DEBUG : LOG_ERR } };
 	m->w = w;
 	m->number = number;
 	m->alive = true;
@@ -503,7 +509,9 @@ void world_kill(struct world *w, unsigned number)
 
 void world_init(struct world *w, uint64_t seed)
 {
-	*w = (struct world){ .random = seed * 2654435769u + 88172645463325252u, .now_us = 1000000, .delay_max_ms = 5 };
+	*w = (struct world){ .random = seed * 2654435769u + 88172645463325252u,
+		.now_us = 1000000,
+		.delay_max_ms = 5 };
 	pthread_mutex_init(&w->mutex, NULL);
 	pthread_cond_init(&w->cond, NULL);
 }

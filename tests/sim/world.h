@@ -1,6 +1,7 @@
-/* A world for tests: several members in one process on virtual time. One event heap; threads of jobs run one at a time,
- * handing a baton on in park(); wires between members with delay, loss, cuts; death as a call. A seed is a history:
- * the same seed gives the same events, which world_hash() shows.
+/* A world for tests: several members in one process on virtual time. One event heap; threads of
+ * jobs run one at a time, handing a baton on in park(); wires between members with delay, loss,
+ * cuts; death as a call. A seed is a history: the same seed gives the same events, which
+ * world_hash() shows.
  */
 #pragma once
 
@@ -47,8 +48,10 @@ uint64_t world_hash(const struct world *w);
 void world_run(struct world *w, uint64_t until_us);
 /* Run until done() holds; false: it did not within ms. */
 bool world_until(struct world *w, bool (*done)(void *arg), void *arg, uint64_t ms);
-/* fn(arg) at that time; dropped (arg with it: not freed) when the member's life has ended. Member 0: always. */
-void world_at(struct world *w, uint64_t after_us, unsigned member, void (*fn)(void *arg), void *arg);
+/* fn(arg) at that time; dropped (arg with it: not freed) when the member's life has ended. Member
+ * 0: always. */
+void world_at(
+	struct world *w, uint64_t after_us, unsigned member, void (*fn)(void *arg), void *arg);
 
 /* Begin a life. */
 struct world_member *world_boot(struct world *w, unsigned number);

@@ -8,7 +8,8 @@
 
 static struct val random_val(struct arena *a, unsigned depth)
 {
-	static const char *const texts[] = { "", "a", "\xc3\xa4\xe2\x82\xac", "OpaqueRef:NULL", "<&\">", "tab\tnl\n" };
+	static const char *const texts[] = { "", "a", "\xc3\xa4\xe2\x82\xac", "OpaqueRef:NULL",
+		"<&\">", "tab\tnl\n" };
 	struct val v;
 
 	switch (rand() % (depth > 3 ? 7 : 9)) {
@@ -121,7 +122,8 @@ START_TEST(datetimes)
 		char out[VAL_DATETIME_MAX];
 		int64_t s;
 
-		ck_assert_msg(val_datetime_parse(cases[i].in, &s) == cases[i].ok, "%s", cases[i].in);
+		ck_assert_msg(
+			val_datetime_parse(cases[i].in, &s) == cases[i].ok, "%s", cases[i].in);
 		if (!cases[i].ok)
 			continue;
 		val_datetime_print(s, out);
@@ -135,9 +137,10 @@ START_TEST(text_that_xml_cannot_carry_is_refused)
 	static const struct {
 		const char *text;
 		bool ok;
-	} cases[] = { { "plain", true }, { "t\t\n\r", true }, { "\x01", false }, { "\x7f", true }, { "\xc3\xa4", true },
-		{ "\xc3", false }, { "\xc0\x80", false }, { "\xed\xa0\x80", false }, { "\xef\xbf\xbf", false },
-		{ "\xf0\x9f\x98\x80", true }, { "\xf4\x90\x80\x80", false } };
+	} cases[] = { { "plain", true }, { "t\t\n\r", true }, { "\x01", false }, { "\x7f", true },
+		{ "\xc3\xa4", true }, { "\xc3", false }, { "\xc0\x80", false },
+		{ "\xed\xa0\x80", false }, { "\xef\xbf\xbf", false }, { "\xf0\x9f\x98\x80", true },
+		{ "\xf4\x90\x80\x80", false } };
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
 		ck_assert_msg(val_text_ok(cases[i].text) == cases[i].ok, "case %zu", i);

@@ -1,4 +1,5 @@
-/* db: trees against a plain model, apply with every precondition and operation, views, repeated proposals. */
+/* db: trees against a plain model, apply with every precondition and operation, views, repeated
+ * proposals. */
 #include "db/entry_priv.h"
 #include "rpc/base/hash.h"
 
@@ -120,11 +121,13 @@ START_TEST(tree_agrees_with_a_plain_model)
 	for (int k = 0; k < KEYS; k++) {
 		char key[16];
 		int n = snprintf(key, sizeof key, "%d", k);
-		const struct tree *e = tree_seek(t, key, (size_t)n, false), *after = tree_seek(t, key, (size_t)n, true);
+		const struct tree *e = tree_seek(t, key, (size_t)n, false),
+				  *after = tree_seek(t, key, (size_t)n, true);
 		size_t len;
 
 		if (have[k])
-			ck_assert(e != NULL && memcmp(tree_key(e, &len), key, (size_t)n) == 0 && e != after);
+			ck_assert(e != NULL && memcmp(tree_key(e, &len), key, (size_t)n) == 0 &&
+				  e != after);
 		if (after != NULL)
 			ck_assert(strncmp(key, tree_key(after, &len), 16) != 0);
 	}
@@ -146,13 +149,18 @@ START_TEST(a_view_does_not_change_under_its_reader)
 	db_view_pin(&b.db, &before);
 	for (int i = 0; i < 100; i++) {
 		db_txn_init(&t, DB_FOR_FIELD);
-		db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label, val_string(i % 2 ? "two" : "three"));
+		db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label,
+			val_string(i % 2 ? "two" : "three"));
 		apply(&b, &t);
 	}
-	ck_assert_str_eq(db_row_s(db_view_get(&before, MODEL_CLASS_VM, "OpaqueRef:a"), VM_name_label), "one");
+	ck_assert_str_eq(
+		db_row_s(db_view_get(&before, MODEL_CLASS_VM, "OpaqueRef:a"), VM_name_label),
+		"one");
 	db_view_unpin(&before);
 	db_view_pin(&b.db, &before);
-	ck_assert_str_eq(db_row_s(db_view_get(&before, MODEL_CLASS_VM, "OpaqueRef:a"), VM_name_label), "two");
+	ck_assert_str_eq(
+		db_row_s(db_view_get(&before, MODEL_CLASS_VM, "OpaqueRef:a"), VM_name_label),
+		"two");
 	db_view_unpin(&before);
 	bench_close(&b);
 }
@@ -194,19 +202,24 @@ START_TEST(preconditions_hold_or_refuse_everything)
 		bench_open(&b);
 		db_txn_init(&t, DB_FOR_FIELD);
 		create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:h");
-		db_txn_map_add(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, "k", val_string("v"));
+		db_txn_map_add(
+			&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, "k", val_string("v"));
 		apply(&b, &t);
 		hash = b.db.views.root->hash;
 		db_txn_init(&t, DB_FOR_FIELD);
 		db_txn_need_row(&t, MODEL_CLASS_VM, "OpaqueRef:a");
 		need(&t, which);
-		db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_description, val_string("changed"));
+		db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_description,
+			val_string("changed"));
 		res = apply(&b, &t);
 		if (which < 6) {
-			ck_assert_msg(res.status == APPLY_DONE && b.db.views.root->hash != hash, "precondition %d", which);
+			ck_assert_msg(res.status == APPLY_DONE && b.db.views.root->hash != hash,
+				"precondition %d", which);
 		} else {
-			ck_assert_msg(res.status == APPLY_REFUSED && res.failed == 1, "precondition %d", which);
-			ck_assert(b.db.views.root->hash == hash && b.db.views.root->index == b.index);
+			ck_assert_msg(res.status == APPLY_REFUSED && res.failed == 1,
+				"precondition %d", which);
+			ck_assert(
+				b.db.views.root->hash == hash && b.db.views.root->index == b.index);
 		}
 		bench_close(&b);
 	}
@@ -305,7 +318,8 @@ START_TEST(damaged_entries_never_crash)
 		db_txn_init(&t, DB_FOR_FIELD);
 		db_txn_need_no_key(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, "k");
 		create_vm(&t, "OpaqueRef:b", "one", "OpaqueRef:h");
-		db_txn_map_add(&t, MODEL_CLASS_VM, "OpaqueRef:b", VM_other_config, "k", val_string("v"));
+		db_txn_map_add(
+			&t, MODEL_CLASS_VM, "OpaqueRef:b", VM_other_config, "k", val_string("v"));
 		db_txn_encode(&t, &id, 1, &entry);
 		db_txn_fini(&t);
 		entry.data[10 + (size_t)rand() % (entry.len - 10)] ^= (uint8_t)(1 << rand() % 8);

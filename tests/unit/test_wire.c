@@ -10,11 +10,20 @@ static const struct {
 	const char *body, *method;
 	unsigned n;
 } good_xml[] = {
-	{ "<?xml version='1.0'?>\n<methodCall>\n <methodName>VM.get_all</methodName>\n <params>\n  <param><value><string>s</string></value></param>\n </params>\n</methodCall>", "VM.get_all", 1 },
+	{ "<?xml version='1.0'?>\n<methodCall>\n <methodName>VM.get_all</methodName>\n <params>\n  "
+	  "<param><value><string>s</string></value></param>\n </params>\n</methodCall>",
+		"VM.get_all", 1 },
 	{ "<methodCall><methodName>a</methodName></methodCall>", "a", 0 },
-	{ "<methodCall><methodName>a</methodName><params><param><value>x</value></param><param><value/></param></params></methodCall>", "a", 2 },
-	{ "<methodCall><methodName>a</methodName><params><param><value> <array><data/></array> </value></param><param><value><struct/></value></param></params></methodCall>", "a", 2 },
-	{ "<!-- c --><methodCall><methodName>a</methodName><params><param><value>&lt;&amp;</value></param></params></methodCall>", "a", 1 },
+	{ "<methodCall><methodName>a</methodName><params><param><value>x</value></"
+	  "param><param><value/></param></params></methodCall>",
+		"a", 2 },
+	{ "<methodCall><methodName>a</methodName><params><param><value> <array><data/></array> "
+	  "</value></param><param><value><struct/></value></param></params></methodCall>",
+		"a", 2 },
+	{ "<!-- c "
+	  "--><methodCall><methodName>a</methodName><params><param><value>&lt;&amp;</value></"
+	  "param></params></methodCall>",
+		"a", 1 },
 };
 
 static const char *const bad_xml[] = {
@@ -25,7 +34,8 @@ static const char *const bad_xml[] = {
 	"<methodCall><methodName></methodName></methodCall>",
 	"<methodResponse/>",
 	"<methodCall><methodName>a</methodName><params><value>1</value></params></methodCall>",
-	"<methodCall><methodName>a</methodName><params><param><value><struct><member><value>1</value></member></struct></value></param></params></methodCall>",
+	"<methodCall><methodName>a</methodName><params><param><value><struct><member><value>1</"
+	"value></member></struct></value></param></params></methodCall>",
 	"<!DOCTYPE a [<!ENTITY b 'c'>]><methodCall><methodName>&b;</methodName></methodCall>",
 	"<methodCall><methodName>\xff</methodName></methodCall>",
 	"<methodCall><methodName>a</methodName></methodCall><x/>",
@@ -39,7 +49,9 @@ START_TEST(xml_requests)
 		const char *why = NULL;
 
 		arena_init(&a);
-		ck_assert_msg(rpc_xml_request(&a, good_xml[i].body, strlen(good_xml[i].body), &m, &why) == 0, "%zu: %s", i, why);
+		ck_assert_msg(rpc_xml_request(&a, good_xml[i].body, strlen(good_xml[i].body), &m,
+				      &why) == 0,
+			"%zu: %s", i, why);
 		ck_assert_str_eq(m.method, good_xml[i].method);
 		ck_assert_uint_eq(m.params->n, good_xml[i].n);
 		arena_fini(&a);
@@ -50,7 +62,9 @@ START_TEST(xml_requests)
 		const char *why = NULL;
 
 		arena_init(&a);
-		ck_assert_msg(rpc_xml_request(&a, bad_xml[i], strlen(bad_xml[i]), &m, &why) == ERR_CORRUPT, "%zu", i);
+		ck_assert_msg(rpc_xml_request(&a, bad_xml[i], strlen(bad_xml[i]), &m, &why) ==
+				      ERR_CORRUPT,
+			"%zu", i);
 		ck_assert_ptr_nonnull(why);
 		arena_fini(&a);
 	}
@@ -84,7 +98,8 @@ static const struct {
 	{ "{\"method\":\"a\",\"params\":[1],\"id\":0}", true, RPC_JSON1, 1 },
 	{ "{\"jsonrpc\":\"2.0\",\"method\":\"a\",\"id\":\"x\"}", true, RPC_JSON2, 0 },
 	{ "{\"jsonrpc\":\"2.0\",\"method\":\"a\",\"params\":null,\"id\":7}", true, RPC_JSON2, 0 },
-	{ "{\"jsonrpc\":\"2.0\",\"method\":\"a\",\"params\":{\"b\":1},\"id\":7}", true, RPC_JSON2, 1 },
+	{ "{\"jsonrpc\":\"2.0\",\"method\":\"a\",\"params\":{\"b\":1},\"id\":7}", true, RPC_JSON2,
+		1 },
 	{ "{\"method\":\"a\",\"id\":0}", false, RPC_JSON1, 0 },
 	{ "{\"jsonrpc\":\"2.0\",\"method\":\"a\",\"params\":[]}", false, RPC_JSON2, 0 },
 	{ "{\"jsonrpc\":\"2.0\",\"method\":\"a\",\"params\":[],\"id\":null}", false, RPC_JSON2, 0 },
@@ -120,8 +135,19 @@ END_TEST
 /* The replies of wire.md 2.2 and 2.3. */
 START_TEST(replies_byte_for_byte)
 {
-	static const char xml_ok[] = "<?xml version=\"1.0\"?><methodResponse><params><param><value><struct><member><name>Status</name><value>Success</value></member><member><name>Value</name><value>OpaqueRef:66c1</value></member></struct></value></param></params></methodResponse>";
-	static const char xml_bad[] = "<?xml version=\"1.0\"?><methodResponse><params><param><value><struct><member><name>Status</name><value>Failure</value></member><member><name>ErrorDescription</name><value><array><data><value>HANDLE_INVALID</value><value>VM</value><value>OpaqueRef:dead</value></data></array></value></member></struct></value></param></params></methodResponse>";
+	static const char xml_ok[] =
+		"<?xml "
+		"version=\"1.0\"?><methodResponse><params><param><value><struct><member><name>"
+		"Status</name><value>Success</value></member><member><name>Value</"
+		"name><value>OpaqueRef:66c1</value></member></struct></value></param></params></"
+		"methodResponse>";
+	static const char xml_bad[] =
+		"<?xml "
+		"version=\"1.0\"?><methodResponse><params><param><value><struct><member><name>"
+		"Status</name><value>Failure</value></member><member><name>ErrorDescription</"
+		"name><value><array><data><value>HANDLE_INVALID</value><value>VM</"
+		"value><value>OpaqueRef:dead</value></data></array></value></member></struct></"
+		"value></param></params></methodResponse>";
 	static const struct {
 		enum rpc_codec codec;
 		bool fails;
@@ -130,9 +156,14 @@ START_TEST(replies_byte_for_byte)
 		{ RPC_XML, false, xml_ok },
 		{ RPC_XML, true, xml_bad },
 		{ RPC_JSON1, false, "{\"result\":\"OpaqueRef:66c1\",\"error\":null,\"id\":0}" },
-		{ RPC_JSON1, true, "{\"result\":null,\"error\":[\"HANDLE_INVALID\",\"VM\",\"OpaqueRef:dead\"],\"id\":0}" },
-		{ RPC_JSON2, false, "{\"jsonrpc\":\"2.0\",\"result\":\"OpaqueRef:66c1\",\"id\":0}" },
-		{ RPC_JSON2, true, "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":1,\"message\":\"HANDLE_INVALID\",\"data\":[\"VM\",\"OpaqueRef:dead\"]},\"id\":0}" },
+		{ RPC_JSON1, true,
+			"{\"result\":null,\"error\":[\"HANDLE_INVALID\",\"VM\",\"OpaqueRef:dead\"],"
+			"\"id\":0}" },
+		{ RPC_JSON2, false,
+			"{\"jsonrpc\":\"2.0\",\"result\":\"OpaqueRef:66c1\",\"id\":0}" },
+		{ RPC_JSON2, true,
+			"{\"jsonrpc\":\"2.0\",\"error\":{\"code\":1,\"message\":\"HANDLE_INVALID\","
+			"\"data\":[\"VM\",\"OpaqueRef:dead\"]},\"id\":0}" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -172,7 +203,8 @@ START_TEST(values_byte_for_byte)
 	val_map_push(&a, &map, "a", val_string("b"));
 	val_set_push(&a, &set, val_bool(true));
 	count.kind = VAL_INT32;
-	check_value(val_int(INT64_MIN), "<value>-9223372036854775808</value>", "-9223372036854775808");
+	check_value(
+		val_int(INT64_MIN), "<value>-9223372036854775808</value>", "-9223372036854775808");
 	check_value(count, "<value><i4>3</i4></value>", "3");
 	check_value(val_bool(false), "<value><boolean>0</boolean></value>", "false");
 	check_value(val_float(1), "<value><double>1</double></value>", "1.0");
@@ -180,19 +212,29 @@ START_TEST(values_byte_for_byte)
 	check_value(val_float(1e300 * 1e300), "<value><double>inf</double></value>", "0.0");
 	check_value(val_void(), "<value></value>", "\"\"");
 	check_value(val_set(), "<value><array><data></data></array></value>", "[]");
-	check_value(set, "<value><array><data><value><boolean>1</boolean></value></data></array></value>", "[true]");
-	check_value(map, "<value><struct><member><name>a</name><value>b</value></member></struct></value>", "{\"a\":\"b\"}");
-	check_value(val_string("<&>\"\x01\n"), "<value>&lt;&amp;&gt;&quot;\n</value>", "\"<&>\\\"\\u0001\\n\"");
-	check_value(val_datetime(0), "<value><dateTime.iso8601>19700101T00:00:00Z</dateTime.iso8601></value>", "\"19700101T00:00:00Z\"");
+	check_value(set,
+		"<value><array><data><value><boolean>1</boolean></value></data></array></value>",
+		"[true]");
+	check_value(map,
+		"<value><struct><member><name>a</name><value>b</value></member></struct></value>",
+		"{\"a\":\"b\"}");
+	check_value(val_string("<&>\"\x01\n"), "<value>&lt;&amp;&gt;&quot;\n</value>",
+		"\"<&>\\\"\\u0001\\n\"");
+	check_value(val_datetime(0),
+		"<value><dateTime.iso8601>19700101T00:00:00Z</dateTime.iso8601></value>",
+		"\"19700101T00:00:00Z\"");
 	arena_fini(&a);
 }
 END_TEST
 
 START_TEST(parameters_take_the_type_of_the_model_or_are_refused)
 {
-	static const struct model_type t_int = { MODEL_INT, -1, -1, NULL, NULL }, t_bool = { MODEL_BOOL, -1, -1, NULL, NULL },
-				       t_float = { MODEL_FLOAT, -1, -1, NULL, NULL }, t_date = { MODEL_DATETIME, -1, -1, NULL, NULL },
-				       t_state = { MODEL_ENUM, -1, MODEL_ENUM_vm_power_state, NULL, NULL },
+	static const struct model_type t_int = { MODEL_INT, -1, -1, NULL, NULL },
+				       t_bool = { MODEL_BOOL, -1, -1, NULL, NULL },
+				       t_float = { MODEL_FLOAT, -1, -1, NULL, NULL },
+				       t_date = { MODEL_DATETIME, -1, -1, NULL, NULL },
+				       t_state = { MODEL_ENUM, -1, MODEL_ENUM_vm_power_state, NULL,
+					       NULL },
 				       t_ref = { MODEL_REF, MODEL_CLASS_VM, -1, NULL, NULL },
 				       t_ints = { MODEL_SET, -1, -1, NULL, &t_int };
 	struct val ints = val_set(), words = val_set();
@@ -206,14 +248,25 @@ START_TEST(parameters_take_the_type_of_the_model_or_are_refused)
 		struct val in;
 		const struct err_code *code;
 	} cases[] = {
-		{ &t_int, val_string("42"), NULL }, { &t_int, val_int(42), NULL }, { &t_int, val_float(42), ERR_FIELD_TYPE_ERROR },
-		{ &t_int, val_string("4x"), ERR_FIELD_TYPE_ERROR }, { &t_int, val_string("9999999999999999999"), ERR_FIELD_TYPE_ERROR },
-		{ &t_bool, val_bool(true), NULL }, { &t_bool, val_string("true"), ERR_FIELD_TYPE_ERROR },
-		{ &t_bool, val_int(1), ERR_FIELD_TYPE_ERROR }, { &t_float, val_int(1), NULL }, { &t_float, val_string("1.5"), NULL },
-		{ &t_float, val_bool(true), ERR_FIELD_TYPE_ERROR }, { &t_date, val_string("20260821T02:00:23Z"), NULL },
-		{ &t_date, val_string("now"), ERR_INVALID_VALUE }, { &t_state, val_string("running"), NULL },
-		{ &t_state, val_string("Flying"), ERR_INVALID_VALUE }, { &t_ref, val_string("anything"), NULL },
-		{ &t_ref, val_int(1), ERR_FIELD_TYPE_ERROR }, { &t_ints, ints, NULL }, { &t_ints, words, ERR_FIELD_TYPE_ERROR },
+		{ &t_int, val_string("42"), NULL },
+		{ &t_int, val_int(42), NULL },
+		{ &t_int, val_float(42), ERR_FIELD_TYPE_ERROR },
+		{ &t_int, val_string("4x"), ERR_FIELD_TYPE_ERROR },
+		{ &t_int, val_string("9999999999999999999"), ERR_FIELD_TYPE_ERROR },
+		{ &t_bool, val_bool(true), NULL },
+		{ &t_bool, val_string("true"), ERR_FIELD_TYPE_ERROR },
+		{ &t_bool, val_int(1), ERR_FIELD_TYPE_ERROR },
+		{ &t_float, val_int(1), NULL },
+		{ &t_float, val_string("1.5"), NULL },
+		{ &t_float, val_bool(true), ERR_FIELD_TYPE_ERROR },
+		{ &t_date, val_string("20260821T02:00:23Z"), NULL },
+		{ &t_date, val_string("now"), ERR_INVALID_VALUE },
+		{ &t_state, val_string("running"), NULL },
+		{ &t_state, val_string("Flying"), ERR_INVALID_VALUE },
+		{ &t_ref, val_string("anything"), NULL },
+		{ &t_ref, val_int(1), ERR_FIELD_TYPE_ERROR },
+		{ &t_ints, ints, NULL },
+		{ &t_ints, words, ERR_FIELD_TYPE_ERROR },
 		{ &t_ints, val_map(), ERR_FIELD_TYPE_ERROR },
 	};
 
@@ -222,7 +275,8 @@ START_TEST(parameters_take_the_type_of_the_model_or_are_refused)
 		struct val out;
 
 		rpc_coerce(&a, RPC_JSON2, cases[i].type, "p", &cases[i].in, &out, &err);
-		ck_assert_msg(err.code == cases[i].code, "case %zu: %s", i, err.code ? err.code->name : "ok");
+		ck_assert_msg(err.code == cases[i].code, "case %zu: %s", i,
+			err.code ? err.code->name : "ok");
 		err_fini(&err);
 	}
 	arena_fini(&a);
@@ -233,7 +287,8 @@ START_TEST(method_names)
 {
 	ck_assert_ptr_nonnull(model_message_find("VM.start"));
 	ck_assert_ptr_eq(model_message_find("VM_start"), model_message_find("VM.start"));
-	ck_assert_ptr_eq(model_message_find("VM_get_power_state"), model_message_find("VM.get_power_state"));
+	ck_assert_ptr_eq(
+		model_message_find("VM_get_power_state"), model_message_find("VM.get_power_state"));
 	ck_assert_ptr_null(model_message_find("vm.start"));
 	ck_assert_ptr_null(model_message_find("VM.nothing"));
 	ck_assert_ptr_null(model_message_find("_"));

@@ -1,7 +1,8 @@
-/* Simulated domains: rows of a SQLite file, so that they live on while the agent is dead, as real ones do.
+/* Simulated domains: rows of a SQLite file, so that they live on while the agent is dead, as real
+ * ones do.
  *
- * Guests need no process: when a guest has acknowledged and when it has stopped follows from the time of the request.
- * A power-off of the host is the removal of the file: the boot id is in it.
+ * Guests need no process: when a guest has acknowledged and when it has stopped follows from the
+ * time of the request. A power-off of the host is the removal of the file: the boot id is in it.
  */
 #include "member/hv/hv.h"
 #include "member/sql.h"
@@ -22,7 +23,8 @@ struct hv {
 
 static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS boot (id TEXT);"
-	"CREATE TABLE IF NOT EXISTS domain (domid INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT, paused INT, marked INT,"
+	"CREATE TABLE IF NOT EXISTS domain (domid INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT, "
+	"paused INT, marked INT,"
 	" built INT, memory_kib INT, ignores INT, shutdown_ms INT, asked_ms INT);";
 
 struct hv *hv_open(struct env *env, const char *dir, int64_t memory_kib)
@@ -83,14 +85,17 @@ static void on_domain(void *arg, struct sql_row *row)
 	d->shut_down = asked != 0 && !ignores && !d->paused && now >= asked + sql_int(row, 8);
 }
 
-#define DOMAIN_COLUMNS "domid, uuid, paused, marked, built, memory_kib, asked_ms, ignores, shutdown_ms"
+#define DOMAIN_COLUMNS                                                                             \
+	"domid, uuid, paused, marked, built, memory_kib, asked_ms, ignores, shutdown_ms"
 
 bool hv_domain_find(struct hv *hv, const char *uuid, struct hv_domain *out)
 {
 	struct list l = { hv, out, 0, 1 };
 
 	pthread_mutex_lock(&hv->mutex);
-	sql_query(hv->sql, on_domain, &l, "SELECT " DOMAIN_COLUMNS " FROM domain WHERE uuid = ? ORDER BY domid DESC", "s", uuid);
+	sql_query(hv->sql, on_domain, &l,
+		"SELECT " DOMAIN_COLUMNS " FROM domain WHERE uuid = ? ORDER BY domid DESC", "s",
+		uuid);
 	pthread_mutex_unlock(&hv->mutex);
 	return l.n > 0;
 }
@@ -100,7 +105,8 @@ unsigned hv_domain_list(struct hv *hv, struct hv_domain *out, unsigned max)
 	struct list l = { hv, out, 0, max };
 
 	pthread_mutex_lock(&hv->mutex);
-	sql_query(hv->sql, on_domain, &l, "SELECT " DOMAIN_COLUMNS " FROM domain ORDER BY domid", "");
+	sql_query(
+		hv->sql, on_domain, &l, "SELECT " DOMAIN_COLUMNS " FROM domain ORDER BY domid", "");
 	pthread_mutex_unlock(&hv->mutex);
 	return l.n;
 }
@@ -123,8 +129,8 @@ static int failed(struct err *err, const char *what)
 	return err_set(err, AGENT_ERR_domain_failed, what, NULL);
 }
 
-int hv_domain_create(struct hv *hv, const char *uuid, int64_t memory_kib, const struct hv_guest *guest, int *domid_out,
-	struct err *err)
+int hv_domain_create(struct hv *hv, const char *uuid, int64_t memory_kib,
+	const struct hv_guest *guest, int *domid_out, struct err *err)
 {
 	char needed[32], available[32];
 	int64_t spare;
@@ -136,19 +142,24 @@ int hv_domain_create(struct hv *hv, const char *uuid, int64_t memory_kib, const 
 		snprintf(needed, sizeof needed, "%lld", (long long)memory_kib * 1024);
 		snprintf(available, sizeof available, "%lld", (long long)spare * 1024);
 		rc = err_set(err, AGENT_ERR_no_free_memory, needed, available, NULL);
-	} else if (sql_run(hv->sql, "INSERT INTO domain (uuid, paused, marked, built, memory_kib, ignores, shutdown_ms, asked_ms)"
-				    " VALUES (?, 1, 1, 0, ?, ?, ?, 0)",
-			   "siii", uuid, memory_kib, (int64_t)guest->ignores_shutdown, guest->shutdown_ms) != 0) {
+	} else if (sql_run(hv->sql,
+			   "INSERT INTO domain (uuid, paused, marked, built, memory_kib, ignores, "
+			   "shutdown_ms, asked_ms)"
+			   " VALUES (?, 1, 1, 0, ?, ?, ?, 0)",
+			   "siii", uuid, memory_kib, (int64_t)guest->ignores_shutdown,
+			   guest->shutdown_ms) != 0) {
 		rc = failed(err, "the domain cannot be created");
 	} else {
-		*domid_out = (int)sql_number(hv->sql, -1, "SELECT max(domid) FROM domain WHERE uuid = ?", "s", uuid);
+		*domid_out = (int)sql_number(
+			hv->sql, -1, "SELECT max(domid) FROM domain WHERE uuid = ?", "s", uuid);
 	}
 	pthread_mutex_unlock(&hv->mutex);
 	return rc;
 }
 
 /* One column of one domain. */
-static int set(struct hv *hv, int domid, const char *statement, int64_t value, const char *what, struct err *err)
+static int set(struct hv *hv, int domid, const char *statement, int64_t value, const char *what,
+	struct err *err)
 {
 	int rc;
 
@@ -160,28 +171,32 @@ static int set(struct hv *hv, int domid, const char *statement, int64_t value, c
 
 int hv_domain_build(struct hv *hv, int domid, struct err *err)
 {
-	return set(hv, domid, "UPDATE domain SET built = ? WHERE domid = ?", 1, "the domain cannot be built", err);
+	return set(hv, domid, "UPDATE domain SET built = ? WHERE domid = ?", 1,
+		"the domain cannot be built", err);
 }
 
 int hv_domain_keep(struct hv *hv, int domid, struct err *err)
 {
-	return set(hv, domid, "UPDATE domain SET marked = ? WHERE domid = ?", 0, "the mark cannot be removed", err);
+	return set(hv, domid, "UPDATE domain SET marked = ? WHERE domid = ?", 0,
+		"the mark cannot be removed", err);
 }
 
 int hv_domain_pause(struct hv *hv, int domid, bool paused, struct err *err)
 {
-	return set(hv, domid, "UPDATE domain SET paused = ? WHERE domid = ?", paused, "the domain cannot be paused", err);
+	return set(hv, domid, "UPDATE domain SET paused = ? WHERE domid = ?", paused,
+		"the domain cannot be paused", err);
 }
 
 int hv_domain_destroy(struct hv *hv, int domid, struct err *err)
 {
-	return set(hv, domid, "DELETE FROM domain WHERE ?1 = 0 AND domid = ?2", 0, "the domain cannot be destroyed", err);
+	return set(hv, domid, "DELETE FROM domain WHERE ?1 = 0 AND domid = ?2", 0,
+		"the domain cannot be destroyed", err);
 }
 
 int hv_domain_ask_shutdown(struct hv *hv, int domid, bool withdraw, struct err *err)
 {
-	return set(hv, domid, "UPDATE domain SET asked_ms = ? WHERE domid = ?", withdraw ? 0 : (int64_t)env_now_ms(hv->env),
-		"the guest cannot be asked", err);
+	return set(hv, domid, "UPDATE domain SET asked_ms = ? WHERE domid = ?",
+		withdraw ? 0 : (int64_t)env_now_ms(hv->env), "the guest cannot be asked", err);
 }
 
 bool hv_domain_acknowledged(struct hv *hv, int domid)
@@ -189,7 +204,8 @@ bool hv_domain_acknowledged(struct hv *hv, int domid)
 	int64_t asked;
 
 	pthread_mutex_lock(&hv->mutex);
-	asked = sql_number(hv->sql, 0, "SELECT asked_ms FROM domain WHERE domid = ? AND ignores = 0", "i", (int64_t)domid);
+	asked = sql_number(hv->sql, 0,
+		"SELECT asked_ms FROM domain WHERE domid = ? AND ignores = 0", "i", (int64_t)domid);
 	pthread_mutex_unlock(&hv->mutex);
 	return asked != 0 && (int64_t)env_now_ms(hv->env) >= asked + GUEST_ACK_MS;
 }
