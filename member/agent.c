@@ -286,11 +286,9 @@ static int start_task(struct agent *agent, enum agent_method_id method, const st
 			 "sis", task, (int64_t)method, uuid) != 0)
 		err_set(err, AGENT_ERR_limit_reached, "the task cannot be recorded", NULL);
 	if (!known && err->code == NULL) {
-		run->job = lane_submit(agent->vms, uuid, run_main, run);
-		if (run->job != NULL) {
-			/* the job cannot end, and so not free itself, before it has taken this
+		if (lane_submit(agent->vms, uuid, run_main, run, &run->job) == 0) {
+			/* the job cannot end, and so not free the run, before it has taken this
 			 * mutex */
-			job_get(run->job);
 			run->next = agent->runs;
 			agent->runs = run;
 			pthread_mutex_unlock(&agent->mutex);
@@ -439,7 +437,7 @@ static void scan_main(struct job *job, void *arg)
 		c = mem_new(sizeof *c);
 		c->agent = agent;
 		strcpy(c->uuid, list[i].uuid);
-		if (lane_submit(agent->vms, c->uuid, check_main, c) == NULL)
+		if (lane_submit(agent->vms, c->uuid, check_main, c, NULL) != 0)
 			free(c);
 	}
 }
@@ -448,7 +446,7 @@ static void on_scan(struct loop_timer *t)
 {
 	struct agent *agent = container_of(t, struct agent, scan);
 
-	lane_submit(agent->api, "scan", scan_main, agent);
+	lane_submit(agent->api, "scan", scan_main, agent, NULL);
 	loop_timer_start(agent->loop, t, AGENT_SCAN_MS, on_scan);
 }
 

@@ -143,7 +143,7 @@ static void serve(struct client *c, const char *line, size_t n)
 			agent_wait_updates(agent, &q->waiter, ms->i > 0 ? (uint64_t)ms->i : 0);
 			return;
 		}
-		if (lane_submit(agent->api, "", request_main, q) != NULL)
+		if (lane_submit(agent->api, "", request_main, q, NULL) == 0)
 			return;
 		err_set(&err, AGENT_ERR_limit_reached, "too many requests", NULL);
 	}

@@ -31,12 +31,14 @@ static void call_free(struct call *call)
 static void reply(struct call *call, unsigned status)
 {
 	struct buf body = { 0 };
-	struct db_stat stat;
+	struct db_view now;
 	char headers[64];
 
-	db_stat(call->pool->db, &stat);
-	snprintf(headers, sizeof headers, "X-Pool-Index: 1-%llu\r\n",
-		(unsigned long long)stat.index);
+	db_view_pin(call->pool->db, &now);
+	snprintf(headers, sizeof headers, "X-Pool-Index: %llu-%llu\r\n",
+		(unsigned long long)call->pool->cfg.db.epoch,
+		(unsigned long long)db_view_index(&now));
+	db_view_unpin(&now);
 	rpc_reply_encode(&body, &call->message, &call->result, call->bare, &call->err);
 	rpc_reply(call->request, status,
 		call->message.codec == RPC_XML ? "text/xml" : "application/json", headers,

@@ -440,6 +440,7 @@ static int commit_finished(struct job *job, struct owned *o, const struct err *e
 static void owned_main(struct job *job, void *arg)
 {
 	struct owned *o = arg;
+	struct pool *pool = o->pool;
 	struct err err = { 0 }, none = { 0 };
 	struct val params, ignored;
 	int rc = commit_started(job, o);
@@ -459,8 +460,8 @@ static void owned_main(struct job *job, void *arg)
 		err_fini(&none);
 	}
 	err_fini(&err);
-	o->done = true;
-	owner_look(o->pool);
+	o->done = true; /* from here on it is the loop's to free */
+	owner_look(pool);
 }
 
 /* The admission loop: which rows are ours, which jobs have ended, who wants to stop. */
@@ -485,12 +486,10 @@ static void owned_begin(struct pool *pool, const struct db_view *view, const str
 	snprintf(o->vm, sizeof o->vm, "%s", db_row_s(task, TASK_subject_ref));
 	if (vm != NULL)
 		snprintf(o->vm_uuid, sizeof o->vm_uuid, "%s", db_row_s(vm, VM_uuid));
-	o->job = lane_submit(pool->vms, o->vm_uuid, owned_main, o);
-	if (o->job == NULL) { /* the lane is full: the next look tries again */
-		free(o);
+	if (lane_submit(pool->vms, o->vm_uuid, owned_main, o, &o->job) != 0) {
+		free(o); /* the lane is full: the next look tries again */
 		return;
 	}
-	job_get(o->job);
 	o->next = pool->owned;
 	pool->owned = o;
 }
@@ -583,7 +582,37 @@ static bool has_pending_task(struct job *job, const struct db_view *view, const 
 	return false;
 }
 
-/* One VM. Operations under way report for themselves. */
+/* Does the record differ from the facts, and is it ours to say so? A VM that is nowhere is left
+ * alone but for a start that never came to be. */
+static bool facts_differ(const struct db_row *vm, const struct facts *f, const char *self)
+{
+	bool halted = strcmp(f->power_state, "Halted") == 0;
+	bool nowhere = strcmp(db_row_s(vm, VM_resident_on), NULL_REF) == 0;
+
+	if (!facts_ours(vm, self))
+		return false;
+	if (nowhere && halted)
+		return strcmp(db_row_s(vm, VM_scheduled_to_be_resident_on), self) == 0;
+	return nowhere || halted || strcmp(db_row_s(vm, VM_power_state), f->power_state) != 0 ||
+	       db_row_i(vm, VM_domid) != f->domid;
+}
+
+/* The agent knows a VM that the pool has destroyed. */
+static void forget_vm(struct job *job, struct pool *pool, const char *vm_uuid, bool halted)
+{
+	struct val params = val_map(), ignored;
+	struct err err = { 0 };
+
+	if (!halted) {
+		log_err(pool->env, "event=domain_without_record vm=%s why=\"left alone\"", vm_uuid);
+		return;
+	}
+	val_map_push(&job->arena, &params, "uuid", val_string(vm_uuid));
+	agent_call(job, pool->agent, AGENT_VM_remove, &params, &ignored, &err);
+	err_fini(&err);
+}
+
+/* One VM. Operations under way report for themselves. ERR_TIMEOUT: not decided, look again. */
 static int reconcile_vm(struct job *job, struct pool *pool, const char *vm_uuid)
 {
 	struct facts facts;
@@ -594,31 +623,30 @@ static int reconcile_vm(struct job *job, struct pool *pool, const char *vm_uuid)
 	const char *self;
 	uint64_t version = vm_version(pool, vm_uuid);
 	int rc = facts_read(job, pool, vm_uuid, &facts);
+	bool halted, known;
 
 	if (rc != 0 || facts.busy)
 		return rc;
+	halted = strcmp(facts.power_state, "Halted") == 0;
 	db_view_pin(pool->db, &view);
 	vm = db_view_by_uuid(&view, MODEL_CLASS_VM, vm_uuid);
+	known = vm != NULL;
 	self = db_row_ref(pool_self(pool, &view));
 	db_txn_init(&txn, DB_FOR_FACTS);
-	if (vm != NULL && !has_pending_task(job, &view, vm)) {
-		bool halted = strcmp(facts.power_state, "Halted") == 0, ours = facts_ours(vm, self);
-		bool nowhere = strcmp(db_row_s(vm, VM_resident_on), NULL_REF) == 0;
-
+	if (known && !has_pending_task(job, &view, vm)) {
 		db_txn_need_version(&txn, MODEL_CLASS_VM, db_row_ref(vm), version);
 		release_lost_locks(job, &txn, &view, vm, self);
-		if (!ours && !halted)
+		if (!facts_ours(vm, self) && !halted)
 			log_err(pool->env,
 				"event=domain_twice vm=%s why=\"it runs here and is recorded "
 				"elsewhere: left alone\"",
 				vm_uuid);
-		else if (ours && !(nowhere && halted) &&
-			 (strcmp(db_row_s(vm, VM_power_state), facts.power_state) != 0 ||
-				 db_row_i(vm, VM_domid) != (halted ? -1 : facts.domid) ||
-				 nowhere != halted))
+		else if (facts_differ(vm, &facts, self))
 			facts_write(&txn, db_row_ref(vm), &facts, self);
 	}
 	db_view_unpin(&view);
+	if (!known)
+		forget_vm(job, pool, vm_uuid, halted);
 	if (txn.n_ops == 0) {
 		db_txn_fini(&txn);
 		return 0;
@@ -626,10 +654,40 @@ static int reconcile_vm(struct job *job, struct pool *pool, const char *vm_uuid)
 	log_info(pool->env, "event=reconcile vm=%s power_state=%s", vm_uuid, facts.power_state);
 	rc = db_commit(job, pool->db, &txn, &res);
 	err_fini(&res.err);
-	/* a change in between makes another update or another look */
-	if (rc == 0 && res.status != DB_DONE)
-		pool->reconcile_wanted = true;
-	return rc;
+	return rc == 0 && res.status != DB_DONE ? ERR_TIMEOUT : rc;
+}
+
+/* Results at the agent that nobody will take over any more: their tasks have ended. */
+static void forget_tasks(struct job *job, struct pool *pool)
+{
+	struct val list, params, ignored;
+	struct err err = { 0 };
+	char ref[DB_REF_MAX + 1];
+
+	if (agent_call(job, pool->agent, AGENT_TASK_list, NULL, &list, &err) != 0) {
+		err_fini(&err);
+		return;
+	}
+	for (uint32_t i = 0; list.kind == VAL_SET && i < list.n; i++) {
+		const char *uuid = val_get_s(&list.items[i], "job");
+		const struct db_row *task;
+		struct db_view view;
+		bool ended;
+
+		if (uuid == NULL || !uuid_ok(uuid))
+			continue;
+		snprintf(ref, sizeof ref, "OpaqueRef:%s", uuid);
+		db_view_pin(pool->db, &view);
+		task = db_view_get(&view, MODEL_CLASS_task, ref);
+		ended = task == NULL || strcmp(db_row_s(task, TASK_status), "pending") != 0;
+		db_view_unpin(&view);
+		if (!ended)
+			continue;
+		params = val_map();
+		val_map_push(&job->arena, &params, "job", val_string(uuid));
+		agent_call(job, pool->agent, AGENT_TASK_destroy, &params, &ignored, &err);
+		err_fini(&err);
+	}
 }
 
 static int announce(struct job *job, struct pool *pool)
@@ -683,6 +741,18 @@ static void collect_vms(struct job *job, struct pool *pool, struct val *out)
 	db_view_unpin(&view);
 }
 
+/* Until it is decided: something may change between facts and commit. */
+static int reconcile_settled(struct job *job, struct pool *pool, const char *vm_uuid)
+{
+	int rc;
+
+	while ((rc = reconcile_vm(job, pool, vm_uuid)) == ERR_TIMEOUT)
+		if (job_sleep(job, AGENT_RETRY_MS) != 0)
+			return ERR_CANCELLED;
+	return rc;
+}
+
+/* After each contact with the agent: everything. */
 static void reconcile_main(struct job *job, void *arg)
 {
 	struct pool *pool = arg;
@@ -692,13 +762,44 @@ static void reconcile_main(struct job *job, void *arg)
 	while (announce(job, pool) != 0)
 		if (job_sleep(job, AGENT_RETRY_MS) != 0)
 			return;
-	while (pool->reconcile_wanted) {
-		pool->reconcile_wanted = false;
-		collect_vms(job, pool, &vms);
-		for (uint32_t i = 0; i < vms.n; i++)
-			if (reconcile_vm(job, pool, vms.items[i].s) == ERR_DEAD)
-				return;
-	}
+	/* a view from before our last life would call what is new unknown */
+	if (catch_up(job, pool) == ERR_DEAD)
+		return;
+	forget_tasks(job, pool);
+	collect_vms(job, pool, &vms);
+	for (uint32_t i = 0; i < vms.n; i++)
+		if (reconcile_settled(job, pool, vms.items[i].s) == ERR_DEAD)
+			return;
+}
+
+/* A VM has changed by itself. */
+struct changed_vm {
+	struct pool *pool;
+	char uuid[UUID_LEN + 1];
+};
+
+static void changed_main(struct job *job, void *arg)
+{
+	struct changed_vm *c = arg;
+
+	reconcile_settled(job, c->pool, c->uuid);
+	free(c);
+}
+
+static void vm_changed(struct pool *pool, const char *uuid)
+{
+	struct changed_vm *c;
+
+	for (struct owned *o = pool->owned; o != NULL; o = o->next)
+		if (!o->done && strcmp(o->vm_uuid, uuid) == 0)
+			return; /* the operation reports for itself */
+	if (!uuid_ok(uuid))
+		return;
+	c = mem_new(sizeof *c);
+	c->pool = pool;
+	strcpy(c->uuid, uuid);
+	if (lane_submit(pool->api, "reconcile", changed_main, c, NULL) != 0)
+		free(c); /* thousands are waiting: the next contact looks at all */
 }
 
 static void on_agent_up(void *arg, const char *incarnation)
@@ -708,8 +809,7 @@ static void on_agent_up(void *arg, const char *incarnation)
 	pthread_mutex_lock(&pool->incarnation_mutex);
 	snprintf(pool->incarnation, sizeof pool->incarnation, "%s", incarnation);
 	pthread_mutex_unlock(&pool->incarnation_mutex);
-	pool->reconcile_wanted = true;
-	lane_submit(pool->api, "reconcile", reconcile_main, pool);
+	lane_submit(pool->api, "reconcile", reconcile_main, pool, NULL);
 	owner_look(pool);
 }
 
@@ -721,9 +821,8 @@ static void on_agent_changed(void *arg, const char *kind, const char *id)
 		for (struct owned *o = pool->owned; o != NULL; o = o->next)
 			if (strcmp(o->task_uuid, id) == 0)
 				wake_owned(o);
-	} else if (!pool->reconcile_wanted) {
-		pool->reconcile_wanted = true;
-		lane_submit(pool->api, "reconcile", reconcile_main, pool);
+	} else {
+		vm_changed(pool, id);
 	}
 }
 

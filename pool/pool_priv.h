@@ -63,7 +63,6 @@ struct pool {
 	char incarnation[128]; /* of the agent; "" until it has been reached; under
 				  incarnation_mutex */
 	pthread_mutex_t incarnation_mutex;
-	_Atomic bool reconcile_wanted;
 
 	struct listener control;
 };

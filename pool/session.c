@@ -165,7 +165,7 @@ int session_login_with_password(
 	struct call *call, const struct session_login_with_password_args *args, struct err *err)
 {
 	(void)args;
-	if (lane_submit(call->pool->api, "", check_main, call) == NULL)
+	if (lane_submit(call->pool->api, "", check_main, call, NULL) != 0)
 		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
 	return CALL_PENDING;
 }

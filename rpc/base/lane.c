@@ -162,28 +162,32 @@ static void worker_main(void *arg)
 	pthread_mutex_unlock(&lane->mutex);
 }
 
-struct job *lane_submit(
-	struct lane *lane, const char *key, void (*fn)(struct job *job, void *arg), void *arg)
+int lane_submit(struct lane *lane, const char *key, void (*fn)(struct job *job, void *arg),
+	void *arg, struct job **out)
 {
-	struct job *job = NULL;
+	struct job *job;
+	int rc = ERR_FULL;
 
 	pthread_mutex_lock(&lane->mutex);
 	if (lane->queued < LANE_QUEUE_MAX && !lane->stopping) {
 		job = mem_new(sizeof *job);
 		job->env = lane->env;
 		job->lane = lane;
-		job->refs = 1;
+		job->refs = out != NULL ? 2 : 1;
 		job->fn = fn;
 		job->arg = arg;
 		job->parker = lane->env->ops->parker_new(lane->env);
 		snprintf(job->key, sizeof job->key, "%s", key);
+		if (out != NULL)
+			*out = job;
 		*lane->tail = job;
 		lane->tail = &job->next;
 		counter_max(&lane->env->counters, COUNTER_lane_queue_max, ++lane->queued);
 		rouse(lane);
+		rc = 0;
 	}
 	pthread_mutex_unlock(&lane->mutex);
-	return job;
+	return rc;
 }
 
 void lane_free(struct lane *lane)

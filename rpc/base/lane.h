@@ -36,11 +36,11 @@ struct lane *lane_new(struct env *env, const char *name, enum lane_rank rank, un
 /* Run out: no new jobs, running ones are cancelled and waited for, queued ones are dropped. */
 void lane_free(struct lane *lane);
 
-/* Queue fn; key may be "" (no serial order). Any thread. The result is borrowed until fn has ended
- * unless the caller takes a reference with job_get before. NULL: more than LANE_QUEUE_MAX are
- * queued. */
-struct job *lane_submit(
-	struct lane *lane, const char *key, void (*fn)(struct job *job, void *arg), void *arg);
+/* Queue fn; key may be "" (no serial order). Any thread. 0, or ERR_FULL: more than LANE_QUEUE_MAX
+ * are queued, or the lane ends. out: NULL, or where a reference to the job goes (job_put): without
+ * one the job may be gone before this call has returned. */
+int lane_submit(struct lane *lane, const char *key, void (*fn)(struct job *job, void *arg),
+	void *arg, struct job **out);
 
 /* Set the flag and wake the job out of a wait it allows to be cancelled. Any thread that holds a
  * reference. */

@@ -111,7 +111,7 @@ static void ask(struct bench *b, struct ask *q, enum agent_method_id method, str
 {
 	*q = (struct ask){ .b = b, .method = method, .params = params };
 	q->done = b->env.ops->parker_new(&b->env);
-	ck_assert_ptr_nonnull(lane_submit(b->agent->api, "", ask_main, q));
+	ck_assert_int_eq(lane_submit(b->agent->api, "", ask_main, q, NULL), 0);
 	ck_assert_int_eq(b->env.ops->park(q->done, 10 * 1000000), 0);
 	b->env.ops->parker_free(q->done);
 }

@@ -22,7 +22,7 @@ with Pool() as pool:
                 time.sleep(0.05)
             k += 1
 
-    threads = [threading.Thread(target=write, args=(n,)) for n in (1, 2, 3)]
+    threads = [threading.Thread(target=write, args=(n,), daemon=True) for n in (1, 2, 3)]
     for thread in threads:
         thread.start()
     time.sleep(1)

@@ -188,7 +188,7 @@ static void start_work(struct test *t)
 			struct work *wk = mem_new(sizeof *wk);
 
 			*wk = (struct work){ &t->lives[i], 10 };
-			CHECK(lane_submit(t->lives[i].lane, "", work_main, wk) != NULL);
+			CHECK(lane_submit(t->lives[i].lane, "", work_main, wk, NULL) == 0);
 		}
 }
 

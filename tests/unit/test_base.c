@@ -185,7 +185,7 @@ START_TEST(jobs_of_one_key_run_one_at_a_time)
 	env_uv_init(&env, "t");
 	lane = lane_new(&env, "t", LANE_API, 4, 8);
 	for (int i = 0; i < 20; i++)
-		ck_assert_ptr_nonnull(lane_submit(lane, "key", serial_main, &s));
+		ck_assert_int_eq(lane_submit(lane, "key", serial_main, &s, NULL), 0);
 	wait_done_count(&env, &s, 20);
 	ck_assert_int_eq(s.most, 1);
 	lane_free(lane);
@@ -218,9 +218,9 @@ START_TEST(a_job_that_waits_gives_its_place_back)
 
 	env_uv_init(&env, "t");
 	lane = lane_new(&env, "t", LANE_API, 1, 4);
-	sleeper = job_get(lane_submit(lane, "", sleeper_main, &s));
+	ck_assert_int_eq(lane_submit(lane, "", sleeper_main, &s, &sleeper), 0);
 	for (int i = 0; i < 10; i++)
-		lane_submit(lane, "", quick_main, &s);
+		lane_submit(lane, "", quick_main, &s, NULL);
 	wait_done_count(&env, &s, 10);
 	job_cancel(sleeper);
 	wait_done_count(&env, &s, 11);
@@ -239,7 +239,7 @@ START_TEST(a_full_lane_refuses)
 
 	env_uv_init(&env, "t");
 	lane = lane_new(&env, "t", LANE_API, 1, 1);
-	while (lane_submit(lane, "same", sleeper_main, &s) != NULL)
+	while (lane_submit(lane, "same", sleeper_main, &s, NULL) == 0)
 		n++;
 	ck_assert_uint_ge(n, LANE_QUEUE_MAX);
 	lane_free(lane); /* cancels what runs, drops what waits */
