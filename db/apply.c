@@ -79,7 +79,7 @@ static bool known(const struct done_proposer *p, uint64_t sequence, struct apply
 		return true;
 	}
 	if (p->highest >= DONE_RESULTS && sequence <= p->highest - DONE_RESULTS) {
-		*out = (struct apply_result){ APPLY_REFUSED, UINT16_MAX, true, 0 };
+		*out = (struct apply_result){ APPLY_REFUSED, APPLY_FORGOTTEN, true, 0 };
 		return true; /* older than the window: nobody waits for it */
 	}
 	return false;
@@ -376,6 +376,157 @@ static void operate(struct work *w, struct reader *r)
 	}
 }
 
+/* Reading an entry without applying it: every name must be known and every value of its field's
+ * type, or nothing of the entry happens. So neither a broken builder nor a hostile member can
+ * poison a row. */
+
+static bool fits(const struct model_type *type, const struct val *v)
+{
+	bool ok = true;
+
+	switch (type->kind) {
+	case MODEL_STRING:
+	case MODEL_SECRET:
+	case MODEL_ENUM:
+	case MODEL_REF: return v->kind == VAL_STRING;
+	case MODEL_INT: return v->kind == VAL_INT;
+	case MODEL_FLOAT: return v->kind == VAL_FLOAT;
+	case MODEL_BOOL: return v->kind == VAL_BOOL;
+	case MODEL_DATETIME: return v->kind == VAL_DATETIME;
+	case MODEL_SET:
+		for (uint32_t i = 0; v->kind == VAL_SET && i < v->n && ok; i++)
+			ok = fits(type->item, &v->items[i]);
+		return ok && v->kind == VAL_SET;
+	case MODEL_MAP:
+		for (uint32_t i = 0; v->kind == VAL_MAP && i < v->n && ok; i++)
+			ok = fits(type->item, &v->pairs[i].value);
+		return ok && v->kind == VAL_MAP;
+	default: return false;
+	}
+}
+
+struct checker {
+	struct reader r;
+	struct arena arena;
+	bool unknown; /* a name or kind this build does not have */
+	bool misfit;
+};
+
+static int check_class(struct checker *c)
+{
+	const char *name = rd_str(&c->r), *ref = rd_str(&c->r);
+	int class_id = c->r.bad ? -1 : model_class_find(name, false);
+
+	if (class_id < 0 || model_classes[class_id].table == MODEL_TABLE_NONE)
+		c->unknown = true;
+	else if (*ref == 0 || strlen(ref) > DB_REF_MAX)
+		c->misfit = true;
+	return c->unknown ? -1 : class_id;
+}
+
+static const struct model_field *check_field(struct checker *c, int class_id)
+{
+	const char *name = rd_str(&c->r);
+	int field = class_id < 0 || c->r.bad ? -1 : model_field_find(class_id, name);
+
+	if (field < 0) {
+		c->unknown = true;
+		return NULL;
+	}
+	return &model_classes[class_id].fields[field];
+}
+
+/* A value for all of the field, or for one item of it. */
+static void check_value(struct checker *c, const struct model_field *f, enum model_kind whole)
+{
+	struct val v = val_unpack(&c->r, &c->arena);
+
+	if (f == NULL || c->r.bad)
+		return;
+	if (whole == MODEL_SET || whole == MODEL_MAP)
+		c->misfit |= f->type->kind != whole || !fits(f->type->item, &v);
+	else
+		c->misfit |= !fits(f->type, &v);
+}
+
+static void check_need(struct checker *c)
+{
+	uint8_t kind = rd_u8(&c->r);
+	int class_id = check_class(c);
+	const struct model_field *f;
+
+	switch (kind) {
+	case NEED_ROW:
+	case NEED_NO_ROW: break;
+	case NEED_VERSION: rd_u64(&c->r); break;
+	case NEED_FIELD: check_value(c, check_field(c, class_id), MODEL_VOID); break;
+	case NEED_NO_KEY:
+		f = check_field(c, class_id);
+		c->misfit |= f != NULL && f->type->kind != MODEL_MAP;
+		rd_str(&c->r);
+		break;
+	case NEED_SUM:
+		f = check_field(c, class_id);
+		c->misfit |= f != NULL && f->type->kind != MODEL_INT;
+		f = check_field(c, class_id);
+		c->misfit |= f != NULL && f->relation < 0;
+		rd_u64(&c->r);
+		rd_u64(&c->r);
+		break;
+	default: c->unknown = true; break;
+	}
+}
+
+static void check_op(struct checker *c)
+{
+	uint8_t kind = rd_u8(&c->r);
+	int class_id = check_class(c);
+	const struct model_field *f;
+	uint32_t n;
+
+	switch (kind) {
+	case OP_CREATE:
+		n = rd_u32(&c->r);
+		for (uint32_t i = 0; i < n && !c->unknown && !c->r.bad; i++)
+			check_value(c, check_field(c, class_id), MODEL_VOID);
+		break;
+	case OP_DELETE:
+	case OP_TOUCH: break;
+	case OP_SET: check_value(c, check_field(c, class_id), MODEL_VOID); break;
+	case OP_SET_ADD:
+	case OP_SET_REMOVE: check_value(c, check_field(c, class_id), MODEL_SET); break;
+	case OP_MAP_ADD:
+		f = check_field(c, class_id);
+		rd_str(&c->r);
+		check_value(c, f, MODEL_MAP);
+		break;
+	case OP_MAP_REMOVE:
+		f = check_field(c, class_id);
+		c->misfit |= f != NULL && f->type->kind != MODEL_MAP;
+		rd_str(&c->r);
+		break;
+	default: c->unknown = true; break;
+	}
+}
+
+enum apply_status db__entry_check(const struct entry_head *head)
+{
+	struct checker c = { .r = head->body };
+	uint32_t n;
+
+	if (head->format > DB_FORMAT || head->schema > MODEL_SCHEMA_VERSION)
+		return APPLY_BROKEN;
+	arena_init(&c.arena);
+	n = rd_u32(&c.r);
+	for (uint32_t i = 0; i < n && !c.unknown && !c.r.bad; i++)
+		check_need(&c);
+	n = rd_u32(&c.r);
+	for (uint32_t i = 0; i < n && !c.unknown && !c.r.bad; i++)
+		check_op(&c);
+	arena_fini(&c.arena);
+	return c.unknown || c.r.bad ? APPLY_BROKEN : c.misfit ? APPLY_REFUSED : APPLY_DONE;
+}
+
 static struct apply_result run(struct work *w, struct reader *r)
 {
 	struct apply_result res = { .status = APPLY_DONE, .index = w->index };
@@ -408,6 +559,7 @@ struct apply_result db__apply(struct views *v, struct done_table *done, uint64_t
 	struct work w = { .reclaim = &v->reclaim, .s = next, .index = index, .changes = changes };
 	struct done_proposer *p = proposer(done, &head->id);
 	struct reader body = head->body;
+	enum apply_status checked;
 	struct apply_result res;
 
 	CHECK(old == NULL || index > old->index);
@@ -418,10 +570,15 @@ struct apply_result db__apply(struct views *v, struct done_table *done, uint64_t
 		next->time = head->wall;
 	changes->n = 0;
 	arena_init(&w.arena);
-	if (head->format > DB_FORMAT || head->schema > MODEL_SCHEMA_VERSION) {
+	checked = db__entry_check(head);
+	if (checked == APPLY_BROKEN) {
 		res = (struct apply_result){ .status = APPLY_BROKEN };
 	} else if (!known(p, head->id.sequence, &res)) {
-		res = run(&w, &body);
+		res = (struct apply_result){
+			.status = APPLY_REFUSED, .failed = APPLY_MISFIT, .index = index
+		};
+		if (checked == APPLY_DONE)
+			res = run(&w, &body);
 		remember(p, head->id.sequence, &res);
 	}
 	arena_fini(&w.arena);

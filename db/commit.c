@@ -341,7 +341,7 @@ void db__proposal_applied(
 		return;
 	p->result.index = res->index;
 	p->result.failed = res->failed;
-	if (res->status == APPLY_REFUSED && res->failed == UINT16_MAX)
+	if (res->status == APPLY_REFUSED && res->failed == APPLY_FORGOTTEN)
 		finish(db, p, DB_UNKNOWN);
 	else
 		finish(db, p, res->status == APPLY_DONE ? DB_DONE : DB_FAILED);
@@ -484,6 +484,9 @@ int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t
 	case F_PROPOSE:
 		if (n > DB_ENTRY_MAX || n % 8 != 0 || !db__entry_head(payload, n, &head) ||
 			head.id.raft_id != peer)
+			return ERR_CORRUPT;
+		/* what this build cannot apply would stop every member */
+		if (db__entry_check(&head) != APPLY_DONE)
 			return ERR_CORRUPT;
 		if (leads(db))
 			feed_put(db, payload, n);

@@ -32,6 +32,14 @@ bool db__entry_head(const void *data, size_t n, struct entry_head *out);
 
 enum apply_status { APPLY_DONE, APPLY_REFUSED, APPLY_BROKEN };
 
+/* Instead of the number of a precondition: a value does not fit its field; decided so long ago that
+ * it is forgotten. */
+enum { APPLY_MISFIT = UINT16_MAX - 1, APPLY_FORGOTTEN = UINT16_MAX };
+
+/* Can this build apply it? DONE: yes; REFUSED: it will refuse it; BROKEN: not readable, or of a
+ * newer build. */
+enum apply_status db__entry_check(const struct entry_head *head);
+
 struct apply_result {
 	enum apply_status status;
 	unsigned failed; /* APPLY_REFUSED: number of the precondition */

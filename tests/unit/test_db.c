@@ -303,6 +303,34 @@ START_TEST(an_equal_value_is_no_change)
 }
 END_TEST
 
+START_TEST(a_value_that_does_not_fit_its_field_is_refused)
+{
+	static const struct val wrong[] = { { .kind = VAL_INT, .i = 1 }, { .kind = VAL_SET },
+		{ .kind = VAL_BOOL } };
+
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		struct bench b;
+		struct apply_result res;
+		struct db_txn t;
+		uint64_t hash;
+
+		bench_open(&b);
+		db_txn_init(&t, DB_FOR_FIELD);
+		create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:NULL");
+		apply(&b, &t);
+		hash = b.db.views.root->hash;
+		db_txn_init(&t, DB_FOR_FIELD);
+		db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label,
+			val_string("not this either"));
+		db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_resident_on, wrong[i]);
+		res = apply(&b, &t);
+		ck_assert(res.status == APPLY_REFUSED && res.failed == APPLY_MISFIT);
+		ck_assert(b.db.views.root->hash == hash);
+		bench_close(&b);
+	}
+}
+END_TEST
+
 START_TEST(damaged_entries_never_crash)
 {
 	srand(3);
@@ -348,6 +376,7 @@ int main(void)
 	tcase_add_test(c, a_repeated_proposal_does_nothing_and_tells_the_first_result);
 	tcase_add_test(c, relations_follow_their_one_side_and_touch_the_other);
 	tcase_add_test(c, an_equal_value_is_no_change);
+	tcase_add_test(c, a_value_that_does_not_fit_its_field_is_refused);
 	tcase_add_test(c, damaged_entries_never_crash);
 	suite_add_tcase(s, c);
 	r = srunner_create(s);
