@@ -24,6 +24,7 @@ struct link {
 	struct buf in;
 	struct link *next, **at;
 	bool dialled, hello_sent;
+	bool in_data, dead; /* dropped by a callback of on_data, which frees it */
 };
 
 struct channel {
@@ -48,10 +49,15 @@ static struct peer *peer_find(const struct channel *ch, uint64_t raft_id)
 
 static void link_free(struct link *l)
 {
-	*l->at = l->next;
-	if (l->next != NULL)
-		l->next->at = l->at;
-	loop_timer_stop(&l->deadline);
+	if (!l->dead) {
+		*l->at = l->next;
+		if (l->next != NULL)
+			l->next->at = l->at;
+		loop_timer_stop(&l->deadline);
+	}
+	l->dead = true;
+	if (l->in_data)
+		return;
 	buf_fini(&l->in);
 	free(l);
 }
@@ -144,8 +150,7 @@ static const char *hello_fault(
 	return NULL;
 }
 
-/* false: the link is gone. */
-static bool on_hello(struct link *l, const uint8_t *payload, size_t n)
+static void on_hello(struct link *l, const uint8_t *payload, size_t n)
 {
 	struct channel *ch = l->ch;
 	struct peer *p = NULL;
@@ -153,7 +158,7 @@ static bool on_hello(struct link *l, const uint8_t *payload, size_t n)
 
 	if (fault != NULL) {
 		link_drop(l, fault);
-		return false;
+		return;
 	}
 	if (p->link != NULL && p->link != l)
 		link_drop(p->link, NULL);
@@ -168,7 +173,23 @@ static bool on_hello(struct link *l, const uint8_t *payload, size_t n)
 	log_info(ch->cfg.loop->env, "event=member_connected peer=%llu",
 		(unsigned long long)p->cfg.raft_id);
 	ch->cfg.up(ch->cfg.arg, p->cfg.raft_id, true);
-	return true;
+}
+
+/* One frame; the link may be dead afterwards. */
+static void on_frame(struct link *l, uint32_t type, const uint8_t *payload, uint32_t length)
+{
+	struct channel *ch = l->ch;
+
+	if (l->peer != NULL && l->peer->up) {
+		if (ch->cfg.frame(ch->cfg.arg, l->peer->cfg.raft_id, (uint8_t)type, payload,
+			    length) != 0 &&
+			!l->dead)
+			link_drop(l, "a frame does not parse");
+	} else if (type == CHANNEL_HELLO) {
+		on_hello(l, payload, length);
+	} else {
+		link_drop(l, "it did not say hello");
+	}
 }
 
 static void on_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
@@ -178,33 +199,28 @@ static void on_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
 
 	(void)s;
 	buf_put(&l->in, p, n);
-	while (l->in.len - at >= FRAME_HEAD) {
+	l->in_data = true;
+	while (!l->dead && l->in.len - at >= FRAME_HEAD) {
 		struct reader r = reader_of(l->in.data + at, l->in.len - at);
 		uint32_t length = rd_u32(&r), type = rd_u32(&r);
+		bool known = l->peer != NULL && l->peer->up;
 		const uint8_t *payload;
 
-		if (length > CHANNEL_FRAME_MAX || type > UINT8_MAX) {
+		if (length > (known ? CHANNEL_FRAME_MAX : CHANNEL_HELLO_MAX) || type > UINT8_MAX) {
 			link_drop(l, "a frame is malformed");
-			return;
+			break;
 		}
 		payload = rd_bytes(&r, length);
 		if (payload == NULL)
 			break;
 		at += FRAME_HEAD + length;
-		if (l->peer == NULL || !l->peer->up) {
-			if (type != CHANNEL_HELLO) {
-				link_drop(l, "it did not say hello");
-				return;
-			}
-			if (!on_hello(l, payload, length))
-				return;
-		} else if (l->ch->cfg.frame(l->ch->cfg.arg, l->peer->cfg.raft_id, (uint8_t)type,
-				   payload, length) != 0) {
-			link_drop(l, "a frame does not parse");
-			return;
-		}
+		on_frame(l, type, payload, length);
 	}
-	buf_consume(&l->in, at);
+	l->in_data = false;
+	if (l->dead)
+		link_free(l);
+	else
+		buf_consume(&l->in, at);
 }
 
 static void on_open(void *arg, struct stream *s)
@@ -250,10 +266,16 @@ static struct link *link_new(struct channel *ch)
 
 static void on_accept(void *arg, struct stream *s)
 {
-	struct link *l = link_new(arg);
+	struct channel *ch = arg;
+	struct link *l = link_new(ch);
+	unsigned strangers = 0;
 
 	l->stream = s;
 	stream_handle(s, &link_handler, l);
+	for (const struct link *k = ch->links; k != NULL; k = k->next)
+		strangers += k->peer == NULL;
+	if (strangers > CHANNEL_STRANGERS_MAX)
+		link_drop(l, "too many connections that have not said who they are");
 }
 
 static void dial(struct loop_timer *t)

@@ -17,6 +17,8 @@ enum {
 		64 << 20, /* bytes to one peer; beyond that the connection is given up */
 	CHANNEL_REDIAL_MS = 100,
 	CHANNEL_HELLO_MS = 5000,
+	CHANNEL_HELLO_MAX = 256,     /* bytes of a frame before the peer is known */
+	CHANNEL_STRANGERS_MAX = 128, /* connections that have not said hello yet */
 	CHANNEL_PROTOCOL = 1,
 };
 

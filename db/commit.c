@@ -220,14 +220,29 @@ static void put_id(struct buf *b, const struct db_proposal_id *id)
 	buf_u64(b, id->sequence);
 }
 
+/* Has this coordinator put an entry with this id into the log a moment ago? */
+static bool was_admitted(const struct db *db, const struct db_proposal_id *id)
+{
+	for (unsigned i = 0; i < ADMITTED_MAX; i++)
+		if (db->admitted[i].raft_id == id->raft_id && db->admitted[i].boot == id->boot &&
+			db->admitted[i].sequence == id->sequence)
+			return true;
+	return false;
+}
+
 static void give_answer(struct db *db, struct answer *a)
 {
 	struct buf b = { 0 };
 
 	if (a->admitted) {
 		db_txn_encode(&a->txn, &a->id, env_wall_s(db->cfg.loop->env), &b);
-		if (leads(db) && b.len <= DB_ENTRY_MAX)
+		if (leads(db) && b.len <= DB_ENTRY_MAX) {
+			db->admitted[db->n_admitted++ % ADMITTED_MAX] = a->id;
 			feed_put(db, b.data, b.len);
+		}
+	} else if (!leads(db) || was_admitted(db, &a->id)) {
+		/* the log decides about what is in it, and whoever leads about the rest: asked
+		 * again, we will know */
 	} else if (a->id.raft_id == db->cfg.raft_id) {
 		if (a->id.boot == db->boot)
 			refused(db, a->id.sequence, &a->err);
@@ -281,6 +296,7 @@ static void start_waiting(struct db *db)
 	while (db->waiting != NULL && has_place(db)) {
 		struct db_proposal *p = db->waiting;
 		struct db_proposal_id id;
+		struct entry_head head;
 
 		db->waiting = p->next;
 		if (db->waiting == NULL)
@@ -291,6 +307,15 @@ static void start_waiting(struct db *db)
 		if (!p->is_request)
 			db_txn_encode(&p->txn, &id, env_wall_s(db->cfg.loop->env), &p->bytes);
 		CHECK(p->bytes.len <= DB_ENTRY_MAX); /* callers bound what they put in */
+		if (!p->is_request && (!db__entry_head(p->bytes.data, p->bytes.len, &head) ||
+					      db__entry_check(&head) != APPLY_DONE)) {
+			/* a mistake of ours that must not get into the log */
+			log_err(db->cfg.loop->env, "event=transaction_unfit reason=%d",
+				(int)p->txn.reason);
+			p->result.failed = APPLY_MISFIT;
+			finish(db, p, DB_FAILED);
+			continue;
+		}
 		p->next = NULL;
 		*db->pending_tail = p;
 		db->pending_tail = &p->next;
@@ -485,10 +510,12 @@ int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t
 		if (n > DB_ENTRY_MAX || n % 8 != 0 || !db__entry_head(payload, n, &head) ||
 			head.id.raft_id != peer)
 			return ERR_CORRUPT;
-		/* what this build cannot apply would stop every member */
+		/* what this build cannot apply would stop every member; the one that asks gives up
+		 * by itself */
 		if (db__entry_check(&head) != APPLY_DONE)
-			return ERR_CORRUPT;
-		if (leads(db))
+			log_warn(db->cfg.loop->env, "event=proposal_unfit member=%llu",
+				(unsigned long long)peer);
+		else if (leads(db))
 			feed_put(db, payload, n);
 		return 0;
 	case F_REQUEST:
@@ -500,7 +527,7 @@ int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t
 		if (consensus_role(db->consensus) == CONSENSUS_LEADER_READY)
 			db->cfg.request(db->cfg.arg, &id, r.p, rd_left(&r));
 		return 0;
-	case F_REFUSED: return refusal_frame(db, &r);
+	case F_REFUSED: return peer == consensus_leader(db->consensus) ? refusal_frame(db, &r) : 0;
 	default: return ERR_CORRUPT;
 	}
 }

@@ -131,7 +131,7 @@ void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_mes
 	if (m->type == RAFT_IO_TIMEOUT_NOW && behind_disk(c))
 		return;
 	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && m->append_entries_result.rejected == 0 &&
-		masks(c))
+		m->append_entries_result.term == c->raft.current_term && masks(c))
 		mask(c, p, &m->append_entries_result);
 	if (m->type == RAFT_IO_APPEND_ENTRIES) {
 		term = m->append_entries.term;

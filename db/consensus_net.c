@@ -188,14 +188,18 @@ static void send_append(struct consensus *c, struct net_peer *p, struct raft_io_
 	unsigned n = m->n_entries;
 	struct net_append *a;
 
-	if (n > 0 && ((probing && p->n_entries > 0) || p->n_requests >= NET_QUEUE_REQUESTS ||
-			     p->n_entries + n > NET_QUEUE_ENTRIES)) {
+	/* what does not fit is cut off: the next message will not fit either and brings the peer's
+	 * word of what it has */
+	if (n > NET_QUEUE_ENTRIES - p->n_entries)
+		n = (unsigned)(NET_QUEUE_ENTRIES - p->n_entries);
+	if (probing && n > NET_PROBE_ENTRIES)
+		n = NET_PROBE_ENTRIES;
+	if (m->n_entries > 0 &&
+		(n == 0 || (probing && p->n_entries > 0) || p->n_requests >= NET_QUEUE_REQUESTS)) {
 		COUNT(c->cfg.loop->env, raft_dropped);
 		finish(c, req, cb, 0);
 		return;
 	}
-	if (probing && n > NET_PROBE_ENTRIES)
-		n = NET_PROBE_ENTRIES;
 	a = mem_new(sizeof *a);
 	*a = (struct net_append){ .req = req,
 		.cb = cb,

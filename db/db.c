@@ -81,6 +81,14 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	db__proposal_applied(db, &head.id, &res);
 }
 
+static struct contact *contact_of(struct db *db, uint64_t raft_id)
+{
+	for (unsigned i = 0; i < db->n_members; i++)
+		if (db->members[i].raft_id == raft_id)
+			return &db->contacts[i];
+	return NULL;
+}
+
 static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
 {
 	struct db *db = arg;
@@ -89,6 +97,9 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 		return;
 	log_info(db->cfg.loop->env, "event=role role=%s term=%llu leader=%llu",
 		consensus_role_name(role), (unsigned long long)term, (unsigned long long)leader);
+	/* followers hear nothing of each other: silence counts from when they answer to us */
+	for (unsigned i = 0; role >= CONSENSUS_LEADER && i < db->n_members; i++)
+		db->contacts[i].heard_ms = env_now_ms(db->cfg.loop->env);
 	stat_update(db);
 	db__proposals_role(db);
 	db->cfg.role(db->cfg.arg, role, term, leader);
@@ -98,17 +109,10 @@ static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *paylo
 {
 	struct db *db = arg;
 
+	contact_of(db, peer)->heard_ms = env_now_ms(db->cfg.loop->env);
 	if (type < CHANNEL_PROPOSAL_FIRST)
 		return consensus_receive(db->consensus, peer, type, payload, n);
 	return db__proposal_frame(db, peer, type, payload, n);
-}
-
-static struct contact *contact_of(struct db *db, uint64_t raft_id)
-{
-	for (unsigned i = 0; i < db->n_members; i++)
-		if (db->members[i].raft_id == raft_id)
-			return &db->contacts[i];
-	return NULL;
 }
 
 static void on_peer(void *arg, uint64_t peer, bool up)
@@ -332,12 +336,19 @@ const struct db_member *db_members(const struct db *db, unsigned *n_out)
 
 uint64_t db_silence_ms(struct db *db, uint64_t raft_id)
 {
+	enum { QUIET_MS = 1000 }; /* frames come every heartbeat; a shorter pause is none */
 	struct contact *c = contact_of(db, raft_id);
-	uint64_t lost = c != NULL ? (uint64_t)c->lost_ms : 0;
+	uint64_t now = env_now_ms(db->cfg.loop->env), since;
 
 	if (c == NULL)
 		return UINT64_MAX;
-	return lost == 0 ? 0 : env_now_ms(db->cfg.loop->env) - lost + 1;
+	if (raft_id == db->cfg.raft_id)
+		return 0;
+	if (c->lost_ms != 0)
+		return now - c->lost_ms + 1;
+	/* a host without power leaves its connection standing */
+	since = now - c->heard_ms;
+	return since < QUIET_MS ? 0 : since;
 }
 
 bool db_check(struct db *db, char *why, size_t n)

@@ -130,7 +130,8 @@ uint64_t db_raft_id(const struct db *db);
 const char *db_pool_uuid(const struct db *db);
 const struct db_member *db_members(const struct db *db, unsigned *n_out);
 
-/* Milliseconds since the member was last in contact; 0: it is now (or is this one). Any thread. */
+/* On the leader: milliseconds since the member was last heard of; 0: it is in contact (or is this
+ * one). Any thread. */
 uint64_t db_silence_ms(struct db *db, uint64_t raft_id);
 
 /* Every index against every row: false and a reason when something is wrong. Any thread, seconds on

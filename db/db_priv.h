@@ -4,8 +4,11 @@
 #include "db/db.h"
 #include "db/entry_priv.h"
 
+enum { ADMITTED_MAX = 512 };
+
 struct contact {
-	_Atomic uint64_t lost_ms; /* 0: connected */
+	_Atomic uint64_t lost_ms;  /* 0: connected */
+	_Atomic uint64_t heard_ms; /* its last frame, or when we began to listen as leader */
 };
 
 /* An entry at the leader that waits for room in flight. */
@@ -48,6 +51,8 @@ struct db {
 	uint64_t sequence, sent_to, sent_term;
 	struct feed *feed, **feed_tail;
 	unsigned n_feed;
+	struct db_proposal_id admitted[ADMITTED_MAX]; /* the last ones, in a ring */
+	unsigned n_admitted;
 	struct loop_timer tick;
 	struct db_barrier *barriers,
 		*barriers_next; /* of the barrier under way; those that came since */

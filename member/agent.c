@@ -45,6 +45,35 @@ static struct agent_run *run_of(struct agent *agent, const char *uuid)
 	return NULL;
 }
 
+struct names {
+	struct agent *agent;
+	struct arena *a;
+	struct val list;
+};
+
+static void on_name(void *arg, struct sql_row *row)
+{
+	struct names *n = arg;
+
+	val_set_push(n->a, &n->list, val_string(arena_strdup(n->a, sql_string(row, 0))));
+}
+
+/* Forget the oldest record that is about no domain and no operation: metadata is pushed before each
+ * start anyway. Under the mutex. */
+static int make_room(struct agent *agent, struct arena *a)
+{
+	struct names n = { agent, a, val_set() };
+	struct hv_domain d;
+
+	sql_query(agent->sql, on_name, &n, "SELECT uuid FROM vm ORDER BY rowid", "");
+	for (uint32_t i = 0; i < n.list.n; i++)
+		if (run_of(agent, n.list.items[i].s) == NULL &&
+			!hv_domain_find(agent->hv, n.list.items[i].s, &d))
+			return sql_run(agent->sql, "DELETE FROM vm WHERE uuid = ?", "s",
+				n.list.items[i].s);
+	return ERR_FULL;
+}
+
 static int vm_add(struct agent *agent, struct job *job, const struct val *params, struct val *out,
 	struct err *err)
 {
@@ -53,7 +82,6 @@ static int vm_add(struct agent *agent, struct job *job, const struct val *params
 	struct buf text = { 0 };
 	int rc;
 
-	(void)job;
 	if (uuid == NULL || !uuid_ok(uuid))
 		return err_set(err, AGENT_ERR_bad_request, "metadata has no uuid", NULL);
 	rpc_json_value(&text, metadata);
@@ -62,8 +90,10 @@ static int vm_add(struct agent *agent, struct job *job, const struct val *params
 		return err_set(err, AGENT_ERR_limit_reached, "metadata is too large", NULL);
 	}
 	pthread_mutex_lock(&agent->mutex);
-	rc = sql_number(agent->sql, 0, "SELECT count(*) FROM vm", "") >= AGENT_VMS_MAX ? ERR_FULL
-										       : 0;
+	rc = sql_number(agent->sql, 0, "SELECT count(*) FROM vm WHERE uuid <> ?", "s", uuid) >=
+			     AGENT_VMS_MAX
+		     ? make_room(agent, &job->arena)
+		     : 0;
 	if (rc == 0)
 		rc = sql_run(agent->sql, "INSERT OR REPLACE INTO vm VALUES (?, ?)", "ss", uuid,
 			buf_text(&text));
@@ -122,22 +152,10 @@ static int vm_stat(struct agent *agent, struct job *job, const struct val *param
 	return 0;
 }
 
-struct names {
-	struct arena *a;
-	struct val list;
-};
-
-static void on_name(void *arg, struct sql_row *row)
-{
-	struct names *n = arg;
-
-	val_set_push(n->a, &n->list, val_string(arena_strdup(n->a, sql_string(row, 0))));
-}
-
 static int vm_list(struct agent *agent, struct job *job, const struct val *params, struct val *out,
 	struct err *err)
 {
-	struct names n = { &job->arena, val_set() };
+	struct names n = { agent, &job->arena, val_set() };
 
 	(void)params;
 	(void)err;
@@ -173,24 +191,35 @@ static int host_stat(struct agent *agent, struct job *job, const struct val *par
 
 /* Tasks. */
 
-static void task_end(struct agent *agent, const char *job, const struct err *err)
+/* The end of an operation: record and run go together, so that nobody sees one without the other.
+ */
+static void run_end(struct agent_run *run, const struct err *err)
 {
-	struct arena a;
+	struct agent *agent = run->agent;
+	struct agent_run **at = &agent->runs;
 	struct val data = val_set();
 	struct buf text = { 0 };
+	struct arena a;
 
 	arena_init(&a);
-	for (unsigned i = 0; i < err->n; i++)
+	for (unsigned i = 0; err != NULL && i < err->n; i++)
 		val_set_push(&a, &data, val_string(err->params[i]));
 	rpc_json_value(&text, &data);
 	pthread_mutex_lock(&agent->mutex);
-	sql_run(agent->sql,
-		"UPDATE task SET state = ?, progress = 1000, error = ?, data = ? WHERE job = ?",
-		"ssss", err->code != NULL ? "failed" : "completed",
-		err->code != NULL ? err->code->name : "", buf_text(&text), job);
+	if (err != NULL) /* NULL: this agent has died, and what is left is what a SIGKILL leaves */
+		sql_run(agent->sql,
+			"UPDATE task SET state = ?, progress = 1000, error = ?, data = ? WHERE job "
+			"= ?",
+			"ssss", err->code != NULL ? "failed" : "completed",
+			err->code != NULL ? err->code->name : "", buf_text(&text), run->task);
+	while (*at != run)
+		at = &(*at)->next;
+	*at = run->next;
 	pthread_mutex_unlock(&agent->mutex);
 	buf_fini(&text);
 	arena_fini(&a);
+	job_put(run->job);
+	free(run);
 }
 
 static void on_progress(void *arg, unsigned permille)
@@ -211,19 +240,6 @@ static int before_step(void *arg, const struct op *op, unsigned step, struct err
 	return w->before != NULL ? w->before(w->arg, op, step, err) : 0;
 }
 
-static void run_forget(struct agent_run *run)
-{
-	struct agent_run **at = &run->agent->runs;
-
-	pthread_mutex_lock(&run->agent->mutex);
-	while (*at != run)
-		at = &(*at)->next;
-	*at = run->next;
-	pthread_mutex_unlock(&run->agent->mutex);
-	job_put(run->job);
-	free(run);
-}
-
 static void run_main(struct job *job, void *arg)
 {
 	struct agent_run *run = arg;
@@ -236,9 +252,9 @@ static void run_main(struct job *job, void *arg)
 	if (!record_metadata(agent, &job->arena, run->uuid, &run->metadata))
 		run->metadata = val_void();
 	rc = op_run(job, op_of(run->method), run, &watch, &err);
-	if (rc == ERR_DEAD) { /* what is left is what a SIGKILL leaves */
+	if (rc == ERR_DEAD) {
 		err_fini(&err);
-		run_forget(run);
+		run_end(run, NULL);
 		return;
 	}
 	if (rc != 0 && rc != ERR_API)
@@ -249,8 +265,7 @@ static void run_main(struct job *job, void *arg)
 	strcpy(task, run->task);
 	log_info(job->env, "event=op_ended op=%s vm=%s task=%s result=%s", op_of(run->method)->name,
 		uuid, task, err.code != NULL ? err.code->name : "ok");
-	task_end(agent, task, &err);
-	run_forget(run);
+	run_end(run, &err);
 	err_fini(&err);
 	agent_changed(agent, "vm", uuid);
 	agent_changed(agent, "task", task);
@@ -308,11 +323,21 @@ static void on_task(void *arg, struct sql_row *row)
 	struct val v = val_map(), data = val_set();
 	const char *text = arena_strdup(n->a, sql_string(row, 4)), *why;
 
+	const char *state = sql_string(row, 1), *error = sql_string(row, 3);
+	struct agent_run *run = n->agent->runs;
+
 	rpc_json_parse(n->a, text, strlen(text), &data, &why);
+	/* a pending row that nobody runs: its end could not be recorded */
+	while (run != NULL && strcmp(run->task, sql_string(row, 0)) != 0)
+		run = run->next;
+	if (strcmp(state, "pending") == 0 && run == NULL) {
+		state = "failed";
+		error = AGENT_ERR_agent_restarted->name;
+	}
 	val_map_push(n->a, &v, "job", val_string(arena_strdup(n->a, sql_string(row, 0))));
-	val_map_push(n->a, &v, "state", val_string(arena_strdup(n->a, sql_string(row, 1))));
+	val_map_push(n->a, &v, "state", val_string(arena_strdup(n->a, state)));
 	val_map_push(n->a, &v, "progress_permille", val_int(sql_int(row, 2)));
-	val_map_push(n->a, &v, "error", val_string(arena_strdup(n->a, sql_string(row, 3))));
+	val_map_push(n->a, &v, "error", val_string(arena_strdup(n->a, error)));
 	val_map_push(n->a, &v, "data", data);
 	val_map_push(n->a, &v, "uuid", val_string(arena_strdup(n->a, sql_string(row, 5))));
 	val_set_push(n->a, &n->list, v);
@@ -324,7 +349,7 @@ static int task_stat(struct agent *agent, struct job *job, const struct val *par
 	struct val *out, struct err *err)
 {
 	const char *task = val_get_s(params, "job");
-	struct names n = { &job->arena, val_set() };
+	struct names n = { agent, &job->arena, val_set() };
 
 	pthread_mutex_lock(&agent->mutex);
 	sql_query(agent->sql, on_task, &n, "SELECT " TASK_COLUMNS " FROM task WHERE job = ?", "s",
@@ -339,7 +364,7 @@ static int task_stat(struct agent *agent, struct job *job, const struct val *par
 static int task_list(struct agent *agent, struct job *job, const struct val *params,
 	struct val *out, struct err *err)
 {
-	struct names n = { &job->arena, val_set() };
+	struct names n = { agent, &job->arena, val_set() };
 
 	(void)params;
 	(void)err;

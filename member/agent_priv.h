@@ -85,7 +85,7 @@ struct agent_run {
 	enum agent_method_id method;
 	char uuid[UUID_LEN + 1], task[UUID_LEN + 1];
 	struct val metadata; /* in the job's arena */
-	bool start_paused, clean, skip;
+	bool start_paused, clean, skip, was_paused;
 	int64_t timeout_s;
 	int domid;
 };
@@ -103,6 +103,7 @@ int vm_step_ask_guest(struct job *job, void *state, struct err *err);
 void vm_undo_ask_guest(struct job *job, void *state);
 int vm_step_wait_guest(struct job *job, void *state, struct err *err);
 int vm_step_pause(struct job *job, void *state, struct err *err);
+void vm_undo_pause(struct job *job, void *state);
 int vm_step_destroy(struct job *job, void *state, struct err *err);
 
 /* Make the record agree with the domain: destroy what is half made or has stopped. */

@@ -122,6 +122,7 @@ static void own_call(struct member *m, enum agent_method_id method, const struct
 }
 
 static void poll_updates(struct member *m);
+static void lost(struct member *m);
 
 static void on_updates(struct member *m, const struct val *reply)
 {
@@ -169,8 +170,10 @@ static void on_host(struct member *m, const struct val *reply)
 	if (!m->open)
 		return;
 	if (version == NULL || start == NULL || boot == NULL || version->i != AGENT_VERSION) {
-		log_err(m->loop->env, "event=agent_refused why=\"its interface version is not %d\"",
-			AGENT_VERSION);
+		log_err(m->loop->env, "event=agent_refused why=\"%s\"",
+			reply == NULL ? "it does not answer" : "its interface has another version");
+		stream_close(m->stream);
+		lost(m); /* try again: it may be busy, or replaced by a newer one */
 		return;
 	}
 	snprintf(incarnation, sizeof incarnation, "%s/%lld", boot, (long long)start->i);

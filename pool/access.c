@@ -57,18 +57,23 @@ static int get_by(struct call *call, bool by_uuid, struct err *err)
 }
 
 /* References written must name something that is there, or nothing. */
-static void need_target(struct call *call, struct db_txn *txn, const struct model_type *type,
-	const struct val *value)
+static int need_target(struct call *call, struct db_txn *txn, const struct model_type *type,
+	const struct val *value, struct err *err)
 {
 	unsigned k;
 
-	if (type->kind != MODEL_REF || value->kind != VAL_STRING ||
-		strcmp(value->s, NULL_REF) == 0 || *value->s == 0 ||
-		txn->n_preconditions >= ARRAY_LEN(call->on_failed))
-		return;
+	if (type->kind != MODEL_REF || value->kind != VAL_STRING || strcmp(value->s, NULL_REF) == 0)
+		return 0;
+	if (db_view_get(&call->view, type->class_id, value->s) == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, model_classes[type->class_id].name,
+			value->s, NULL);
+	if (txn->n_preconditions >= ARRAY_LEN(call->on_failed))
+		return 0; /* seen in this view: enough where there are more references than
+			     preconditions we explain */
 	k = db_txn_need_row(txn, type->class_id, value->s);
 	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, model_classes[type->class_id].name,
 		value->s, NULL);
+	return 0;
 }
 
 static int duplicate_key(struct call *call, const struct model_field *f, struct err *err)
@@ -95,7 +100,10 @@ static int write_field(struct call *call, struct err *err)
 		NULL);
 	switch (m->call) {
 	case MODEL_SET_FIELD:
-		need_target(call, &txn, f->type, &call->args[1]);
+		if (need_target(call, &txn, f->type, &call->args[1], err) != 0) {
+			db_txn_fini(&txn);
+			return ERR_API;
+		}
 		db_txn_set(&txn, m->class_id, ref, m->field, call->args[1]);
 		break;
 	case MODEL_ADD_FIELD:
@@ -149,11 +157,11 @@ static int create(struct call *call, struct err *err)
 		if (given == NULL)
 			continue;
 		if (rpc_coerce(&call->arena, call->message.codec, f->type, f->name, given,
-			    &fields[i], err) != 0) {
+			    &fields[i], err) != 0 ||
+			need_target(call, &txn, f->type, &fields[i], err) != 0) {
 			db_txn_fini(&txn);
 			return ERR_API;
 		}
-		need_target(call, &txn, f->type, &fields[i]);
 	}
 	pool_ref(call->pool, uuid, ref);
 	fields[c->uuid_field] = val_string(uuid);

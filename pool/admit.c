@@ -78,22 +78,39 @@ static const char *main_lock(const struct model_message *m)
 	return m->locks[0].op;
 }
 
-/* Ask the operations to stop that this one replaces; true when there were any: it has to wait for
- * their end. */
-static bool cancel_others(struct admit *ad)
+static bool cancel_asked(const struct db_row *task, struct arena *a)
+{
+	struct val ops = db_row_field(task, TASK_current_operations, a);
+
+	for (uint32_t i = 0; i < ops.n; i++)
+		if (strcmp(ops.pairs[i].value.s, "cancel") == 0)
+			return true;
+	return false;
+}
+
+/* Ask the operations to stop that this one replaces; ERR_API when there were any: it has to wait
+ * for their end. */
+static int cancel_others(struct admit *ad, struct err *err)
 {
 	struct val current = db_row_field(ad->vm, VM_current_operations, ad->arena);
-	bool any = false;
+	int rc = 0;
 
 	for (uint32_t i = 0; i < current.n; i++)
-		for (unsigned k = 0; k < MODEL_CANCELS_MAX && ad->method->cancels[k] != NULL; k++)
-			if (strcmp(current.pairs[i].value.s, ad->method->cancels[k]) == 0) {
-				db_txn_map_add(ad->txn, MODEL_CLASS_task, current.pairs[i].key,
+		for (unsigned k = 0; k < MODEL_CANCELS_MAX && ad->method->cancels[k] != NULL; k++) {
+			const char *task = current.pairs[i].key,
+				   *running = current.pairs[i].value.s;
+			const struct db_row *row = db_view_get(ad->view, MODEL_CLASS_task, task);
+
+			if (strcmp(running, ad->method->cancels[k]) != 0)
+				continue;
+			if (row != NULL && !cancel_asked(row, ad->arena))
+				db_txn_map_add(ad->txn, MODEL_CLASS_task, task,
 					TASK_current_operations, db_row_ref(ad->vm),
 					val_string("cancel"));
-				any = true;
-			}
-	return any;
+			rc = err_set(err, ERR_OTHER_OPERATION_IN_PROGRESS, "VM", db_row_ref(ad->vm),
+				running, task, NULL);
+		}
+	return rc;
 }
 
 static void take_locks(struct admit *ad, const char *task, struct val *locks)
@@ -134,7 +151,7 @@ static enum verdict evaluate(struct admit *ad, const char *task, struct val *loc
 	}
 	if (rules_vm(ad->view, ad->vm, main_lock(ad->method), &waits, err) != 0)
 		return waits ? MUST_WAIT : REFUSED;
-	if (cancel_others(ad))
+	if (cancel_others(ad, err) != 0)
 		return MUST_WAIT;
 	if (choose_owner(ad, err) != 0)
 		return REFUSED;
@@ -227,6 +244,12 @@ static void admit_one(struct pool *pool, const struct db_proposal_id *id, const 
 	db_txn_init(&txn, DB_FOR_ADMIT);
 	db_txn_need_no_row(&txn, MODEL_CLASS_task, task);
 	db_view_pin(pool->db, &view);
+	if (db_view_get(&view, MODEL_CLASS_task, task) != NULL) {
+		/* asked again for what has been admitted: the entry is the answer */
+		db_view_unpin(&view);
+		db_txn_fini(&txn);
+		return;
+	}
 	verdict = evaluate(&ad, task, &locks, &err);
 	if (verdict == MUST_WAIT &&
 		waiting_tasks(&view, waiting, POOL_WAITING_MAX) == POOL_WAITING_MAX) {
@@ -313,6 +336,9 @@ void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *tas
 		if (op != NULL)
 			*op = 0;
 		class_id = model_class_find(class, false);
+		if (class_id == MODEL_CLASS_VM && op != NULL && strcmp(op + 1, "start") == 0)
+			db_txn_set(txn, MODEL_CLASS_VM, ref, VM_scheduled_to_be_resident_on,
+				val_string(NULL_REF));
 		if (class_id >= 0 && model_classes[class_id].operations_field >= 0)
 			db_txn_map_remove(txn, class_id, ref,
 				model_classes[class_id].operations_field, db_row_ref(task));
@@ -323,16 +349,6 @@ void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *tas
 static void need_untouched(struct db_txn *txn, const struct db_row *task)
 {
 	db_txn_need_version(txn, MODEL_CLASS_task, db_row_ref(task), db_row_modified(task));
-}
-
-static bool cancel_asked(const struct db_row *task, struct arena *a)
-{
-	struct val ops = db_row_field(task, TASK_current_operations, a);
-
-	for (uint32_t i = 0; i < ops.n; i++)
-		if (strcmp(ops.pairs[i].value.s, "cancel") == 0)
-			return true;
-	return false;
 }
 
 /* A waiting task: end it, or admit it. false: nothing to do yet. */
@@ -359,7 +375,7 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 	}
 	if (verdict == MUST_WAIT && now < db_row_i(task, TASK_created) + POOL_WAIT_S) {
 		err_fini(&err);
-		return false;
+		return txn->n_ops > 0; /* it has asked others to stop: that is a step too */
 	}
 	if (verdict == ADMITTED) {
 		db_txn_set(
@@ -421,15 +437,35 @@ static bool sweep_cancelled(
 	return true;
 }
 
-static bool sweep_ended(const struct db_row *task, struct db_txn *txn, struct arena *a, int64_t now)
+/* Rows of plain calls go when everybody has had POOL_TASK_SYNC_S to see their end, counted by our
+ * own clock from when we had applied it: other hosts' clocks prove nothing. */
+static bool sweep_ended(struct pool *pool, const struct db_row *task, struct db_txn *txn,
+	struct arena *a, int64_t now)
 {
-	int64_t age = now - db_row_i(task, TASK_finished);
 	struct val locks = db_row_field(task, TASK_locks, a);
+	bool old = db_row_b(task, TASK_keep)
+			   ? now - db_row_i(task, TASK_finished) >= POOL_TASK_KEEP_S
+			   : db_row_modified(task) <= pool->marks[0];
 
-	if (locks.n > 0 || age < (db_row_b(task, TASK_keep) ? POOL_TASK_KEEP_S : POOL_TASK_SYNC_S))
+	if (locks.n > 0 || !old)
 		return false;
 	db_txn_delete(txn, MODEL_CLASS_task, db_row_ref(task));
 	return true;
+}
+
+/* Once a second: marks[0] is the index we were at POOL_TASK_SYNC_S ago. */
+static void mark(struct pool *pool, const struct db_view *view)
+{
+	uint64_t now = env_now_ms(pool->env);
+
+	if (now < pool->marked_ms + POOL_SWEEP_MS)
+		return;
+	/* not led for a while: begin anew */
+	if (now > pool->marked_ms + 5 * POOL_SWEEP_MS)
+		memset(pool->marks, 0, sizeof pool->marks);
+	pool->marked_ms = now;
+	memmove(pool->marks, pool->marks + 1, sizeof pool->marks - sizeof pool->marks[0]);
+	pool->marks[POOL_TASK_SYNC_S - 1] = db_view_index(view);
 }
 
 static void on_sweep(struct loop_timer *t);
@@ -473,7 +509,7 @@ static bool decide(
 	c = db_rows(view, MODEL_CLASS_task);
 	while ((task = db_next(&c)) != NULL && removed < 200)
 		if (strcmp(db_row_s(task, TASK_status), "pending") != 0)
-			removed += sweep_ended(task, txn, a, now);
+			removed += sweep_ended(pool, task, txn, a, now);
 	return removed > 0;
 }
 
@@ -490,6 +526,7 @@ static void on_sweep(struct loop_timer *t)
 	arena_init(&a);
 	db_txn_init(&txn, DB_FOR_ADMIT);
 	db_view_pin(pool->db, &view);
+	mark(pool, &view);
 	if (decide(pool, &view, &txn, &a)) {
 		pool->sweeping = true;
 		db_propose(pool->db, &pool->sweep_proposal, &txn, pool->loops[0].loop, on_swept);

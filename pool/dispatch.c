@@ -152,12 +152,17 @@ static bool may_be_late(const struct call *call)
 static void on_barrier(struct db_barrier *b)
 {
 	struct call *call = container_of(b, struct call, barrier);
+	struct db_stat stat;
 
 	if (b->ok) {
 		err_fini(&call->err);
 		call_run(call);
 	} else {
-		call_finish(call); /* with what is known here */
+		/* unknown is not invalid: nobody may throw a good session away because there is no
+		 * leader */
+		db_stat(call->pool->db, &stat);
+		pool_unknown(call->pool, stat.leader, &call->err);
+		call_finish(call);
 	}
 }
 

@@ -300,11 +300,15 @@ int event_from(struct call *call, const struct event_from_args *args, struct err
 	if (parse_token(call, args->token, w, err) != 0)
 		return ERR_API;
 	call->event = w;
-	if (look(call, ms == 0))
+	if (look(call, ms == 0)) {
+		call->event = NULL; /* not parked */
 		return call->err.code != NULL ? ERR_API : 0;
+	}
 	call->next_waiter = call->io->event_waiters;
 	call->io->event_waiters = call;
 	COUNT(call->pool->env, events_parked_now);
+	if (call->request != NULL)
+		call->request->waits = true;
 	loop_timer_start(call->io->loop, &call->timer, ms, on_timeout);
 	return CALL_PENDING;
 }

@@ -29,6 +29,7 @@ struct owned {
 		task_uuid[UUID_LEN + 1];
 	struct job *job;
 	_Atomic bool done, cancel, woken;
+	bool vm_changed;       /* loop only: looked at again when the job has ended */
 	bool same_incarnation; /* worker only: the agent that runs it is the one it was started with
 				*/
 };
@@ -52,13 +53,6 @@ const char *owner_vm_uuid(void *task)
 	struct owned *o = task;
 
 	return o->vm_uuid;
-}
-
-struct pool *owner_pool(void *task)
-{
-	struct owned *o = task;
-
-	return o->pool;
 }
 
 const struct db_row *owner_vm(void *task, struct db_view *view)
@@ -179,6 +173,17 @@ static int wait_for_task(struct job *job, struct owned *o, struct err *err)
 		o->woken = false;
 	}
 	return rc;
+}
+
+int owner_agent_ask(struct job *job, void *task, enum agent_method_id method,
+	const struct val *params, struct err *err)
+{
+	struct owned *o = task;
+	struct err agent = { 0 };
+	struct val ignored;
+	int rc = agent_ask(job, o->pool, method, params, &ignored, &agent);
+
+	return rc == ERR_API ? translate(o, &agent, err) : rc;
 }
 
 int owner_agent_op(struct job *job, void *task, enum agent_method_id method, struct val *params,
@@ -464,6 +469,8 @@ static void owned_main(struct job *job, void *arg)
 	owner_look(pool);
 }
 
+static void vm_changed(struct pool *pool, const char *uuid);
+
 /* The admission loop: which rows are ours, which jobs have ended, who wants to stop. */
 
 static struct owned *owned_find(struct pool *pool, const char *task)
@@ -507,6 +514,8 @@ static void reap(struct pool *pool)
 		}
 		*at = o->next;
 		job_put(o->job);
+		if (o->vm_changed)
+			vm_changed(pool, o->vm_uuid);
 		free(o);
 	}
 }
@@ -715,6 +724,22 @@ static int announce(struct job *job, struct pool *pool)
 	return rc != 0 ? rc : member == NULL || res.status != DB_DONE ? ERR_TIMEOUT : 0;
 }
 
+/* A VM that is here, is meant to be, or holds a lock of a task of ours that has ended. */
+static bool concerns_us(
+	struct job *job, const struct db_view *view, const struct db_row *vm, const char *self)
+{
+	struct val ops = db_row_field(vm, VM_current_operations, &job->arena);
+	bool ours = strcmp(db_row_s(vm, VM_resident_on), self) == 0 ||
+		    strcmp(db_row_s(vm, VM_scheduled_to_be_resident_on), self) == 0;
+
+	for (uint32_t i = 0; i < ops.n && !ours; i++) {
+		const struct db_row *task = db_view_get(view, MODEL_CLASS_task, ops.pairs[i].key);
+
+		ours = task != NULL && strcmp(db_row_s(task, TASK_owner), self) == 0;
+	}
+	return ours;
+}
+
 static void collect_vms(struct job *job, struct pool *pool, struct val *out)
 {
 	const struct db_row *vm, *self;
@@ -734,7 +759,7 @@ static void collect_vms(struct job *job, struct pool *pool, struct val *out)
 	self = pool_self(pool, &view);
 	c = db_rows(&view, MODEL_CLASS_VM);
 	while (self != NULL && (vm = db_next(&c)) != NULL)
-		if (strcmp(db_row_s(vm, VM_resident_on), db_row_ref(self)) == 0 &&
+		if (concerns_us(job, &view, vm, db_row_ref(self)) &&
 			!val_set_has(out, db_row_s(vm, VM_uuid)))
 			val_set_push(&job->arena, out,
 				val_string(arena_strdup(&job->arena, db_row_s(vm, VM_uuid))));
@@ -791,8 +816,11 @@ static void vm_changed(struct pool *pool, const char *uuid)
 	struct changed_vm *c;
 
 	for (struct owned *o = pool->owned; o != NULL; o = o->next)
-		if (!o->done && strcmp(o->vm_uuid, uuid) == 0)
-			return; /* the operation reports for itself */
+		if (!o->done && strcmp(o->vm_uuid, uuid) == 0) {
+			o->vm_changed =
+				true; /* the operation reports for itself, perhaps before this */
+			return;
+		}
 	if (!uuid_ok(uuid))
 		return;
 	c = mem_new(sizeof *c);

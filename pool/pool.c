@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* Something was applied: on every I/O loop look at what waits. event.from looks at most every 50
@@ -94,8 +95,26 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	return 0;
 }
 
+/* API connections must never take the descriptors that the log and the member channel need. */
+static unsigned connections_max(const struct pool *pool)
+{
+	enum { RESERVED = 128 };
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < 2 * RESERVED)
+		return RESERVED / 2;
+	if (limit.rlim_cur / pool->n_loops > 2 * RPC_CONNECTIONS_MAX)
+		return RPC_CONNECTIONS_MAX;
+	return ((unsigned)limit.rlim_cur - RESERVED) / pool->n_loops;
+}
+
 int pool_listen(struct pool *pool, int fd, struct tls *tls)
 {
+	unsigned most = connections_max(pool);
 	char address[16];
 
 	for (unsigned i = 0; i < pool->n_loops; i++) {
@@ -106,7 +125,7 @@ int pool_listen(struct pool *pool, int fd, struct tls *tls)
 			return ERR_IO;
 		snprintf(address, sizeof address, "fd:%d", own);
 		if (rpc_server_open(&pool->loops[i].server, pool->loops[i].loop, address, tls,
-			    &handler) != 0)
+			    &handler, most) != 0)
 			return ERR_IO;
 	}
 	return 0;

@@ -55,6 +55,7 @@ struct pool {
 	struct loop_timer sweep;
 	struct db_proposal sweep_proposal;
 	bool sweeping, bootstrapping;
+	uint64_t marks[POOL_TASK_SYNC_S], marked_ms; /* applied index, second by second */
 	struct db_proposal bootstrap_proposal;
 
 	/* This host's (owner.c), admission loop only. */
@@ -168,12 +169,14 @@ void tasks_look(struct pool_loop *io);
 void owner_start(struct pool *pool);
 void owner_look(struct pool *pool);
 /* Run an agent operation under the task's uuid and wait for its end. For the _run functions. */
+/* One call, repeated while the agent is away; its errors as the API tells them. */
+int owner_agent_ask(struct job *job, void *task, enum agent_method_id method,
+	const struct val *params, struct err *err);
 int owner_agent_op(struct job *job, void *task, enum agent_method_id method, struct val *params,
 	struct err *err);
 const char *owner_vm_uuid(void *task);
 /* The record of the task's VM, to be unpinned by the caller. */
 const struct db_row *owner_vm(void *task, struct db_view *view);
-struct pool *owner_pool(void *task);
 
 /* event.c */
 void events_look(struct pool_loop *io);

@@ -9,12 +9,10 @@ enum { SHUTDOWN_S = 1200 }; /* vm-lifecycle 1.5 */
 static int push_metadata(struct job *job, void *task, struct err *err)
 {
 	struct arena *a = &job->arena;
-	struct val params = val_map(), metadata = val_map(), other, ignored;
-	struct err agent = { 0 };
+	struct val params = val_map(), metadata = val_map(), other;
 	struct db_view view;
 	const struct db_row *vm = owner_vm(task, &view);
 	const char *guest;
-	int rc;
 
 	if (vm == NULL) {
 		db_view_unpin(&view);
@@ -32,15 +30,7 @@ static int push_metadata(struct job *job, void *task, struct err *err)
 		val_map_push(a, &metadata, "guest_ignores_shutdown", val_bool(true));
 	db_view_unpin(&view);
 	val_map_push(a, &params, "metadata", metadata);
-	rc = agent_call(job, owner_pool(task)->agent, AGENT_VM_add, &params, &ignored, &agent);
-	if (rc == ERR_API) {
-		rc = err_set(err, ERR_INTERNAL_ERROR,
-			agent.n > 0 ? agent.params[0] : agent.code->name, NULL);
-		err_fini(&agent);
-	}
-	return rc == ERR_CLOSED || rc == ERR_TIMEOUT
-		       ? 0
-		       : rc; /* the operation itself waits for the agent and will tell */
+	return owner_agent_ask(job, task, AGENT_VM_add, &params, err);
 }
 
 int vm_start_run(struct job *job, void *task, const struct vm_start_args *args, struct err *err)

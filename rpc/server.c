@@ -13,7 +13,7 @@ struct rpc_server {
 	struct listener listener;
 	struct rpc_handler handler;
 	struct rpc_conn *conns;
-	unsigned n_conns;
+	unsigned n_conns, connections_max;
 	bool closing;
 };
 
@@ -30,7 +30,7 @@ struct rpc_conn {
 	char *want_cors; /* set while its value is read */
 	bool busy;	 /* the handler has the request */
 	bool in_request; /* its first byte has come */
-	bool complete, keep_alive, failed, resuming;
+	bool complete, keep_alive, failed;
 };
 
 static void conn_timeout(struct loop_timer *t);
@@ -50,8 +50,10 @@ static void conn_free(struct rpc_conn *c)
 	free(c);
 }
 
-/* The connection ends here; whoever has its request is told. A queued resume still refers to it:
- * freed there. */
+static void conn_resume(struct loop_call *call);
+
+/* The connection ends here; whoever has its request is told. Freed on a later turn, so that callers
+ * up the stack may still look at it. */
 static void conn_end(struct rpc_conn *c)
 {
 	c->stream = NULL;
@@ -61,8 +63,8 @@ static void conn_end(struct rpc_conn *c)
 	}
 	c->failed = true;
 	loop_timer_stop(&c->timer);
-	if (!c->busy && !c->resuming)
-		conn_free(c);
+	if (!c->busy)
+		loop_post(c->server->loop, &c->resume, conn_resume);
 }
 
 static void conn_close(struct rpc_conn *c)
@@ -193,6 +195,8 @@ static const http_parser_settings settings = {
 static void request_reset(struct rpc_conn *c)
 {
 	c->url.len = c->field.len = c->body.len = 0;
+	if (c->body.cap > RPC_KEEP_MAX)
+		buf_fini(&c->body);
 	c->cors[0] = 0;
 	c->want_cors = NULL;
 	c->complete = c->in_request = false;
@@ -262,11 +266,18 @@ static bool conn_feed(struct rpc_conn *c, const uint8_t *p, size_t n, size_t *us
 	return false;
 }
 
+/* One request at a time, none while the client does not read its answers. */
+static bool may_serve(const struct rpc_conn *c)
+{
+	return !c->busy && !c->resume.queued && !c->failed &&
+	       stream_queued(c->stream) <= RPC_REPLIES_MAX;
+}
+
 static void conn_advance(struct rpc_conn *c)
 {
 	size_t used;
 
-	while (c->ahead.len > 0 && !c->busy && !c->failed) {
+	while (c->ahead.len > 0 && may_serve(c)) {
 		if (!c->in_request) {
 			c->in_request = true;
 			loop_timer_start(
@@ -274,25 +285,39 @@ static void conn_advance(struct rpc_conn *c)
 		}
 		if (!conn_feed(c, c->ahead.data, c->ahead.len, &used))
 			return;
+		buf_consume(&c->ahead, used);
 		if (c->complete) {
 			http_parser_pause(&c->parser, 0);
-			buf_consume(&c->ahead, used);
 			request_serve(c);
-			return;
 		}
-		buf_consume(&c->ahead, used);
 	}
+	if (c->stream != NULL)
+		stream_pause(c->stream, c->ahead.len > RPC_AHEAD_MAX);
 }
 
 static void conn_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
 {
 	struct rpc_conn *c = arg;
 
+	(void)s;
 	buf_put(&c->ahead, p, n);
-	if (c->busy && c->ahead.len > RPC_AHEAD_MAX)
-		stream_pause(s, true);
-	if (!c->resuming)
-		conn_advance(c);
+	conn_advance(c);
+}
+
+static void conn_drain(void *arg, struct stream *s)
+{
+	(void)s;
+	conn_advance(arg);
+}
+
+/* A client that sends no more still gets its answer, unless it only waits for news. */
+static bool conn_eof(void *arg, struct stream *s)
+{
+	struct rpc_conn *c = arg;
+
+	(void)s;
+	c->keep_alive = false;
+	return c->busy && !c->request.waits;
 }
 
 static void conn_closed(void *arg, struct stream *s, const char *why)
@@ -314,7 +339,12 @@ static void conn_timeout(struct loop_timer *t)
 		conn_close(c);
 }
 
-static const struct stream_handler conn_handler = { .data = conn_data, .closed = conn_closed };
+static const struct stream_handler conn_handler = {
+	.data = conn_data,
+	.drain = conn_drain,
+	.eof = conn_eof,
+	.closed = conn_closed,
+};
 
 static void conn_refused_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
 {
@@ -334,7 +364,7 @@ static void on_accept(void *arg, struct stream *s)
 	struct rpc_server *server = arg;
 	struct rpc_conn *c;
 
-	if (server->n_conns >= RPC_CONNECTIONS_MAX || server->closing) {
+	if (server->n_conns >= server->connections_max || server->closing) {
 		COUNT(server->loop->env, connections_refused);
 		stream_handle(s, &refused_handler, NULL);
 		stream_close(s);
@@ -357,13 +387,15 @@ static void on_accept(void *arg, struct stream *s)
 }
 
 int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *address,
-	struct tls *tls, const struct rpc_handler *handler)
+	struct tls *tls, const struct rpc_handler *handler, unsigned connections_max)
 {
 	struct rpc_server *server = mem_new(sizeof *server);
 	int rc;
 
 	server->loop = loop;
 	server->handler = *handler;
+	server->connections_max =
+		connections_max < RPC_CONNECTIONS_MAX ? connections_max : RPC_CONNECTIONS_MAX;
 	http_parser_set_max_header_size(RPC_HEADERS_MAX);
 	rc = listener_open(&server->listener, loop, address, tls, on_accept, server);
 	if (rc != 0) {
@@ -383,24 +415,21 @@ void rpc_server_close(struct rpc_server *server)
 	for (struct rpc_conn *c = server->conns; c != NULL; c = next) {
 		next = c->next;
 		c->keep_alive = false;
-		if (!c->busy && !c->resuming)
+		if (!c->busy && c->stream != NULL)
 			conn_close(c);
 	}
 }
 
-/* On the next turn: a reply given from inside the handler must not recurse into the next request.
- */
+/* On a turn of its own: a reply given from inside the handler must not recurse into the next
+ * request. */
 static void conn_resume(struct loop_call *call)
 {
 	struct rpc_conn *c = container_of(call, struct rpc_conn, resume);
 
-	c->resuming = false;
-	if (c->stream == NULL) {
+	if (c->stream != NULL)
+		conn_advance(c);
+	else if (!c->busy)
 		conn_free(c);
-		return;
-	}
-	stream_pause(c->stream, false);
-	conn_advance(c);
 }
 
 void rpc_reply(struct rpc_request *request, unsigned status, const char *content_type,
@@ -411,19 +440,16 @@ void rpc_reply(struct rpc_request *request, unsigned status, const char *content
 	loop_assert(c->server->loop);
 	CHECK(c->busy);
 	c->busy = false;
-	if (c->stream == NULL) { /* the client went and nobody wanted to know */
-		conn_free(c);
-		return;
-	}
-	if (status == 500)
-		c->keep_alive = false;
-	send_reply(c, status, content_type, headers, body, n);
-	if (!c->keep_alive) {
-		conn_close(c);
-		return;
-	}
-	request_reset(c);
-	loop_timer_start(c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
-	c->resuming = true;
+	if (c->stream != NULL) {
+		if (status == 500)
+			c->keep_alive = false;
+		send_reply(c, status, content_type, headers, body, n);
+		if (!c->keep_alive) {
+			conn_close(c);
+			return;
+		}
+		request_reset(c);
+		loop_timer_start(c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
+	} /* else the client went and nobody wanted to know */
 	loop_post(c->server->loop, &c->resume, conn_resume);
 }

@@ -15,7 +15,9 @@ enum {
 	RPC_FIRST_TIMEOUT_MS =
 		10000, /* from the connection to the first byte, handshake included */
 	RPC_IDLE_TIMEOUT_MS = 43200 * 1000,
-	RPC_AHEAD_MAX = 64 << 10, /* bytes a client may send ahead */
+	RPC_AHEAD_MAX = 64 << 10,  /* bytes a client may send ahead */
+	RPC_REPLIES_MAX = 1 << 20, /* bytes of answers not read; no request is served beyond */
+	RPC_KEEP_MAX = 64 << 10,   /* bytes of buffer an idle connection keeps */
 };
 
 struct rpc_conn;
@@ -31,6 +33,8 @@ struct rpc_request {
 		void *arg); /* set by the handler: the client has gone, no reply is
 			       possible; not called after rpc_reply */
 	void *gone_arg;
+	bool waits; /* set by the handler: the call only waits for news, so a client that sends no
+		       more has gone */
 	struct rpc_conn *conn; /* private */
 };
 
@@ -43,9 +47,10 @@ struct rpc_handler {
 
 struct rpc_server;
 
-/* Listen on the loop. address: stream.h. 0, or ERR_IO with errno. */
+/* Listen on the loop. address: stream.h. connections_max: what the process has descriptors for, at
+ * most RPC_CONNECTIONS_MAX. 0, or ERR_IO with errno. */
 int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *address,
-	struct tls *tls, const struct rpc_handler *handler);
+	struct tls *tls, const struct rpc_handler *handler, unsigned connections_max);
 
 /* No new connections; idle ones are closed; busy ones close after their reply. */
 void rpc_server_close(struct rpc_server *server);

@@ -17,7 +17,7 @@ static const struct op_step steps[] = {
 	/* name, weight, flags, run, undo */
 	{ "guest.ask",       5, 0,               vm_step_ask_guest,  vm_undo_ask_guest },
 	{ "guest.wait",     30, 0,               vm_step_wait_guest, NULL              },
-	{ "domain.pause",    5, 0,               vm_step_pause,      NULL              },
+	{ "domain.pause",    5, 0,               vm_step_pause,      vm_undo_pause     },
 	{ "domain.destroy",  5, 0,               vm_step_destroy,    NULL              },
 	{ "reboot",          0, 0,               start_over,         NULL              },
 	{ "domain.create",   5, 0,               vm_step_create,     vm_undo_create    },

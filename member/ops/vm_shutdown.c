@@ -27,6 +27,7 @@ int vm_step_ask_guest(struct job *job, void *state, struct err *err)
 	if (run->skip)
 		return 0; /* stopped already */
 	run->domid = d.domid;
+	run->was_paused = d.paused;
 	if (!run->clean)
 		return 0;
 	if (d.paused)
@@ -79,6 +80,17 @@ int vm_step_pause(struct job *job, void *state, struct err *err)
 
 	(void)job;
 	return run->skip ? 0 : hv_domain_pause(run->agent->hv, run->domid, true, err);
+}
+
+void vm_undo_pause(struct job *job, void *state)
+{
+	struct agent_run *run = state;
+	struct err ignored = { 0 };
+
+	(void)job;
+	if (!run->skip && !run->was_paused)
+		hv_domain_pause(run->agent->hv, run->domid, false, &ignored);
+	err_fini(&ignored);
 }
 
 int vm_step_destroy(struct job *job, void *state, struct err *err)

@@ -143,6 +143,8 @@ void stream__data(struct stream *s, const uint8_t *p, size_t n)
 	if (plain.len > 0 && !s->closing)
 		s->handler->data(s->arg, s, plain.data, plain.len);
 	buf_fini(&plain);
+	if (rc > 0 && !s->closing)
+		stream__eof(s);
 	if (rc < 0 && !s->closing) {
 		flush(s); /* the alert */
 		stream__broken(s, s->opened ? "closed by the peer" : "TLS handshake failed");
@@ -162,6 +164,15 @@ void stream__written(struct stream *s, size_t n)
 		if (s->handler->drain != NULL)
 			s->handler->drain(s->arg, s);
 	}
+}
+
+void stream__eof(struct stream *s)
+{
+	if (s->closing || s->read_over)
+		return;
+	s->read_over = s->opened && s->handler->eof != NULL && s->handler->eof(s->arg, s);
+	if (!s->read_over && !s->closing)
+		stream__broken(s, "closed by the peer");
 }
 
 void stream__broken(struct stream *s, const char *why)
@@ -196,7 +207,7 @@ void stream_write(struct stream *s, const void *p, size_t n)
 
 size_t stream_queued(const struct stream *s)
 {
-	return s->out.len + s->in_flight;
+	return s->out.len + s->in_flight + (s->tls != NULL ? tls_conn_pending(s->tls) : 0);
 }
 
 void stream_pause(struct stream *s, bool paused)

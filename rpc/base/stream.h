@@ -16,6 +16,9 @@ struct stream_handler {
 	void (*data)(
 		void *arg, struct stream *s, const uint8_t *p, size_t n); /* consume all of it */
 	void (*drain)(void *arg, struct stream *s); /* everything written has left; may be NULL */
+	/* The peer sends no more; true: what is written still goes out, and stream_close() ends it.
+	 * NULL or false: as closed. */
+	bool (*eof)(void *arg, struct stream *s);
 	void (*closed)(void *arg, struct stream *s,
 		const char *why); /* by the peer or an error: last call */
 };

@@ -15,7 +15,7 @@ struct stream {
 	struct buf out;	     /* ready for the wire, not yet given to the back end */
 	size_t in_flight;    /* given to the back end */
 	struct stream *next; /* streams with something to flush */
-	bool dirty, connected, opened, closing, drained;
+	bool dirty, connected, opened, closing, drained, read_over;
 	bool has_fingerprint; /* set by a back end that knows its peer without TLS */
 	uint8_t fingerprint[TLS_FINGERPRINT_LEN];
 	char peer[STREAM_PEER_MAX];
@@ -26,6 +26,7 @@ struct stream *stream__accepted(struct listener *l);
 void stream__connected(struct stream *s);
 void stream__data(struct stream *s, const uint8_t *p, size_t n);
 void stream__written(struct stream *s, size_t n);
+void stream__eof(struct stream *s);
 void stream__broken(struct stream *s, const char *why);
 /* The back end has let go of it: after close(). */
 void stream__free(struct stream *s);

@@ -14,7 +14,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { LISTEN_BACKLOG = 128, KEEPALIVE_S = 3, USER_TIMEOUT_MS = 30000, READ_CHUNK = 65536 };
+enum {
+	LISTEN_BACKLOG = 128,
+	KEEPALIVE_S = 3,
+	USER_TIMEOUT_MS = 30000,
+	READ_CHUNK = 65536,
+	LINGER_MS = 2000 /* what a peer still sends is read and dropped, so that it sees our last
+			    words and no reset */
+};
 
 struct stream_uv {
 	union {
@@ -28,7 +35,8 @@ struct stream_uv {
 	uv_shutdown_t shutdown;
 	struct buf bytes, last; /* being written; what is left at the close */
 	uv_write_t last_write;
-	bool is_pipe, paused, closing;
+	struct loop_timer linger;
+	bool is_pipe, paused, closing, closed;
 	char read_buf[READ_CHUNK];
 };
 
@@ -105,16 +113,25 @@ static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *out)
 	*out = uv_buf_init(u->read_buf, sizeof u->read_buf);
 }
 
+static void close_now(struct stream_uv *u);
+
 static void on_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b)
 {
 	struct stream_uv *u = h->data;
 
-	if (u->closing)
+	if (u->closing) {
+		if (n < 0)
+			close_now(u);
 		return;
-	if (n < 0)
-		stream__broken(u->s, n == UV_EOF ? "closed by the peer" : uv_strerror((int)n));
-	else if (n > 0)
+	}
+	if (n == UV_EOF) {
+		uv_read_stop(h);
+		stream__eof(u->s);
+	} else if (n < 0) {
+		stream__broken(u->s, uv_strerror((int)n));
+	} else if (n > 0) {
 		stream__data(u->s, (const uint8_t *)b->base, (size_t)n);
+	}
 }
 
 static struct stream_uv *stream_uv_new(struct stream *s, bool is_pipe)
@@ -154,8 +171,12 @@ static void on_connection(uv_stream_t *h, int status)
 	}
 	s = stream__accepted(lu->l);
 	u = stream_uv_new(s, lu->is_pipe);
+	/* first, so that a handler that refuses closes the descriptor with the handle */
+	status = uv_accept(h, &u->h.any);
 	lu->l->accept(lu->l->arg, s); /* sets the handler */
-	if (uv_accept(h, &u->h.any) != 0)
+	if (u->closing)
+		return;
+	if (status != 0)
 		stream__broken(s, "accept failed");
 	else
 		begin_reading(u);
@@ -311,7 +332,7 @@ void stream_uv_pause(struct stream *s, bool paused)
 	if (u->paused == paused)
 		return;
 	u->paused = paused;
-	if (!s->connected)
+	if (!s->connected || s->read_over)
 		return;
 	if (paused)
 		uv_read_stop(&u->h.any);
@@ -329,13 +350,30 @@ static void on_closed(uv_handle_t *h)
 	free(u);
 }
 
+static void close_now(struct stream_uv *u)
+{
+	if (u->closed)
+		return;
+	u->closed = true;
+	loop_timer_stop(&u->linger);
+	uv_close((uv_handle_t *)&u->h.any, on_closed);
+}
+
+static void on_linger(struct loop_timer *t)
+{
+	close_now(container_of(t, struct stream_uv, linger));
+}
+
 static void on_shutdown(uv_shutdown_t *req, int status)
 {
 	struct stream_uv *u = req->data;
 
-	(void)status;
-	if (!uv_is_closing((uv_handle_t *)&u->h.any))
-		uv_close((uv_handle_t *)&u->h.any, on_closed);
+	if (u->closed)
+		return;
+	if (status != 0 || u->s->read_over)
+		close_now(u);
+	else
+		loop_timer_start(u->s->loop, &u->linger, LINGER_MS, on_linger);
 }
 
 static void on_last_written(uv_write_t *req, int status)
@@ -352,8 +390,6 @@ void stream_uv_close(struct stream *s)
 
 	u->closing = true;
 	u->shutdown.data = u;
-	if (s->connected && uv_is_readable(&u->h.any))
-		uv_read_stop(&u->h.any);
 	if (s->connected && s->out.len > 0) {
 		u->last = s->out;
 		buf_init(&s->out);
@@ -362,5 +398,7 @@ void stream_uv_close(struct stream *s)
 		uv_write(&u->last_write, &u->h.any, &b, 1, on_last_written);
 	}
 	if (!s->connected || uv_shutdown(&u->shutdown, &u->h.any, on_shutdown) != 0)
-		uv_close((uv_handle_t *)&u->h.any, on_closed);
+		close_now(u);
+	else if (u->paused && !s->read_over)
+		uv_read_start(&u->h.any, on_alloc, on_read);
 }

@@ -116,13 +116,20 @@ bool tls_conn_ready(const struct tls_conn *c)
 	return SSL_is_init_finished(c->ssl);
 }
 
-/* true: go on later; false: broken for good */
-static bool again(struct tls_conn *c, int r)
+size_t tls_conn_pending(const struct tls_conn *c)
+{
+	return BIO_ctrl_pending(c->out) + c->early.len;
+}
+
+/* 0: go on later; 1: the peer has said goodbye; -1: broken for good */
+static int verdict(struct tls_conn *c, int r)
 {
 	int e = SSL_get_error(c->ssl, r);
 
 	ERR_clear_error();
-	return e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE;
+	return e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE ? 0
+	       : e == SSL_ERROR_ZERO_RETURN			     ? 1
+								     : -1;
 }
 
 int tls_conn_feed(struct tls_conn *c, const uint8_t *p, size_t n, struct buf *in)
@@ -135,7 +142,7 @@ int tls_conn_feed(struct tls_conn *c, const uint8_t *p, size_t n, struct buf *in
 	if (!tls_conn_ready(c)) {
 		r = SSL_do_handshake(c->ssl);
 		if (r != 1)
-			return again(c, r) ? 0 : -1;
+			return verdict(c, r);
 		if (c->early.len > 0) {
 			struct buf early = c->early;
 
@@ -147,7 +154,7 @@ int tls_conn_feed(struct tls_conn *c, const uint8_t *p, size_t n, struct buf *in
 	for (;;) {
 		r = SSL_read(c->ssl, buf_room(in, TLS_CHUNK), TLS_CHUNK);
 		if (r <= 0)
-			return again(c, r) ? 0 : -1;
+			return verdict(c, r);
 		in->len += (size_t)r;
 	}
 }

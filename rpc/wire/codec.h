@@ -10,8 +10,8 @@
 enum rpc_codec { RPC_XML, RPC_JSON1, RPC_JSON2 };
 
 enum {
-	RPC_BODY_MAX = 4 << 20,	   /* bytes of a request */
-	RPC_ELEMENTS_MAX = 200000, /* values in one request */
+	RPC_BODY_MAX = 4 << 20,	  /* bytes of a request */
+	RPC_ELEMENTS_MAX = 50000, /* values in one request */
 };
 
 struct rpc_message {

@@ -50,6 +50,26 @@ static struct val convert(struct arena *a, struct json_object *o, struct budget 
 	UNREACHABLE();
 }
 
+/* json-c takes some 800 bytes for each value: count before it builds anything. */
+static bool too_many(const char *text, size_t n)
+{
+	unsigned values = 0;
+	bool in_string = false;
+
+	for (size_t i = 0; i < n; i++) {
+		char c = text[i];
+
+		if (in_string && c == '\\')
+			i++;
+		else if (c == '"')
+			in_string = !in_string;
+		else if (!in_string && (c == ',' || c == '[' || c == '{') &&
+			 ++values > RPC_ELEMENTS_MAX)
+			return true;
+	}
+	return false;
+}
+
 int rpc_json_parse(
 	struct arena *a, const char *text, size_t n, struct val *out, const char **why_out)
 {
@@ -61,6 +81,8 @@ int rpc_json_parse(
 	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
 	if (n == 0 || n > RPC_BODY_MAX)
 		b.why = "empty or too large";
+	else if (too_many(text, n))
+		b.why = "too many elements";
 	else if ((o = json_tokener_parse_ex(tok, text, (int)n)) == NULL &&
 		 json_tokener_get_error(tok) == json_tokener_continue)
 		o = json_tokener_parse_ex(

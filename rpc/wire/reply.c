@@ -159,6 +159,25 @@ static int coerce_set(struct arena *a, enum rpc_codec codec, const struct model_
 	return 0;
 }
 
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* No key is empty, none stands there twice. */
+static int check_keys(struct arena *a, const struct val *map, struct err *err)
+{
+	const char **keys = arena_alloc(a, (map->n + 1) * sizeof *keys);
+
+	for (uint32_t i = 0; i < map->n; i++)
+		keys[i] = map->pairs[i].key;
+	qsort(keys, map->n, sizeof *keys, by_text);
+	for (uint32_t i = 0; i < map->n; i++)
+		if (*keys[i] == 0 || (i > 0 && strcmp(keys[i - 1], keys[i]) == 0))
+			return err_set(err, ERR_INVALID_VALUE, "key", keys[i], NULL);
+	return 0;
+}
+
 static int coerce_map(struct arena *a, enum rpc_codec codec, const struct model_type *type,
 	const char *name, const struct val *in, struct val *out, struct err *err)
 {
@@ -166,6 +185,8 @@ static int coerce_map(struct arena *a, enum rpc_codec codec, const struct model_
 
 	if (in->kind != VAL_MAP)
 		return err_set(err, ERR_FIELD_TYPE_ERROR, name, NULL);
+	if (check_keys(a, in, err) != 0)
+		return ERR_API;
 	*out = val_map();
 	for (uint32_t i = 0; i < in->n; i++) {
 		struct val key = val_string(in->pairs[i].key), item;
@@ -177,8 +198,7 @@ static int coerce_map(struct arena *a, enum rpc_codec codec, const struct model_
 				a, codec, type->item, name, &in->pairs[i].value, &item, err);
 		if (rc != 0)
 			return rc;
-		if (val_get(out, key.s) == NULL)
-			val_map_push(a, out, key.s, item);
+		val_map_push(a, out, key.s, item);
 	}
 	return 0;
 }

@@ -259,6 +259,13 @@ static void one_case(const struct table *t, unsigned step, enum mode mode)
 		ck_assert_str_eq(q.error, mode == FAIL ? "domain_failed" : "cancelled");
 	}
 	check_agreement(&b, what);
+	/* what was not begun in earnest has not touched a running guest */
+	if (t->op == &vm_reboot_op && mode != CRASH && step > 0 &&
+		strcmp(t->op->steps[step - 1].name, "domain.destroy") != 0 && !committed &&
+		step < 4) {
+		power_state(&b, &q);
+		ck_assert_msg(strcmp(q.power_state, "Running") == 0, "%s: %s", what, q.power_state);
+	}
 	bench_close(&b);
 }
 

@@ -1,5 +1,6 @@
 """HTTP and calls as no client should send them: the API's codes, the right status, and no crash."""
 import json
+import os
 import socket
 import ssl
 import sys
@@ -81,6 +82,33 @@ with Pool() as pool:
             sock.sendall(piece)
             time.sleep(0.05)
         assert read_reply(sock, rest)[0] == 200
+    # a client that sends and never reads is stopped, and gets everything once it reads
+    with connect(pool) as sock:
+        one = post('{"method":"system.isAlive:x","params":["x"],"id":1}')
+        sock.settimeout(2)
+        sent = 0
+        try:
+            while sent < 64 << 20:
+                sock.sendall(one * 500)
+                sent += len(one) * 500
+        except TimeoutError:
+            pass
+        assert sent < 64 << 20, "it takes in without end"
+    # a whole body over the limit: the answer arrives although the body was still on its way
+    status, _, _, _ = send(pool, b"POST / HTTP/1.1\r\nContent-Length: 5242880\r\n\r\n" + b"x" * 5242880)
+    assert status == 413, status
+    # a client that sends no more still gets its answer, also one that takes a while
+    with connect(pool) as sock:
+        sock.sendall(post(LOGIN))
+        with socket.socket(fileno=os.dup(sock.fileno())) as raw:
+            raw.shutdown(socket.SHUT_WR)
+        status, headers, body, _ = read_reply(sock)
+        assert status == 200 and "result" in json.loads(body), (status, body)
+    # bodies that would take a gigabyte to decode
+    assert send(pool, post('{"method":"x","params":[' + ",".join(["{}"] * 1000000) + '],"id":1}'))[0] == 500
+    deep = "<value><array><data>" * 100 + "</data></array></value>" * 100
+    assert send(pool, post("<methodCall><methodName>a</methodName><params><param>" + deep + "</param></params></methodCall>",
+                           "/"))[0] == 500
     # malformed bodies: 500, in the encoding of the path
     for path, body in (("/jsonrpc", "{"), ("/jsonrpc", "[]"), ("/jsonrpc", '{"method":"x","params":[]}'), ("/jsonrpc", ""),
                        ("/", "<x/>"), ("/", "not xml"), ("/", "<methodCall><methodName>a</methodName>")):
@@ -105,6 +133,8 @@ with Pool() as pool:
     assert api.fails("INVALID_VALUE", "VM.set_name_label", vm, "\x01")
     assert api.fails("INVALID_VALUE", "VM.get_all_where", 'field "x"="y"')
     assert api.fails("HANDLE_INVALID", "VM.set_affinity", vm, "OpaqueRef:none") == ["host", "OpaqueRef:none"]
+    assert api.fails("HANDLE_INVALID", "VM.set_affinity", vm, "x" * 100) == ["host", "x" * 100]
+    assert api.fails("INVALID_VALUE", "VM.set_xenstore_data", vm, {"": "x"}) == ["key", ""]
     assert api.fails("UUID_INVALID", "VM.get_by_uuid", "none") == ["VM", "none"]
     assert api.fails("Fault", "Async.VM.get_record", vm)
     assert api.fails("VALUE_NOT_SUPPORTED", "VM.set_name_description", vm, "x" * (1 << 20))
