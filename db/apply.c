@@ -4,7 +4,7 @@
  * has it means a newer format or a broken disk: the member stops (APPLY_BROKEN), it never guesses.
  * Invariant: a refused or duplicate entry leaves rows and hash as they were; only the index moves.
  */
-#include "db/entry_priv.h"
+#include "db/snapshot_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +43,73 @@ void db__done_free(struct done_table *done)
 	for (unsigned i = 0; i < done->n; i++)
 		free(done->proposers[i]);
 	free(done);
+}
+
+struct done_table *db__done_dup(const struct done_table *done)
+{
+	struct done_table *copy = db__done_new();
+
+	copy->n = done->n;
+	for (unsigned i = 0; i < done->n; i++) {
+		copy->proposers[i] = mem_new(sizeof *copy->proposers[i]);
+		*copy->proposers[i] = *done->proposers[i];
+	}
+	return copy;
+}
+
+void db__done_encode(const struct done_table *done, struct buf *out)
+{
+	buf_u32(out, done->n);
+	for (unsigned i = 0; i < done->n; i++) {
+		const struct done_proposer *p = done->proposers[i];
+		size_t at;
+		uint32_t n = 0;
+
+		buf_u64(out, p->raft_id);
+		buf_u64(out, p->boot);
+		buf_u64(out, p->highest);
+		buf_u64(out, p->last_index);
+		at = out->len;
+		buf_u32(out, 0);
+		for (unsigned k = 0; k < DONE_RESULTS; k++) {
+			if (p->results[k].sequence == 0)
+				continue;
+			buf_u64(out, p->results[k].sequence);
+			buf_u64(out, p->results[k].index);
+			buf_u8(out, p->results[k].status);
+			buf_u16(out, p->results[k].failed);
+			n++;
+		}
+		buf_patch_u32(out, at, n);
+	}
+}
+
+/* The order of proposers decides which makes room for a new one: it is kept. */
+bool db__done_decode(struct done_table *done, struct reader *r)
+{
+	uint32_t n = rd_u32(r);
+
+	if (n > DONE_PROPOSERS)
+		return false;
+	for (uint32_t i = 0; i < n && !r->bad; i++) {
+		struct done_proposer *p = done->proposers[done->n++] = mem_new(sizeof *p);
+		uint32_t results;
+
+		p->raft_id = rd_u64(r);
+		p->boot = rd_u64(r);
+		p->highest = rd_u64(r);
+		p->last_index = rd_u64(r);
+		results = rd_u32(r);
+		for (uint32_t k = 0; k < results && !r->bad; k++) {
+			struct done_result d = { .sequence = rd_u64(r) };
+
+			d.index = rd_u64(r);
+			d.status = rd_u8(r);
+			d.failed = rd_u16(r);
+			p->results[d.sequence % DONE_RESULTS] = d;
+		}
+	}
+	return !r->bad && rd_left(r) == 0;
 }
 
 /* The table of a proposer; the one that was quiet longest makes room. */
@@ -380,7 +447,7 @@ static void operate(struct work *w, struct reader *r)
  * type, or nothing of the entry happens. So neither a broken builder nor a hostile member can
  * poison a row. */
 
-static bool fits(const struct model_type *type, const struct val *v)
+bool db__fits(const struct model_type *type, const struct val *v)
 {
 	bool ok = true;
 
@@ -395,11 +462,11 @@ static bool fits(const struct model_type *type, const struct val *v)
 	case MODEL_DATETIME: return v->kind == VAL_DATETIME;
 	case MODEL_SET:
 		for (uint32_t i = 0; v->kind == VAL_SET && i < v->n && ok; i++)
-			ok = fits(type->item, &v->items[i]);
+			ok = db__fits(type->item, &v->items[i]);
 		return ok && v->kind == VAL_SET;
 	case MODEL_MAP:
 		for (uint32_t i = 0; v->kind == VAL_MAP && i < v->n && ok; i++)
-			ok = fits(type->item, &v->pairs[i].value);
+			ok = db__fits(type->item, &v->pairs[i].value);
 		return ok && v->kind == VAL_MAP;
 	default: return false;
 	}
@@ -444,9 +511,9 @@ static void check_value(struct checker *c, const struct model_field *f, enum mod
 	if (f == NULL || c->r.bad)
 		return;
 	if (whole == MODEL_SET || whole == MODEL_MAP)
-		c->misfit |= f->type->kind != whole || !fits(f->type->item, &v);
+		c->misfit |= f->type->kind != whole || !db__fits(f->type->item, &v);
 	else
-		c->misfit |= !fits(f->type, &v);
+		c->misfit |= !db__fits(f->type, &v);
 }
 
 static void check_need(struct checker *c)

@@ -22,6 +22,9 @@ enum {
 	CONSENSUS_IN_FLIGHT_BYTES = 4 << 20,
 	CONSENSUS_ELECTION_MS = 500,
 	CONSENSUS_HEARTBEAT_MS = 50,
+	CONSENSUS_SNAPSHOT_ENTRIES = 8192, /* a snapshot after so many entries */
+	CONSENSUS_SNAPSHOT_TRAILING =
+		8192, /* entries kept behind it, for members that were away for a moment */
 };
 
 struct consensus;
@@ -44,6 +47,14 @@ struct consensus_config {
 	/* An entry is committed; called once per entry, in log order, on every member; must not
 	 * fail. */
 	void (*apply)(void *arg, uint64_t index, const uint8_t *entry, size_t n);
+	/* Snapshots. freeze: on the loop, keep what the state is now; encode: on a worker, that as
+	 * bytes; thaw: on the loop, let go; restore: on the loop, replace the state by a
+	 * snapshot's, 0 or ERR_CORRUPT after a log line. */
+	void *(*freeze)(void *arg);
+	void (*encode)(void *frozen, struct buf *out);
+	void (*thaw)(void *frozen);
+	int (*restore)(void *arg, const uint8_t *bytes, size_t n);
+	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
 	/* The role, the term or the known leader (0: none) changed. */
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
 	void *arg;

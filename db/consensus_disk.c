@@ -66,6 +66,8 @@ int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir
 		free(d);
 		return ERR_IO;
 	}
+	d->io.version = 2; /* it fills in async_work and leaves 1, which raft_init refuses for our
+			      state machine */
 	raft_uv_set_connect_retry_delay(&d->io, CONNECT_RETRY_MS);
 	*out = &d->io;
 	return 0;

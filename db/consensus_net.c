@@ -21,7 +21,10 @@ enum {
 	F_VOTE,
 	F_VOTE_RESULT,
 	F_TIMEOUT_NOW,
-	F_PUSH
+	F_PUSH,
+	F_SNAPSHOT,
+	F_CHUNK,
+	F_CHUNKS_DONE
 };
 
 struct net_peer *consensus__peer(struct consensus *c, raft_id id)
@@ -136,6 +139,146 @@ static void encode_some(struct consensus *c, struct net_peer *p)
 	buf_fini(&frame);
 }
 
+/* Snapshots, sending side. */
+
+static void snapshot_begin(struct consensus *c, struct net_peer *p)
+{
+	const struct raft_install_snapshot *m = &p->out.m;
+	struct buf b = { 0 };
+
+	buf_u32(&b, p->out.number);
+	buf_u64(&b, m->term);
+	buf_u64(&b, m->last_index);
+	buf_u64(&b, m->last_term);
+	buf_u64(&b, m->conf_index);
+	buf_u64(&b, m->data.len);
+	buf_u32(&b, m->conf.n);
+	for (unsigned i = 0; i < m->conf.n; i++) {
+		buf_u64(&b, m->conf.servers[i].id);
+		buf_u32(&b, (uint32_t)m->conf.servers[i].role);
+		buf_str(&b, m->conf.servers[i].address);
+	}
+	channel_send(c->channel, p->id, F_SNAPSHOT, b.data, b.len);
+	buf_fini(&b);
+	p->out.begun = true;
+}
+
+static void snapshot_some(struct consensus *c, struct net_peer *p)
+{
+	while (p->out.req != NULL && p->up && channel_queued(c->channel, p->id) < NET_CHUNKS_LOW &&
+		(!p->out.begun || p->out.at < p->out.m.data.len)) {
+		size_t n = p->out.m.data.len - p->out.at;
+		struct buf b = { 0 };
+
+		if (!p->out.begun)
+			snapshot_begin(c, p);
+		if (n > NET_CHUNK)
+			n = NET_CHUNK;
+		buf_u32(&b, p->out.number);
+		buf_u64(&b, p->out.at);
+		buf_put(&b, (const char *)p->out.m.data.base + p->out.at, n);
+		channel_send(c->channel, p->id, F_CHUNK, b.data, b.len);
+		buf_fini(&b);
+		p->out.at += n;
+	}
+}
+
+static void snapshot_end(struct consensus *c, struct net_peer *p, int status)
+{
+	if (p->out.req == NULL)
+		return;
+	finish(c, p->out.req, p->out.cb, status);
+	p->out.req = NULL;
+}
+
+static void send_snapshot(struct consensus *c, struct net_peer *p, struct raft_io_send *req,
+	const struct raft_install_snapshot *m, raft_io_send_cb cb)
+{
+	snapshot_end(c, p, 0); /* a second one replaces the first */
+	p->out = (struct net_snapshot_out){
+		.req = req, .cb = cb, .m = *m, .number = ++c->snapshot_number
+	};
+	COUNT(c->cfg.loop->env, snapshots_sent);
+	log_info(c->cfg.loop->env, "event=snapshot_send peer=%llu index=%llu bytes=%zu", p->id,
+		m->last_index, m->data.len);
+}
+
+/* Receiving side. */
+
+static void snapshot_drop(struct net_peer *p)
+{
+	if (!p->in.on)
+		return;
+	raft_free(p->in.m.data.base);
+	raft_configuration_close(&p->in.m.conf);
+	p->in.on = false;
+}
+
+static int on_snapshot(struct net_peer *p, struct reader *r)
+{
+	struct raft_install_snapshot *m = &p->in.m;
+	uint32_t n;
+
+	snapshot_drop(p);
+	*m = (struct raft_install_snapshot){ 0 };
+	p->in.number = rd_u32(r);
+	m->term = rd_u64(r);
+	m->last_index = rd_u64(r);
+	m->last_term = rd_u64(r);
+	m->conf_index = rd_u64(r);
+	m->data.len = rd_u64(r);
+	n = rd_u32(r);
+	if (r->bad || m->data.len == 0 || m->data.len > NET_SNAPSHOT_MAX || n > CHANNEL_PEERS_MAX)
+		return ERR_CORRUPT;
+	raft_configuration_init(&m->conf);
+	for (uint32_t i = 0; i < n && !r->bad; i++) {
+		uint64_t id = rd_u64(r);
+		uint32_t role = rd_u32(r);
+		const char *address = rd_str(r);
+
+		if (!r->bad && (role > RAFT_SPARE || raft_configuration_add(&m->conf, id, address,
+							     (int)role) != 0))
+			r->bad = true;
+	}
+	if (r->bad) {
+		raft_configuration_close(&m->conf);
+		return ERR_CORRUPT;
+	}
+	m->data.base = must(raft_malloc(m->data.len));
+	p->in.got = 0;
+	p->in.on = true;
+	return 0;
+}
+
+static int on_chunk(
+	struct consensus *c, struct net_peer *p, struct reader *r, struct raft_message *m)
+{
+	uint32_t number = rd_u32(r);
+	uint64_t at = rd_u64(r);
+	size_t n = rd_left(r);
+	struct buf b = { 0 };
+
+	if (r->bad)
+		return ERR_CORRUPT;
+	if (!p->in.on || number != p->in.number)
+		return 0; /* of one that was replaced */
+	if (at != p->in.got || n > p->in.m.data.len - p->in.got)
+		return ERR_CORRUPT;
+	memcpy((char *)p->in.m.data.base + at, r->p, n);
+	p->in.got += n;
+	if (p->in.got < p->in.m.data.len)
+		return 0;
+	p->in.on = false;
+	m->type = RAFT_IO_INSTALL_SNAPSHOT;
+	m->install_snapshot =
+		p->in.m; /* data and configuration belong to the library from here on */
+	consensus__deliver(c, p, m);
+	buf_u32(&b, number);
+	channel_send(c->channel, p->id, F_CHUNKS_DONE, b.data, b.len);
+	buf_fini(&b);
+	return 0;
+}
+
 static void push_commit(struct consensus *c, struct net_peer *p)
 {
 	struct raft_progress *progress = consensus__progress(c, p->id);
@@ -176,6 +319,7 @@ static void on_turn(struct loop_hook *hook)
 		push_commit(c, p);
 		while (p->head != NULL && channel_queued(c->channel, p->id) < NET_QUEUE_SOFT)
 			encode_some(c, p);
+		snapshot_some(c, p);
 	}
 	run_finished(c, 0);
 }
@@ -184,7 +328,7 @@ static void send_append(struct consensus *c, struct net_peer *p, struct raft_io_
 	const struct raft_append_entries *m, raft_io_send_cb cb)
 {
 	struct raft_progress *progress = consensus__progress(c, p->id);
-	bool probing = progress != NULL && progress->state == 0;
+	bool probing = progress != NULL && progress->state == NET_PROGRESS_PROBE;
 	unsigned n = m->n_entries;
 	struct net_append *a;
 
@@ -267,7 +411,7 @@ static int net_send(struct raft_io *io, struct raft_io_send *req, const struct r
 	struct net_peer *p = consensus__peer(c, m->server_id);
 	bool is_snapshot = m->type == RAFT_IO_INSTALL_SNAPSHOT;
 
-	if (p == NULL || !p->up || c->closing || c->channel == NULL || is_snapshot) {
+	if (p == NULL || !p->up || c->closing || c->channel == NULL) {
 		/* an answer that is not sent must still be seen by the guard */
 		if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT)
 			consensus__vouched(c, &m->append_entries_result);
@@ -276,6 +420,8 @@ static int net_send(struct raft_io *io, struct raft_io_send *req, const struct r
 	}
 	if (m->type == RAFT_IO_APPEND_ENTRIES) {
 		send_append(c, p, req, &m->append_entries, cb);
+	} else if (is_snapshot) {
+		send_snapshot(c, p, req, &m->install_snapshot, cb);
 	} else {
 		send_small(c, p, m);
 		finish(c, req, cb, 0);
@@ -384,7 +530,7 @@ int consensus_receive(
 
 	if (c->closing || c->broken)
 		return 0;
-	if (p == NULL || !read_message(&r, type, peer, &m))
+	if (p == NULL)
 		return ERR_CORRUPT;
 	address[0] = 0;
 	for (unsigned i = 0; i < c->raft.configuration.n; i++) {
@@ -395,6 +541,25 @@ int consensus_receive(
 							under the call */
 	}
 	m.server_address = address;
+	switch (type) {
+	case F_SNAPSHOT: return on_snapshot(p, &r);
+	case F_CHUNK: return on_chunk(c, p, &r, &m);
+	case F_CHUNKS_DONE:
+		if (rd_u32(&r) == p->out.number && !r.bad)
+			snapshot_end(c, p, 0);
+		return r.bad ? ERR_CORRUPT : 0;
+	default: break;
+	}
+	if (!read_message(&r, type, peer, &m))
+		return ERR_CORRUPT;
+	m.server_id = peer;
+	m.server_address = address;
+	if (type == F_APPEND_RESULT && p->out.req != NULL &&
+		m.append_entries_result.rejected != 0 &&
+		m.append_entries_result.term == c->raft.current_term) {
+		m.append_entries_result.rejected = 0;
+		m.append_entries_result.last_log_index = 0;
+	}
 	c->guard.push = type == F_PUSH;
 	consensus__deliver(c, p, &m);
 	c->guard.push = false;
@@ -412,6 +577,17 @@ void consensus_peer_up(struct consensus *c, uint64_t peer, bool up)
 	p->masked = 0;
 	while (!up && p->head != NULL)
 		pop(c, p);
+	if (up)
+		return;
+	snapshot_drop(p);
+	snapshot_end(c, p, RAFT_NOCONNECTION); /* here an error is right */
+	/* it may have got a snapshot and died before it said so: do not wait for the install
+	 * time-out */
+	if (consensus__progress(c, peer) != NULL &&
+		consensus__progress(c, peer)->state == NET_PROGRESS_SNAPSHOT) {
+		consensus__progress(c, peer)->state = NET_PROGRESS_PROBE;
+		consensus__progress(c, peer)->snapshot_index = 0;
+	}
 }
 
 static void net_close(struct raft_io *io, raft_io_close_cb cb)
@@ -419,9 +595,12 @@ static void net_close(struct raft_io *io, raft_io_close_cb cb)
 	struct consensus *c = consensus__of(io);
 
 	/* the close callback frees the log: no completion may come after it */
-	for (unsigned i = 0; i < c->n_peers; i++)
+	for (unsigned i = 0; i < c->n_peers; i++) {
 		while (c->peers[i].head != NULL)
 			pop(c, &c->peers[i]);
+		snapshot_drop(&c->peers[i]);
+		snapshot_end(c, &c->peers[i], RAFT_CANCELED);
+	}
 	run_finished(c, RAFT_CANCELED);
 	c->disk_close(io, cb);
 }

@@ -13,6 +13,15 @@ enum {
 		1 << 20, /* encoded bytes to a peer, beyond which requests are held by reference */
 	NET_QUEUE_REQUESTS = 4096, /* of which at most so many */
 	NET_QUEUE_ENTRIES = 262144,
+	NET_CHUNK = 64 << 10,	    /* bytes of a snapshot in one frame */
+	NET_CHUNKS_LOW = 256 << 10, /* sent while less is queued */
+	NET_SNAPSHOT_MAX = 512 << 20,
+};
+
+/* The library's names of the states of raft_progress, which it does not export. */
+enum {
+	NET_PROGRESS_PROBE = 0,
+	NET_PROGRESS_SNAPSHOT = 2,
 };
 
 /* An AppendEntries request of the library, not yet encoded. */
@@ -34,6 +43,22 @@ struct net_done {
 	int status;
 };
 
+struct net_snapshot_out {
+	struct raft_io_send *req; /* NULL: none */
+	raft_io_send_cb cb;
+	struct raft_install_snapshot m; /* its data lives until the callback */
+	uint32_t number;
+	size_t at;
+	bool begun;
+};
+
+struct net_snapshot_in {
+	bool on;
+	struct raft_install_snapshot m;
+	uint32_t number;
+	size_t got;
+};
+
 struct net_peer {
 	raft_id id;
 	bool up;
@@ -44,6 +69,8 @@ struct net_peer {
 	raft_index pushed;
 	raft_index masked; /* kept AppendEntries result, see the guard */
 	raft_term masked_term;
+	struct net_snapshot_out out;
+	struct net_snapshot_in in;
 };
 
 struct guard {
@@ -67,6 +94,7 @@ struct consensus {
 	struct net_peer peers[CHANNEL_PEERS_MAX];
 	unsigned n_peers;
 	struct net_done *done, **done_tail;
+	uint32_t snapshot_number;
 	struct loop_hook hook;
 	/* the library's own functions below ours */
 	raft_io_tick_cb tick;

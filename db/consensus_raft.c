@@ -1,14 +1,8 @@
-/* libraft behind db/consensus.h: start, state machine, submission, roles.
- *
- * Snapshots come with the next step of the database: until then the threshold is never reached, the
- * whole log is kept, and a start replays all of it.
- */
+/* libraft behind db/consensus.h: start, state machine, snapshots, submission, roles. */
 #include "db/consensus_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { NO_SNAPSHOTS = 1u << 31 };
 
 struct submission {
 	struct raft_apply req;
@@ -56,22 +50,62 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void *
 	return 0;
 }
 
+/* A snapshot under way: frozen on the loop, encoded on a worker, in one buffer. */
+struct taken {
+	struct raft_buffer buf; /* first: what the library sees */
+	void *frozen;
+	struct buf bytes;
+};
+
 static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
 {
-	(void)fsm;
-	(void)bufs;
-	(void)n;
-	return RAFT_BUSY;
+	struct consensus *c = fsm->data;
+	struct taken *t = mem_new(sizeof *t);
+
+	t->frozen = c->cfg.freeze(c->cfg.arg);
+	*bufs = &t->buf;
+	*n = 1;
+	return 0;
 }
 
+static int fsm_snapshot_async(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
+{
+	struct consensus *c = fsm->data;
+	struct taken *t = container_of(*bufs, struct taken, buf);
+
+	(void)n;
+	c->cfg.encode(t->frozen, &t->bytes);
+	t->buf = (struct raft_buffer){ t->bytes.data, t->bytes.len };
+	return 0;
+}
+
+static int fsm_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
+{
+	struct consensus *c = fsm->data;
+	struct taken *t = container_of(*bufs, struct taken, buf);
+
+	c->cfg.thaw(t->frozen);
+	COUNT(c->cfg.loop->env, snapshots_taken);
+	counter_max(&c->cfg.loop->env->counters, COUNTER_snapshot_bytes_max, t->bytes.len);
+	buf_fini(&t->bytes);
+	free(t);
+	*bufs = NULL;
+	*n = 0;
+	return 0;
+}
+
+/* The buffer becomes ours when we succeed. */
 static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 {
 	struct consensus *c = fsm->data;
 
-	(void)buf;
-	consensus__fail_stop(c,
-		"the log directory holds a snapshot, which this version cannot read", RAFT_INVALID);
-	return RAFT_INVALID;
+	if (c->cfg.restore(c->cfg.arg, buf->base, buf->len) != 0) {
+		consensus__fail_stop(c, "a snapshot is not sound", RAFT_CORRUPT);
+		return RAFT_CORRUPT;
+	}
+	COUNT(c->cfg.loop->env, snapshots_restored);
+	raft_free(buf->base);
+	return 0;
 }
 
 /* Tell a change of role, term or leader. */
@@ -134,11 +168,13 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	int rv;
 
 	c->cfg = *config;
-	c->fsm = (struct raft_fsm){ .version = 1,
+	c->fsm = (struct raft_fsm){ .version = 3,
 		.data = c,
 		.apply = fsm_apply,
 		.snapshot = fsm_snapshot,
-		.restore = fsm_restore };
+		.restore = fsm_restore,
+		.snapshot_finalize = fsm_snapshot_finalize,
+		.snapshot_async = fsm_snapshot_async };
 	consensus__guard_install(c);
 	consensus__net_install(c);
 	rv = raft_init(&c->raft, config->disk, &c->fsm, config->raft_id, config->address);
@@ -150,7 +186,11 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	raft_set_election_timeout(&c->raft, config->election_ms);
 	raft_set_heartbeat_timeout(&c->raft, config->heartbeat_ms);
 	raft_set_pre_vote(&c->raft, true);
-	raft_set_snapshot_threshold(&c->raft, (unsigned)NO_SNAPSHOTS);
+	raft_set_snapshot_threshold(&c->raft,
+		config->snapshot_entries ? config->snapshot_entries : CONSENSUS_SNAPSHOT_ENTRIES);
+	raft_set_snapshot_trailing(&c->raft, config->snapshot_trailing
+						     ? config->snapshot_trailing
+						     : CONSENSUS_SNAPSHOT_TRAILING);
 	rv = raft_start(&c->raft);
 	if (rv != 0) {
 		log_err(env, "event=raft_start_failed why=\"%s\"", c->raft.errmsg);

@@ -1,5 +1,6 @@
 /* Opening, applying, roles: see db.h. Proposals are in commit.c. */
 #include "db/db_priv.h"
+#include "db/snapshot_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -103,6 +104,62 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 	stat_update(db);
 	db__proposals_role(db);
 	db->cfg.role(db->cfg.arg, role, term, leader);
+}
+
+/* Snapshots: the view and the results as they are at this index. */
+struct frozen {
+	struct db_view view;
+	struct done_table *done;
+};
+
+static void *on_freeze(void *arg)
+{
+	struct db *db = arg;
+	struct frozen *f = mem_new(sizeof *f);
+
+	db_view_pin(db, &f->view);
+	f->done = db__done_dup(db->done);
+	return f;
+}
+
+static void on_encode(void *frozen, struct buf *out)
+{
+	struct frozen *f = frozen;
+
+	db__snapshot_encode(f->view.state, f->done, out);
+}
+
+static void on_thaw(void *frozen)
+{
+	struct frozen *f = frozen;
+
+	db_view_unpin(&f->view);
+	db__done_free(f->done);
+	free(f);
+}
+
+static int on_restore(void *arg, const uint8_t *bytes, size_t n)
+{
+	struct db *db = arg;
+	struct done_table *done = db__done_new();
+	struct db_applied what = { .ref = change_ref, .class_id = change_class };
+	const char *why = NULL;
+	struct db_state *s = db__snapshot_decode(bytes, n, done, &why);
+
+	if (s == NULL) {
+		log_err(db->cfg.loop->env, "event=snapshot_unsound bytes=%zu why=\"%s\"", n, why);
+		db__done_free(done);
+		return ERR_CORRUPT;
+	}
+	log_info(db->cfg.loop->env, "event=snapshot_restored index=%llu bytes=%zu",
+		(unsigned long long)s->index, n);
+	db__done_free(db->done);
+	db->done = done;
+	db__views_replace(&db->views, s);
+	db->applied_any = true;
+	what.index = s->index;
+	db->cfg.applied(db->cfg.arg, &what); /* anything may have changed */
+	return 0;
 }
 
 static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n)
@@ -228,6 +285,12 @@ static int open_consensus(struct db *db)
 		.vouched_off = db->cfg.vouched_off,
 		.apply = on_apply,
 		.role = on_role,
+		.freeze = on_freeze,
+		.encode = on_encode,
+		.thaw = on_thaw,
+		.restore = on_restore,
+		.snapshot_entries = db->cfg.snapshot_entries,
+		.snapshot_trailing = db->cfg.snapshot_trailing,
 		.arg = db };
 	char path[512];
 

@@ -45,12 +45,15 @@ struct db_config {
 	const struct db_member *members;
 	unsigned n_members;
 	struct tls *tls;
-	const char *dir;		    /* data directory; NULL in simulations */
-	struct raft_io *disk;		    /* given by simulations, NULL: made in dir */
-	unsigned election_ms, heartbeat_ms; /* 0: defaults */
-	bool masking_off, vouched_off;	    /* tests only */
+	const char *dir;			      /* data directory; NULL in simulations */
+	struct raft_io *disk;			      /* given by simulations, NULL: made in dir */
+	unsigned election_ms, heartbeat_ms;	      /* 0: defaults */
+	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
+	bool masking_off, vouched_off;		      /* tests only */
 	/* All on the Raft loop; none may block. */
-	void (*applied)(void *arg, const struct db_applied *what); /* an entry has become visible */
+	void (*applied)(void *arg,
+		const struct db_applied
+			*what); /* an entry has become visible; n 0: anything may have changed */
 	void (*request)(void *arg, const struct db_proposal_id *id, const uint8_t *bytes,
 		size_t n); /* leader only */
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);

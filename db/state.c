@@ -1,5 +1,5 @@
 /* Rows and their indexes: see state_priv.h. */
-#include "db/state_priv.h"
+#include "db/snapshot_priv.h"
 #include "rpc/base/hash.h"
 
 #include <endian.h>
@@ -156,21 +156,32 @@ static void forget_oldest(struct reclaim *r, struct class_state *cs)
 	reclaim_later(r, gone);
 }
 
+void db__state_put_deleted(struct reclaim *r, struct class_state *cs, const char *ref,
+	uint64_t created, const uint8_t *index)
+{
+	struct db_gone_row *gone = mem_new(sizeof *gone);
+	uint64_t number;
+	struct key k;
+
+	memcpy(&number, index, sizeof number);
+	gone->created = created;
+	strcpy(gone->ref, ref);
+	key_number(&k, be64toh(number), ref);
+	cs->deleted = tree_put(r, cs->deleted, k.b, k.n, gone);
+	cs->n_deleted++;
+}
+
 void db__state_delete(
 	struct reclaim *r, struct db_state *s, const struct db_row *old, uint64_t index)
 {
 	struct class_state *cs = &s->classes[old->class_id];
-	struct db_gone_row *gone = mem_new(sizeof *gone);
-	struct key k;
 
 	cs->rows = tree_del(r, cs->rows, old->ref, strlen(old->ref));
 	cs->n_rows--;
 	reindex(r, s, old, NULL);
-	gone->created = old->created;
-	strcpy(gone->ref, old->ref);
-	key_number(&k, index, old->ref);
-	cs->deleted = tree_put(r, cs->deleted, k.b, k.n, gone);
-	if (++cs->n_deleted > DB_DELETED_MAX)
+	index = htobe64(index);
+	db__state_put_deleted(r, cs, old->ref, old->created, (const uint8_t *)&index);
+	if (cs->n_deleted > DB_DELETED_MAX)
 		forget_oldest(r, cs);
 	reclaim_later(r, old);
 }

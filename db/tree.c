@@ -176,6 +176,16 @@ const void *tree_value(const struct tree *entry)
 	return entry->value;
 }
 
+const struct tree *tree_left(const struct tree *t)
+{
+	return t->left;
+}
+
+const struct tree *tree_right(const struct tree *t)
+{
+	return t->right;
+}
+
 void tree_free(const struct tree *t)
 {
 	if (t == NULL)

@@ -25,6 +25,9 @@ const void *tree_get(const struct tree *t, const void *key, size_t n);
 const struct tree *tree_seek(const struct tree *t, const void *key, size_t n, bool after);
 const void *tree_key(const struct tree *entry, size_t *n_out);
 const void *tree_value(const struct tree *entry);
+/* Subtrees, for who gives back a whole tree. */
+const struct tree *tree_left(const struct tree *t);
+const struct tree *tree_right(const struct tree *t);
 /* Free a whole tree, now. */
 void tree_free(const struct tree *t);
 

@@ -4,7 +4,7 @@
  * the epoch, then looks at the slots. So either the writer sees the slot, or the reader has seen
  * the new root: what an edit replaced in epoch e is freed when no slot holds an epoch <= e.
  */
-#include "db/state_priv.h"
+#include "db/snapshot_priv.h"
 #include "rpc/base/hash.h"
 
 #include <endian.h>
@@ -91,6 +91,56 @@ static void free_rows(const struct tree *t)
 	tree_free(t);
 }
 
+void db__state_free(const struct db_state *s)
+{
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
+		tree_free(s->classes[c].uuids);
+		tree_free(s->classes[c].labels);
+		tree_free(s->classes[c].modified);
+		free_rows(s->classes[c].rows);
+		free_rows(s->classes[c].deleted);
+	}
+	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
+		tree_free(s->relations[i]);
+	free((void *)s);
+}
+
+void db__reclaim_now(struct reclaim *r)
+{
+	if (r->now == NULL)
+		return;
+	garbage_free(r->now);
+	r->now = NULL;
+}
+
+/* Every node and value of a tree. */
+static void retire_tree(struct reclaim *r, const struct tree *t, bool values)
+{
+	if (t == NULL)
+		return;
+	retire_tree(r, tree_left(t), values);
+	retire_tree(r, tree_right(t), values);
+	if (values)
+		reclaim_later(r, tree_value(t));
+	reclaim_later(r, t);
+}
+
+void db__views_replace(struct views *v, const struct db_state *next)
+{
+	const struct db_state *old = v->root;
+
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
+		retire_tree(&v->reclaim, old->classes[c].rows, true);
+		retire_tree(&v->reclaim, old->classes[c].deleted, true);
+		retire_tree(&v->reclaim, old->classes[c].uuids, false);
+		retire_tree(&v->reclaim, old->classes[c].labels, false);
+		retire_tree(&v->reclaim, old->classes[c].modified, false);
+	}
+	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
+		retire_tree(&v->reclaim, old->relations[i], false);
+	db__views_publish(v, next);
+}
+
 void db__views_fini(struct views *v)
 {
 	const struct db_state *s = v->root;
@@ -102,16 +152,7 @@ void db__views_fini(struct views *v)
 	collect(v);
 	if (s == NULL)
 		return;
-	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
-		tree_free(s->classes[c].uuids);
-		tree_free(s->classes[c].labels);
-		tree_free(s->classes[c].modified);
-		free_rows(s->classes[c].rows);
-		free_rows(s->classes[c].deleted);
-	}
-	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
-		tree_free(s->relations[i]);
-	free((void *)s);
+	db__state_free(s);
 	v->root = NULL;
 }
 

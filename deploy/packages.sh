@@ -12,8 +12,7 @@ packages_need() {
 	if ! { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" ||
 		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; }; } \
 		>"${TMPDIR:-/tmp}/xpool-apt.log" 2>&1; then
-		tail -n 3 "${TMPDIR:-/tmp}/xpool-apt.log" >&2
-		echo "packages are missing and cannot be installed: ${missing[*]}" >&2
+		echo "packages are missing and cannot be installed: ${missing[*]} ($(grep -h '^E:' "${TMPDIR:-/tmp}/xpool-apt.log" | tail -n 1))" >&2
 		return 1
 	fi
 }

@@ -23,13 +23,15 @@ static const char usage[] =
 	"  --agent PATH           socket of this host's xpool-agent; default DIR/agent.sock\n"
 	"  --loops N              I/O loops, 1 to 4; default: processors\n"
 	"  --election-ms N        Raft election time-out, default 500\n"
+	"  --snapshot-entries N   log entries between snapshots, and kept behind one; default "
+	"8192\n"
 	"  --log LEVEL            err, warn, info (default) or debug\n"
 	"  --allow-root           run as root all the same (tests)\n"
 	"  --help\n";
 
 struct options {
 	const char *dir, *listen, *certificate, *password_file, *agent;
-	unsigned loops, election_ms;
+	unsigned loops, election_ms, snapshot_entries;
 	int log;
 	bool allow_root;
 };
@@ -39,8 +41,9 @@ static bool parse(int argc, char **argv, struct options *o)
 	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "listen", 1, NULL, 'l' },
 		{ "certificate", 1, NULL, 'c' }, { "password-file", 1, NULL, 'p' },
 		{ "agent", 1, NULL, 'a' }, { "loops", 1, NULL, 'n' },
-		{ "election-ms", 1, NULL, 'e' }, { "log", 1, NULL, 'v' },
-		{ "allow-root", 0, NULL, 'r' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "election-ms", 1, NULL, 'e' }, { "snapshot-entries", 1, NULL, 's' },
+		{ "log", 1, NULL, 'v' }, { "allow-root", 0, NULL, 'r' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	int c;
 
@@ -57,6 +60,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'a': o->agent = optarg; break;
 		case 'n': o->loops = (unsigned)atoi(optarg); break;
 		case 'e': o->election_ms = (unsigned)atoi(optarg); break;
+		case 's': o->snapshot_entries = (unsigned)atoi(optarg); break;
 		case 'v': o->log = log_level_parse(optarg); break;
 		case 'r': o->allow_root = true; break;
 		case 'h': fputs(usage, stdout); exit(0);
@@ -126,6 +130,8 @@ static int run(const struct options *o, struct env *env, const struct members *m
 		.tls = peer,
 		.dir = o->dir,
 		.election_ms = o->election_ms,
+		.snapshot_entries = o->snapshot_entries,
+		.snapshot_trailing = o->snapshot_entries,
 		.heartbeat_ms = o->election_ms / 10 };
 	if (access(config.password_file, R_OK) != 0) {
 		fprintf(stderr, "xpoold: %s: %s; nobody could log in\n", config.password_file,

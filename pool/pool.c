@@ -30,15 +30,16 @@ static void on_wake(struct loop_call *call)
 static void on_applied(void *arg, const struct db_applied *what)
 {
 	struct pool *pool = arg;
+	bool tasks = what->n == 0;
 
 	for (unsigned i = 0; i < pool->n_loops; i++)
 		loop_post(pool->loops[i].loop, &pool->loops[i].wake, on_wake);
-	for (unsigned i = 0; i < what->n; i++)
-		if (what->class_id(what, i) == MODEL_CLASS_task) {
-			owner_look(pool);
-			loop_post(pool->loops[0].loop, &pool->role_call, pool->role_call.fn);
-			break;
-		}
+	for (unsigned i = 0; i < what->n && !tasks; i++)
+		tasks = what->class_id(what, i) == MODEL_CLASS_task;
+	if (tasks) {
+		owner_look(pool);
+		loop_post(pool->loops[0].loop, &pool->role_call, pool->role_call.fn);
+	}
 }
 
 /* Admission loop: the role may have changed, or a task. */

@@ -115,7 +115,7 @@ const char *buf_text(struct buf *b)
 
 struct reader reader_of(const void *p, size_t n)
 {
-	return (struct reader){ .p = p, .end = (const uint8_t *)p + n };
+	return (struct reader){ .p = p, .end = n > 0 ? (const uint8_t *)p + n : p };
 }
 
 size_t rd_left(const struct reader *r)

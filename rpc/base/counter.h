@@ -29,6 +29,10 @@
 	X(raft_merged, "AppendEntries requests merged into an earlier frame")                      \
 	X(raft_pushes, "commit pushes sent")                                                       \
 	X(raft_queue_max, "most AppendEntries requests queued for one peer")                       \
+	X(snapshots_taken, "snapshots of the state written")                                       \
+	X(snapshots_restored, "snapshots restored, at a start or sent by the leader")              \
+	X(snapshots_sent, "snapshots sent to members that lagged")                                 \
+	X(snapshot_bytes_max, "largest snapshot, bytes")                                           \
 	X(channel_connects, "member connections that came up")                                     \
 	X(channel_refused, "member connections refused")                                           \
 	X(loop_turns, "turns of all loops")                                                        \

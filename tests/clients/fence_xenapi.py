@@ -7,9 +7,9 @@ sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from xpool import PASSWORD, Api, Pool, eventually
 
 
-def fence(pool, member, *args, ok=True, ca="ca.pem"):
+def fence(pool, member, *args, ok=True, ca="ca.pem", password=PASSWORD):
     env = dict(os.environ, SSL_CERT_FILE=os.path.join(pool.dir, ca))
-    done = subprocess.run(["fence_xenapi", "-s", "https://%s" % pool.address(member), "-l", "root", "-p", PASSWORD, *args],
+    done = subprocess.run(["fence_xenapi", "-s", "https://%s" % pool.address(member), "-l", "root", "-p", password, *args],
                           env=env, text=True, timeout=120, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert (done.returncode == 0) == ok, (args, done.returncode, done.stdout)
     return done.stdout
@@ -36,6 +36,7 @@ with Pool() as pool:
     whole_round(pool, (1, 2, 3))
     open(os.path.join(pool.dir, "none.pem"), "w").close()
     assert "CERTIFICATE_VERIFY_FAILED" in fence(pool, 1, "-o", "list", ok=False, ca="none.pem")
+    assert "SESSION_AUTHENTICATION_FAILED" in fence(pool, 1, "-o", "list", ok=False, password="wrong")
     api = Api(pool, 1).login()
     marks = {}
     for number, vm in enumerate(api("VM.get_all")):

@@ -86,12 +86,13 @@ class XmlApi:
 
 
 class Pool:
-    def __init__(self, members=3, port=443, keep=False):
-        self.n, self.port, self.keep = members, port, keep
+    def __init__(self, members=3, port=443, options=""):
+        self.n, self.port = members, port
         self.dir = tempfile.mkdtemp(prefix="xpool-test-")
         os.chmod(self.dir, 0o755)
         # leaks are for the suites that end in one process: these programs exit with their threads running
-        self.env = dict(os.environ, XPOOL_BUILD=sys.argv[1], XPOOL_PASSWORD=PASSWORD, ASAN_OPTIONS="detect_leaks=0")
+        self.env = dict(os.environ, XPOOL_BUILD=sys.argv[1], XPOOL_PASSWORD=PASSWORD, ASAN_OPTIONS="detect_leaks=0",
+                        XPOOLD_OPTIONS=options)
         os.environ["ASAN_OPTIONS"] = "detect_leaks=0"
 
     def address(self, member):

@@ -1,22 +1,34 @@
 """What cannot start says why in one line and exits with an error."""
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Pool
+from xpool import QUICKSTART, ROOT, Pool
 
 BUILD = sys.argv[1]
 
 
-def refuses(words, *command, cwd=None):
-    done = subprocess.run(command, cwd=cwd, text=True, timeout=30, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def refuses(words, *command, cwd=None, stdin=None):
+    with open(stdin or os.devnull) as given:
+        done = subprocess.run(command, cwd=cwd, text=True, timeout=60, stdin=given, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
     lines = [line for line in done.stdout.splitlines() if line]
     assert done.returncode not in (0, -11, -6), (command, done.returncode, done.stdout)
     assert any(word in done.stdout for word in words), (words, done.stdout)
     assert len(lines) <= 2, done.stdout
 
+
+# a package that cannot be had, and a user who may not
+with tempfile.TemporaryDirectory() as folder:
+    shutil.copy(os.path.join(ROOT, "deploy", "packages.sh"), folder)
+    with open(os.path.join(folder, "packages"), "w") as handle:
+        handle.write("build no-such-package-anywhere\n")
+    refuses(["no-such-package-anywhere"], "bash", "-c", ". ./packages.sh && packages_need build", cwd=folder)
+refuses(["needs root"], "setpriv", "--reuid", "nobody", "--clear-groups", "bash", "-s", stdin=QUICKSTART)
 
 taken = socket.socket()
 taken.bind(("127.0.0.11", 443))

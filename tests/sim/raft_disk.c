@@ -40,6 +40,31 @@ static int disk_init(struct raft_io *io, raft_id id, const char *address)
 	return 0;
 }
 
+static void conf_copy(struct raft_configuration *to, const struct raft_configuration *from)
+{
+	raft_configuration_init(to);
+	for (unsigned i = 0; i < from->n; i++)
+		CHECK(raft_configuration_add(to, from->servers[i].id, from->servers[i].address,
+			      from->servers[i].role) == 0);
+}
+
+/* A copy for the library, which frees it. */
+static struct raft_snapshot *snapshot_copy(const struct image *g)
+{
+	struct raft_snapshot *s = must(raft_calloc(1, sizeof *s));
+
+	s->index = g->snapshot.index;
+	s->term = g->snapshot.term;
+	s->configuration_index = g->snapshot.conf_index;
+	conf_copy(&s->configuration, &g->snapshot.conf);
+	s->bufs = must(raft_malloc(sizeof *s->bufs));
+	s->n_bufs = 1;
+	s->bufs[0].len = g->snapshot.data.len;
+	s->bufs[0].base = must(raft_malloc(g->snapshot.data.len));
+	memcpy(s->bufs[0].base, g->snapshot.data.base, g->snapshot.data.len);
+	return s;
+}
+
 /* All entries in one batch, as the library wants them. */
 static int disk_load(struct raft_io *io, raft_term *term, raft_id *vote,
 	struct raft_snapshot **snapshot, raft_index *start, struct raft_entry **entries, size_t *n)
@@ -50,8 +75,8 @@ static int disk_load(struct raft_io *io, raft_term *term, raft_id *vote,
 
 	*term = g->term;
 	*vote = g->vote;
-	*snapshot = NULL;
-	*start = 1;
+	*snapshot = g->snapshot.index != 0 ? snapshot_copy(g) : NULL;
+	*start = g->start;
 	*n = g->n;
 	*entries = must(raft_malloc(g->n * sizeof **entries));
 	for (size_t i = 0; i < g->n; i++)
@@ -174,7 +199,7 @@ static int disk_append(struct raft_io *io, struct raft_io_append *req,
 static int disk_truncate(struct raft_io *io, raft_index index)
 {
 	struct image *g = of(io)->image;
-	raft_index end = g->n + 1;
+	raft_index end = g->start + g->n;
 
 	for (struct disk_append *a = of(io)->pending; a != NULL; a = a->next)
 		end += a->n;
@@ -185,7 +210,7 @@ static int disk_truncate(struct raft_io *io, raft_index index)
 		while (a->n > 0 && first + a->n > index)
 			free(a->entries[--a->n].buf.base);
 	}
-	while (g->n >= index)
+	while (g->n > 0 && g->start + g->n > index)
 		free(g->entries[--g->n].buf.base);
 	return 0;
 }
@@ -197,19 +222,135 @@ static int disk_bootstrap(struct raft_io *io, const struct raft_configuration *c
 	return RAFT_CANTBOOTSTRAP;
 }
 
+/* Work that ends later: taking a snapshot (on what is a worker in the product), storing and reading
+ * one. */
+struct disk_work {
+	struct raft_disk *d;
+	struct disk_work *next;
+	bool cancelled;
+	struct raft_io_async_work *async;
+	raft_io_async_work_cb async_cb;
+	struct raft_io_snapshot_put *put;
+	raft_io_snapshot_put_cb put_cb;
+	struct image fresh; /* of a put: its snapshot */
+	unsigned trailing;
+	struct raft_io_snapshot_get *get;
+	raft_io_snapshot_get_cb get_cb;
+};
+
+static void snapshot_fini(struct image *g)
+{
+	if (g->snapshot.index == 0)
+		return;
+	raft_configuration_close(&g->snapshot.conf);
+	free(g->snapshot.data.base);
+	g->snapshot.index = 0;
+}
+
+/* Entries at the front that the new snapshot replaces; trailing 0: all of them. */
+static void drop_entries(struct image *g, unsigned trailing)
+{
+	raft_index keep = trailing == 0			 ? g->snapshot.index + 1
+			  : g->snapshot.index > trailing ? g->snapshot.index - trailing
+							 : g->start;
+	size_t k = 0;
+
+	while (k < g->n && (trailing == 0 || g->start + k < keep))
+		free(g->entries[k++].buf.base);
+	memmove(g->entries, g->entries + k, (g->n - k) * sizeof *g->entries);
+	g->n -= k;
+	g->start = trailing == 0 ? keep : g->start + k;
+}
+
+static void work_end(struct disk_work *w, int status)
+{
+	struct raft_disk *d = w->d;
+	struct disk_work **at = &d->works;
+
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	if (w->async != NULL) {
+		w->async_cb(w->async, status == 0 ? w->async->work(w->async) : status);
+	} else if (w->put != NULL) {
+		if (status == 0) {
+			snapshot_fini(d->image);
+			d->image->snapshot = w->fresh.snapshot;
+			w->fresh.snapshot.index = 0;
+			drop_entries(d->image, w->trailing);
+		}
+		snapshot_fini(&w->fresh);
+		w->put_cb(w->put, status);
+	} else {
+		w->get_cb(w->get, status == 0 ? snapshot_copy(d->image) : NULL, status);
+	}
+}
+
+static void on_work(void *arg)
+{
+	struct disk_work *w = arg;
+	struct raft_disk *d = w->d;
+
+	if (!w->cancelled) {
+		work_end(w, 0);
+		world_loop_turn(d->loop);
+	}
+	free(w);
+}
+
+static struct disk_work *work_new(struct raft_disk *d, unsigned ms)
+{
+	struct disk_work *w = mem_new(sizeof *w);
+
+	w->d = d;
+	w->next = d->works;
+	d->works = w;
+	world_at(d->m->w, ms * 1000, d->m->number, on_work, w);
+	return w;
+}
+
+static int disk_async_work(
+	struct raft_io *io, struct raft_io_async_work *req, raft_io_async_work_cb cb)
+{
+	struct disk_work *w = work_new(of(io), 10);
+
+	w->async = req;
+	w->async_cb = cb;
+	return 0;
+}
+
 static int disk_snapshot_put(struct raft_io *io, unsigned trailing,
 	struct raft_io_snapshot_put *req, const struct raft_snapshot *snapshot,
 	raft_io_snapshot_put_cb cb)
 {
-	(void)io, (void)trailing, (void)req, (void)snapshot, (void)cb;
-	UNREACHABLE(); /* no member takes snapshots yet */
+	struct disk_work *w = work_new(of(io), 4 * of(io)->latency_ms);
+	size_t n = 0;
+
+	w->put = req;
+	w->put_cb = cb;
+	w->trailing = trailing;
+	w->fresh.snapshot.index = snapshot->index;
+	w->fresh.snapshot.term = snapshot->term;
+	w->fresh.snapshot.conf_index = snapshot->configuration_index;
+	conf_copy(&w->fresh.snapshot.conf, &snapshot->configuration);
+	for (unsigned i = 0; i < snapshot->n_bufs; i++)
+		n += snapshot->bufs[i].len;
+	w->fresh.snapshot.data = (struct raft_buffer){ mem_new(n), n };
+	n = 0;
+	for (unsigned i = 0; i < snapshot->n_bufs; n += snapshot->bufs[i++].len)
+		memcpy((char *)w->fresh.snapshot.data.base + n, snapshot->bufs[i].base,
+			snapshot->bufs[i].len);
+	return 0;
 }
 
 static int disk_snapshot_get(
 	struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
 {
-	(void)io, (void)req, (void)cb;
-	UNREACHABLE();
+	struct disk_work *w = work_new(of(io), 2);
+
+	w->get = req;
+	w->get_cb = cb;
+	return 0;
 }
 
 static raft_time disk_time(struct raft_io *io)
@@ -255,6 +396,12 @@ static void disk_close(struct raft_io *io, raft_io_close_cb cb)
 		a->cancelled = true;
 		a->cb(a->req, RAFT_CANCELED);
 	}
+	while (d->works != NULL) {
+		struct disk_work *w = d->works;
+
+		w->cancelled = true;
+		work_end(w, RAFT_CANCELED);
+	}
 	*c = (struct closing){ d, cb };
 	world_at(d->m->w, 0, 0, on_closed, c);
 }
@@ -265,7 +412,7 @@ void raft_disk_init(
 	*d = (struct raft_disk){
 		.m = m, .loop = loop, .image = image, .generation = m->generation, .latency_ms = 3
 	};
-	d->io = (struct raft_io){ .version = 1,
+	d->io = (struct raft_io){ .version = 2,
 		.impl = d,
 		.init = disk_init,
 		.close = disk_close,
@@ -280,7 +427,8 @@ void raft_disk_init(
 		.snapshot_put = disk_snapshot_put,
 		.snapshot_get = disk_snapshot_get,
 		.time = disk_time,
-		.random = disk_random };
+		.random = disk_random,
+		.async_work = disk_async_work };
 }
 
 void image_bootstrap(struct image *g, unsigned n_members)
@@ -298,7 +446,7 @@ void image_bootstrap(struct image *g, unsigned n_members)
 	CHECK(raft_configuration_encode(&conf, &buf) == 0);
 	raft_configuration_close(&conf);
 	e.buf = buf;
-	*g = (struct image){ .term = 1, .n = 1 };
+	*g = (struct image){ .term = 1, .start = 1, .n = 1 };
 	g->entries = mem_new(sizeof e);
 	entry_copy(&g->entries[0], &e);
 	raft_free(buf.base);
@@ -309,4 +457,5 @@ void image_fini(struct image *g)
 	while (g->n > 0)
 		free(g->entries[--g->n].buf.base);
 	free(g->entries);
+	snapshot_fini(g);
 }

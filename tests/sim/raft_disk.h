@@ -9,11 +9,19 @@
 struct image {
 	raft_term term;
 	raft_id vote;
+	raft_index start; /* index of the first entry */
 	struct raft_entry *entries;
 	size_t n;
+	struct { /* the newest snapshot; index 0: none */
+		raft_index index, conf_index;
+		raft_term term;
+		struct raft_configuration conf;
+		struct raft_buffer data;
+	} snapshot;
 };
 
 struct disk_append;
+struct disk_work;
 
 struct raft_disk {
 	struct raft_io io;
@@ -24,6 +32,7 @@ struct raft_disk {
 	unsigned tick_ms;
 	raft_io_tick_cb tick;
 	struct disk_append *pending; /* newest first */
+	struct disk_work *works;     /* snapshots being taken, put or read */
 	unsigned latency_ms;
 	int patience_ms; /* > 0: what random() gives for election time-outs */
 	bool fail;	 /* the next append fails with an I/O error */

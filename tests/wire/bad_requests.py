@@ -3,6 +3,8 @@ import json
 import os
 import socket
 import ssl
+import struct
+import subprocess
 import sys
 import time
 import urllib.error
@@ -45,6 +47,31 @@ def send(pool, data):
 def post(body, path="/jsonrpc", version="1.1", more=""):
     body = body.encode()
     return ("POST %s HTTP/%s\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (path, version, more, len(body))).encode() + body
+
+
+def pool_uuid(pool):
+    with open(pool.dir + "/members.json") as handle:
+        return json.load(handle)["pool"].encode()
+
+
+def channel_refuses(pool, certificate, frame):
+    """Talk to member 3's channel as somebody who should not; True when it ends the connection without an answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if certificate == "stranger":
+        path = pool.dir + "/stranger.pem"
+        subprocess.run([sys.argv[1] + "/xpoolctl", "certificate", "--address", "127.0.0.99", "--name", "x", "--out", path],
+                       check=True, stdout=subprocess.DEVNULL)
+        context.load_cert_chain(path)
+    elif certificate:
+        context.load_cert_chain("%s/%s/member.pem" % (pool.dir, certificate))
+    try:
+        with socket.create_connection((pool.address(3), 8300), timeout=10) as raw, context.wrap_socket(raw) as sock:
+            sock.sendall(struct.pack("<II", len(frame), 1) + frame)
+            return sock.recv(100) == b""
+    except (ssl.SSLError, ConnectionError):
+        return True
 
 
 with Pool() as pool:
@@ -119,6 +146,13 @@ with Pool() as pool:
     for junk in (b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.0\r\n\r\n", b""):
         with socket.create_connection((pool.address(1), pool.port), timeout=5) as raw:
             raw.sendall(junk)
+
+    # the member channel: no certificate, a certificate nobody pinned, a pinned one under another id, junk
+    hello = struct.pack("<I", 1) + struct.pack("<I", 36) + pool_uuid(pool) + b"\0" + struct.pack("<QQ", 2, 1)
+    for certificate, frame in ((None, b""), ("stranger", hello), ("stranger", b"x" * 100), ("member1", hello)):
+        assert channel_refuses(pool, certificate, frame), certificate
+    refused = sum(pool.counters(n)["channel_refused"] for n in (1, 2, 3))
+    assert refused >= 3, refused
 
     api = Api(pool, 1).login()
     vm = api("VM.get_by_name_label", "web")[0]
