@@ -88,6 +88,7 @@ static void link_drop(struct link *l, const char *why)
 {
 	struct env *env = l->ch->cfg.loop->env;
 
+	loop_assert(l->ch->cfg.loop);
 	if (why != NULL) {
 		COUNT(env, channel_refused);
 		log_warn(env, "event=member_refused peer=%llu address=%s why=\"%s\"",
@@ -102,6 +103,7 @@ static void send_frame(struct link *l, uint8_t type, const void *payload, size_t
 {
 	struct buf head = { 0 };
 
+	loop_assert(l->ch->cfg.loop);
 	CHECK(n <= CHANNEL_FRAME_MAX);
 	buf_u32(&head, (uint32_t)n);
 	buf_u32(&head, type);
@@ -156,6 +158,7 @@ static void on_hello(struct link *l, const uint8_t *payload, size_t n)
 	struct peer *p = NULL;
 	const char *fault = hello_fault(l, payload, n, &p);
 
+	loop_assert(ch->cfg.loop);
 	if (fault != NULL) {
 		link_drop(l, fault);
 		return;
@@ -197,6 +200,7 @@ static void on_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
 	struct link *l = arg;
 	size_t at = 0;
 
+	loop_assert(l->ch->cfg.loop);
 	(void)s;
 	buf_put(&l->in, p, n);
 	l->in_data = true;
@@ -254,6 +258,7 @@ static struct link *link_new(struct channel *ch)
 {
 	struct link *l = mem_new(sizeof *l);
 
+	loop_assert(ch->cfg.loop);
 	l->ch = ch;
 	l->next = ch->links;
 	l->at = &ch->links;
@@ -334,6 +339,7 @@ void channel_send(struct channel *ch, uint64_t peer, uint8_t type, const void *p
 {
 	struct peer *p = peer_find(ch, peer);
 
+	loop_assert(ch->cfg.loop);
 	if (p == NULL || !p->up)
 		return;
 	if (stream_queued(p->link->stream) + n > CHANNEL_QUEUE_MAX) {

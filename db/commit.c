@@ -150,6 +150,7 @@ static void feed_put(struct db *db, const uint8_t *entry, size_t n)
 {
 	struct feed *f;
 
+	loop_assert(db->cfg.loop);
 	if (db->n_feed >= DB_FEED_MAX)
 		return; /* asked again later */
 	f = must(malloc(sizeof *f + n));
@@ -234,6 +235,7 @@ static void give_answer(struct db *db, struct answer *a)
 {
 	struct buf b = { 0 };
 
+	loop_assert(db->cfg.loop);
 	if (a->admitted) {
 		db_txn_encode(&a->txn, &a->id, env_wall_s(db->cfg.loop->env), &b);
 		if (leads(db) && b.len <= DB_ENTRY_MAX) {
@@ -268,6 +270,7 @@ static void send(struct db *db, struct db_proposal *p)
 	struct db_proposal_id id = { db->cfg.raft_id, db->boot, p->sequence };
 	struct buf b = { 0 };
 
+	loop_assert(db->cfg.loop);
 	p->sent_ms = env_now_ms(db->cfg.loop->env);
 	if (leader == 0)
 		return;
@@ -359,6 +362,7 @@ void db__proposal_applied(
 {
 	struct db_proposal *p;
 
+	loop_assert(db->cfg.loop);
 	if (id->raft_id != db->cfg.raft_id || id->boot != db->boot)
 		return;
 	p = pending_take(db, id->sequence);
@@ -380,6 +384,7 @@ static void take_inbox(struct loop_call *call)
 	struct answer *answers;
 	struct db_barrier *barriers;
 
+	loop_assert(db->cfg.loop);
 	pthread_mutex_lock(&db->inbox_mutex);
 	list = db->inbox;
 	db->inbox = NULL;
@@ -449,6 +454,7 @@ static void on_tick(struct loop_timer *t)
 	uint64_t now = env_now_ms(db->cfg.loop->env);
 	struct db_proposal *next;
 
+	loop_assert(db->cfg.loop);
 	loop_timer_start(db->cfg.loop, &db->tick, TICK_MS, on_tick);
 	for (struct db_proposal *p = db->pending; p != NULL; p = next) {
 		next = p->next;
@@ -505,6 +511,7 @@ int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t
 	struct entry_head head;
 	struct db_proposal_id id;
 
+	loop_assert(db->cfg.loop);
 	switch (type) {
 	case F_PROPOSE:
 		if (n > DB_ENTRY_MAX || n % 8 != 0 || !db__entry_head(payload, n, &head) ||
@@ -563,6 +570,7 @@ static void barrier_next(struct db *db)
 {
 	struct db_txn empty;
 
+	loop_assert(db->cfg.loop);
 	if (db->barriers_next == NULL)
 		return;
 	db->barriers = db->barriers_next;

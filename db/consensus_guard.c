@@ -52,6 +52,7 @@ static void own_barrier(struct consensus *c)
 {
 	struct barrier *b = mem_new(sizeof *b);
 
+	loop_assert(c->cfg.loop);
 	b->c = c;
 	b->term = c->raft.current_term;
 	/* else the heartbeat just sent holds the barrier back for one heartbeat interval */
@@ -128,6 +129,7 @@ void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_mes
 	raft_term term = 0;
 	raft_index covers = 0;
 
+	loop_assert(c->cfg.loop);
 	if (m->type == RAFT_IO_TIMEOUT_NOW && behind_disk(c))
 		return;
 	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && m->append_entries_result.rejected == 0 &&

@@ -49,6 +49,7 @@ static void finish(struct consensus *c, struct raft_io_send *req, raft_io_send_c
 {
 	struct net_done *d;
 
+	loop_assert(c->cfg.loop);
 	if (cb == NULL)
 		return;
 	d = mem_new(sizeof *d);
@@ -61,6 +62,7 @@ static void run_finished(struct consensus *c, int forced)
 {
 	struct net_done *list = c->done;
 
+	loop_assert(c->cfg.loop);
 	c->done = NULL;
 	c->done_tail = &c->done;
 	while (list != NULL) {
@@ -285,6 +287,7 @@ static void push_commit(struct consensus *c, struct net_peer *p)
 	struct buf b = { 0 };
 	raft_index commit;
 
+	loop_assert(c->cfg.loop);
 	if (progress == NULL || !p->up || c->guard.term != c->raft.current_term ||
 		c->raft.commit_index < c->guard.own)
 		return;
@@ -411,6 +414,7 @@ static int net_send(struct raft_io *io, struct raft_io_send *req, const struct r
 	struct net_peer *p = consensus__peer(c, m->server_id);
 	bool is_snapshot = m->type == RAFT_IO_INSTALL_SNAPSHOT;
 
+	loop_assert(c->cfg.loop);
 	if (p == NULL || !p->up || c->closing || c->channel == NULL) {
 		/* an answer that is not sent must still be seen by the guard */
 		if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT)
@@ -528,6 +532,7 @@ int consensus_receive(
 	struct reader r = reader_of(payload, n);
 	char address[UUID_LEN + 1];
 
+	loop_assert(c->cfg.loop);
 	if (c->closing || c->broken)
 		return 0;
 	if (p == NULL)
@@ -570,6 +575,7 @@ void consensus_peer_up(struct consensus *c, uint64_t peer, bool up)
 {
 	struct net_peer *p = consensus__peer(c, peer);
 
+	loop_assert(c->cfg.loop);
 	if (p == NULL || c->closing)
 		return;
 	p->up = up;

@@ -115,6 +115,7 @@ void consensus__role_look(struct consensus *c)
 	const char *address;
 	raft_id leader;
 
+	loop_assert(c->cfg.loop);
 	raft_leader(&c->raft, &leader, &address);
 	if (c->raft.state == RAFT_CANDIDATE)
 		role = CONSENSUS_CANDIDATE;
@@ -227,6 +228,7 @@ int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n)
 	struct submission *s;
 	struct raft_buffer buf = { .len = n };
 
+	loop_assert(c->cfg.loop);
 	CHECK(n % 8 == 0);
 	if (c->role != CONSENSUS_LEADER_READY || c->closing || c->broken)
 		return ERR_CLOSED;

@@ -33,6 +33,7 @@ static void stat_update(struct db *db)
 {
 	const struct db_state *s = db->views.root;
 
+	loop_assert(db->cfg.loop);
 	pthread_mutex_lock(&db->stat_mutex);
 	db->stat = (struct db_stat){ .role = consensus_role(db->consensus),
 		.term = consensus_term(db->consensus),
@@ -51,6 +52,7 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	struct apply_result res;
 	struct db_applied what;
 
+	loop_assert(db->cfg.loop);
 	if (!db__entry_head(entry, n, &head)) {
 		env_die(db->cfg.loop->env, "a committed entry cannot be read: damaged log, or "
 					   "written by a newer version");
@@ -94,6 +96,7 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 {
 	struct db *db = arg;
 
+	loop_assert(db->cfg.loop);
 	if (db->consensus == NULL) /* still inside consensus_open */
 		return;
 	log_info(db->cfg.loop->env, "event=role role=%s term=%llu leader=%llu",
@@ -117,6 +120,7 @@ static void *on_freeze(void *arg)
 	struct db *db = arg;
 	struct frozen *f = mem_new(sizeof *f);
 
+	loop_assert(db->cfg.loop);
 	db_view_pin(db, &f->view);
 	f->done = db__done_dup(db->done);
 	return f;
@@ -146,6 +150,7 @@ static int on_restore(void *arg, const uint8_t *bytes, size_t n)
 	const char *why = NULL;
 	struct db_state *s = db__snapshot_decode(bytes, n, done, &why);
 
+	loop_assert(db->cfg.loop);
 	if (s == NULL) {
 		log_err(db->cfg.loop->env, "event=snapshot_unsound bytes=%zu why=\"%s\"", n, why);
 		db__done_free(done);
@@ -177,6 +182,7 @@ static void on_peer(void *arg, uint64_t peer, bool up)
 	struct db *db = arg;
 	struct contact *c = contact_of(db, peer);
 
+	loop_assert(db->cfg.loop);
 	c->lost_ms = up ? 0 : env_now_ms(db->cfg.loop->env);
 	consensus_peer_up(db->consensus, peer, up);
 	db__proposals_role(db);
@@ -186,6 +192,7 @@ static void on_turn(struct loop_hook *hook)
 {
 	struct db *db = container_of(hook, struct db, hook);
 
+	loop_assert(db->cfg.loop);
 	if (db->applied_any) {
 		db->applied_any = false;
 		stat_update(db);

@@ -159,14 +159,18 @@ static void forget_oldest(struct reclaim *r, struct class_state *cs)
 void db__state_put_deleted(struct reclaim *r, struct class_state *cs, const char *ref,
 	uint64_t created, const uint8_t *index)
 {
-	struct db_gone_row *gone = mem_new(sizeof *gone);
+	struct db_gone_row *gone;
 	uint64_t number;
 	struct key k;
 
 	memcpy(&number, index, sizeof number);
+	key_number(&k, be64toh(number), ref);
+	if (tree_get(cs->deleted, k.b, k.n) !=
+		NULL) /* deleted, made and deleted again by one entry */
+		return;
+	gone = mem_new(sizeof *gone);
 	gone->created = created;
 	strcpy(gone->ref, ref);
-	key_number(&k, be64toh(number), ref);
 	cs->deleted = tree_put(r, cs->deleted, k.b, k.n, gone);
 	cs->n_deleted++;
 }

@@ -57,6 +57,7 @@ static void request_end(struct agent_request *q, int rc)
 	struct val v;
 	const char *why;
 
+	loop_assert(m->loop);
 	while (*at != q)
 		at = &(*at)->next;
 	*at = q->next;
@@ -85,6 +86,7 @@ static void request_send(struct agent_request *q, uint64_t timeout_ms)
 {
 	struct member *m = q->member;
 
+	loop_assert(m->loop);
 	q->next = m->requests;
 	m->requests = q;
 	m->n_requests++;
@@ -115,6 +117,7 @@ static void own_call(struct member *m, enum agent_method_id method, const struct
 {
 	struct agent_request *q = mem_new(sizeof *q);
 
+	loop_assert(m->loop);
 	q->member = m;
 	q->own = own;
 	encode(q, method, m->next_id++, params);
@@ -153,6 +156,7 @@ static void poll_updates(struct member *m)
 	struct arena a;
 	struct val params = val_map();
 
+	loop_assert(m->loop);
 	arena_init(&a);
 	val_map_push(&a, &params, "from", val_int(m->from));
 	val_map_push(&a, &params, "timeout_ms", val_int(MEMBER_UPDATES_MS));
@@ -213,6 +217,7 @@ static void on_line(struct member *m, const char *line, size_t n)
 	const char *why;
 	const struct val *id;
 
+	loop_assert(m->loop);
 	arena_init(&a);
 	if (rpc_json_parse(&a, line, n, &v, &why) == 0 && (id = val_get(&v, "id")) != NULL &&
 		id->kind == VAL_INT)

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,17 +106,13 @@ int main(int argc, char **argv)
 	struct agent_server *server;
 	struct agent *agent;
 	char path[512];
-	sigset_t stop;
 	int sig;
 
 	if (!parse(argc, argv, &o) || lock_folder(o.dir) < 0)
 		return 2;
 	env_uv_init(&env, "agent");
 	env.log.level = (enum log_level)o.log;
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGTERM);
-	sigaddset(&stop, SIGINT);
-	pthread_sigmask(SIG_BLOCK, &stop, NULL); /* before any thread: all inherit it */
+	env_uv_signals_block();
 	agent = agent_new(&(struct agent_config){
 		.env = &env, .dir = o.dir, .memory_kib = o.memory_mib * 1024 });
 	if (agent == NULL)
@@ -137,7 +132,7 @@ int main(int argc, char **argv)
 	log_info(&env, "event=agent_started boot_id=%s start=%lld socket=%s", hv_boot_id(agent->hv),
 		(long long)agent->start_number, o.socket);
 	loop_start(agent->loop);
-	sigwait(&stop, &sig);
+	sig = env_uv_signals_wait();
 	log_info(&env, "event=agent_stopping signal=%d", sig);
 	unlink(o.socket);
 	/* what is under way is repaired by the next start, as after a crash: one path, always

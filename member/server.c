@@ -128,6 +128,7 @@ static void serve(struct client *c, const char *line, size_t n)
 	struct val nothing = val_void();
 	const char *why = NULL;
 
+	loop_assert(c->server->agent->loop);
 	q->client = c;
 	arena_init(&q->arena);
 	c->under_way++;
@@ -157,6 +158,7 @@ static void client_advance(struct client *c)
 	size_t at = 0;
 	const uint8_t *end;
 
+	loop_assert(c->server->agent->loop);
 	while (at < c->in.len && (end = memchr(c->in.data + at, '\n', c->in.len - at)) != NULL) {
 		size_t n = (size_t)(end - c->in.data) - at;
 

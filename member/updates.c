@@ -79,6 +79,7 @@ static void unlink_waiter(struct agent *agent, struct waiter *w)
 {
 	struct waiter **at = &agent->waiters;
 
+	loop_assert(agent->loop);
 	while (*at != w)
 		at = &(*at)->next;
 	*at = w->next;
@@ -91,6 +92,7 @@ static void look_at_waiters(struct loop_call *call)
 	struct waiter *next;
 	struct val result;
 
+	loop_assert(agent->loop);
 	for (struct waiter *w = agent->waiters; w != NULL; w = next) {
 		next = w->next;
 		if (!newer(agent, w, &result))

@@ -475,6 +475,7 @@ static void on_swept(struct db_proposal *p)
 	struct pool *pool = container_of(p, struct pool, sweep_proposal);
 	bool done = p->result.status == DB_DONE;
 
+	loop_assert(pool->loops[0].loop);
 	db_proposal_fini(p);
 	pool->sweeping = false;
 	if (done) /* there may be more */
@@ -520,6 +521,7 @@ static void on_sweep(struct loop_timer *t)
 	struct db_txn txn;
 	struct arena a;
 
+	loop_assert(pool->loops[0].loop);
 	loop_timer_start(pool->loops[0].loop, t, POOL_SWEEP_MS, on_sweep);
 	if (pool->sweeping || !db_is_coordinator(pool->db))
 		return;

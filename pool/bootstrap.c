@@ -116,6 +116,7 @@ void bootstrap_look(struct pool *pool)
 	struct db_txn txn;
 	struct arena a;
 
+	loop_assert(pool->loops[0].loop);
 	if (pool->bootstrapping || !db_is_coordinator(pool->db))
 		return;
 	arena_init(&a);

@@ -101,6 +101,7 @@ static void on_written(struct db_proposal *p)
 	struct call *call = container_of(p, struct call, proposal);
 	struct db_result *res = &p->result;
 
+	loop_assert(call->io->loop);
 	switch (res->status) {
 	case DB_DONE:
 		if (call->written != NULL) {
@@ -129,6 +130,7 @@ int call_write(struct call *call, struct db_txn *txn, void (*written)(struct cal
 {
 	enum { HEAD_MAX = 256 };
 
+	loop_assert(call->io->loop);
 	if (txn->preconditions.len + txn->ops.len > DB_ENTRY_MAX - HEAD_MAX) {
 		db_txn_fini(txn);
 		return err_set(&call->err, ERR_VALUE_NOT_SUPPORTED, "value", "",
@@ -208,6 +210,7 @@ static void call_run(struct call *call)
 {
 	int rc;
 
+	loop_assert(call->io->loop);
 	db_view_pin(call->pool->db, &call->view);
 	rc = execute(call);
 	if (rc == CALL_PENDING) {

@@ -211,6 +211,7 @@ static bool look(struct call *call, bool last)
 	struct db_view view;
 	bool done = last;
 
+	loop_assert(call->io->loop);
 	db_view_pin(call->pool->db, &view);
 	if (db_view_get(&view, MODEL_CLASS_session, call->caller.session) == NULL &&
 		db_view_index(&view) >= w->index) {
@@ -252,6 +253,7 @@ void event_unpark(struct call *call)
 {
 	struct call **at = &call->io->event_waiters;
 
+	loop_assert(call->io->loop);
 	while (*at != NULL && *at != call)
 		at = &(*at)->next_waiter;
 	if (*at == call) {
@@ -274,6 +276,7 @@ void events_look(struct pool_loop *io)
 {
 	struct call *next;
 
+	loop_assert(io->loop);
 	for (struct call *call = io->event_waiters; call != NULL; call = next) {
 		next = call->next_waiter;
 		if (!look(call, false))

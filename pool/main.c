@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +110,6 @@ static int run(const struct options *o, struct env *env, const struct members *m
 	struct tls *server = tls_server_new(env, pem, pem), *peer = tls_peer_new(env, pem, pem);
 	struct pool_config config = { .env = env, .loops = o->loops };
 	struct pool *pool;
-	sigset_t stop;
 	int fd, sig;
 
 	if (server == NULL || peer == NULL)
@@ -151,10 +149,7 @@ static int run(const struct options *o, struct env *env, const struct members *m
 	log_info(env, "event=started listen=%s member=%llu pool=%s", o->listen,
 		(unsigned long long)members->self, members->pool_uuid);
 	pool_start(pool);
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGTERM);
-	sigaddset(&stop, SIGINT);
-	sigwait(&stop, &sig);
+	sig = env_uv_signals_wait();
 	log_info(env, "event=stopping signal=%d", sig);
 	pool_stop(pool, STOP_GRACE_MS);
 	unlink(control);
@@ -170,7 +165,6 @@ int main(int argc, char **argv)
 	struct env env;
 	static struct members members;
 	char path[512], why[256] = "";
-	sigset_t stop;
 
 	if (!parse(argc, argv, &o))
 		return 2;
@@ -181,10 +175,7 @@ int main(int argc, char **argv)
 	}
 	env_uv_init(&env, "xpoold");
 	env.log.level = (enum log_level)o.log;
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGTERM);
-	sigaddset(&stop, SIGINT);
-	pthread_sigmask(SIG_BLOCK, &stop, NULL); /* before any thread: all inherit it */
+	env_uv_signals_block();
 	snprintf(path, sizeof path, "%s/members.json", o.dir);
 	if (!members_read(path, &members, why, sizeof why) || members.self == 0) {
 		fprintf(stderr, "xpoold: %s: %s; run xpoolctl init first\n", path,

@@ -505,6 +505,7 @@ static void reap(struct pool *pool)
 {
 	struct owned **at = &pool->owned;
 
+	loop_assert(pool->loops[0].loop);
 	while (*at != NULL) {
 		struct owned *o = *at;
 
@@ -534,6 +535,7 @@ static void on_owner(struct loop_call *call)
 	struct db_cursor c;
 	struct arena a;
 
+	loop_assert(pool->loops[0].loop);
 	reap(pool);
 	arena_init(&a);
 	db_view_pin(pool->db, &view);
@@ -815,6 +817,7 @@ static void vm_changed(struct pool *pool, const char *uuid)
 {
 	struct changed_vm *c;
 
+	loop_assert(pool->loops[0].loop);
 	for (struct owned *o = pool->owned; o != NULL; o = o->next)
 		if (!o->done && strcmp(o->vm_uuid, uuid) == 0) {
 			o->vm_changed =
@@ -834,6 +837,7 @@ static void on_agent_up(void *arg, const char *incarnation)
 {
 	struct pool *pool = arg;
 
+	loop_assert(pool->loops[0].loop);
 	pthread_mutex_lock(&pool->incarnation_mutex);
 	snprintf(pool->incarnation, sizeof pool->incarnation, "%s", incarnation);
 	pthread_mutex_unlock(&pool->incarnation_mutex);
@@ -845,6 +849,7 @@ static void on_agent_changed(void *arg, const char *kind, const char *id)
 {
 	struct pool *pool = arg;
 
+	loop_assert(pool->loops[0].loop);
 	if (strcmp(kind, "task") == 0) {
 		for (struct owned *o = pool->owned; o != NULL; o = o->next)
 			if (strcmp(o->task_uuid, id) == 0)

@@ -47,6 +47,7 @@ void tasks_look(struct pool_loop *io)
 {
 	struct call **at = &io->task_waiters;
 
+	loop_assert(io->loop);
 	while (*at != NULL) {
 		struct call *call = *at;
 

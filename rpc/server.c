@@ -94,6 +94,7 @@ static void send_reply(struct rpc_conn *c, unsigned status, const char *content_
 	bool old = c->parser.http_major == 1 && c->parser.http_minor == 0;
 	struct buf out = { 0 };
 
+	loop_assert(c->server->loop);
 	buf_printf(&out,
 		"HTTP/1.%d %u %s\r\nConnection: %s\r\nCache-Control: no-cache, "
 		"no-store\r\nContent-Type: %s\r\n"
@@ -277,6 +278,7 @@ static void conn_advance(struct rpc_conn *c)
 {
 	size_t used;
 
+	loop_assert(c->server->loop);
 	while (c->ahead.len > 0 && may_serve(c)) {
 		if (!c->in_request) {
 			c->in_request = true;

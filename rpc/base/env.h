@@ -66,8 +66,13 @@ struct env {
 	struct counters counters;
 };
 
-/* The product's world. The signal mask and SIGPIPE are set up by this call. */
+/* The product's world. Ignores SIGPIPE. */
 void env_uv_init(struct env *env, const char *name);
+
+/* For daemons: block SIGTERM and SIGINT, before any thread is started, and wait for one of them;
+ * its number. */
+void env_uv_signals_block(void);
+int env_uv_signals_wait(void);
 
 uint64_t env_now_us(struct env *env);
 uint64_t env_now_ms(struct env *env);

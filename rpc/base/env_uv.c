@@ -167,3 +167,28 @@ void env_uv_init(struct env *env, const char *name)
 	 * (notes/raft.md section 1) */
 	signal(SIGPIPE, SIG_IGN);
 }
+
+static void stop_signals(sigset_t *out)
+{
+	sigemptyset(out);
+	sigaddset(out, SIGTERM);
+	sigaddset(out, SIGINT);
+}
+
+void env_uv_signals_block(void)
+{
+	sigset_t set;
+
+	stop_signals(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+int env_uv_signals_wait(void)
+{
+	sigset_t set;
+	int sig = 0;
+
+	stop_signals(&set);
+	sigwait(&set, &sig);
+	return sig;
+}

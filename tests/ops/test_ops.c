@@ -2,8 +2,8 @@
  * and the record agrees. The agent runs on its real loop and lanes; a crash is a step that dies (no
  * undo) and a new agent on the same folder. */
 #include "member/agent_priv.h"
+#include "tests/lib/suite.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -311,21 +311,12 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("ops");
-	TCase *c = tcase_create("steps");
-	SRunner *r;
-	int failed;
+	const TTest *const tests[] = {
+		each_step_failing_leaves_nothing,
+		each_step_cancelled_leaves_nothing,
+		each_step_crashing_is_repaired_by_the_next_start,
+		same_job_is_the_same_task,
+	};
 
-	tcase_set_timeout(c, 120);
-	tcase_add_test(c, each_step_failing_leaves_nothing);
-	tcase_add_test(c, each_step_cancelled_leaves_nothing);
-	tcase_add_test(c, each_step_crashing_is_repaired_by_the_next_start);
-	tcase_add_test(c, same_job_is_the_same_task);
-	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed > 0;
+	return suite_run("ops", tests, ARRAY_LEN(tests), 120);
 }

@@ -1,8 +1,8 @@
 /* rpc/base: values, datetimes, buffers, lanes. */
 #include "rpc/base/lane.h"
 #include "rpc/base/val.h"
+#include "tests/lib/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -309,26 +309,17 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("base");
-	TCase *c = tcase_create("base");
-	SRunner *r;
-	int failed;
+	const TTest *const tests[] = {
+		packed_values_come_back_equal,
+		truncated_and_flipped_bytes_are_refused_or_read_never_crash,
+		deep_nesting_is_refused,
+		datetimes,
+		text_that_xml_cannot_carry_is_refused,
+		jobs_of_one_key_run_one_at_a_time,
+		a_job_that_waits_gives_its_place_back,
+		a_full_lane_refuses,
+		timers_fire_in_order_and_stopped_ones_do_not,
+	};
 
-	tcase_set_timeout(c, 60);
-	tcase_add_test(c, packed_values_come_back_equal);
-	tcase_add_test(c, truncated_and_flipped_bytes_are_refused_or_read_never_crash);
-	tcase_add_test(c, deep_nesting_is_refused);
-	tcase_add_test(c, datetimes);
-	tcase_add_test(c, text_that_xml_cannot_carry_is_refused);
-	tcase_add_test(c, jobs_of_one_key_run_one_at_a_time);
-	tcase_add_test(c, a_job_that_waits_gives_its_place_back);
-	tcase_add_test(c, a_full_lane_refuses);
-	tcase_add_test(c, timers_fire_in_order_and_stopped_ones_do_not);
-	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed > 0;
+	return suite_run("base", tests, ARRAY_LEN(tests), 60);
 }

@@ -2,8 +2,8 @@
  * proposals. */
 #include "db/entry_priv.h"
 #include "rpc/base/hash.h"
+#include "tests/lib/suite.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,25 +364,16 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("db");
-	TCase *c = tcase_create("db");
-	SRunner *r;
-	int failed;
+	const TTest *const tests[] = {
+		tree_agrees_with_a_plain_model,
+		a_view_does_not_change_under_its_reader,
+		preconditions_hold_or_refuse_everything,
+		a_repeated_proposal_does_nothing_and_tells_the_first_result,
+		relations_follow_their_one_side_and_touch_the_other,
+		an_equal_value_is_no_change,
+		a_value_that_does_not_fit_its_field_is_refused,
+		damaged_entries_never_crash,
+	};
 
-	tcase_set_timeout(c, 60);
-	tcase_add_test(c, tree_agrees_with_a_plain_model);
-	tcase_add_test(c, a_view_does_not_change_under_its_reader);
-	tcase_add_test(c, preconditions_hold_or_refuse_everything);
-	tcase_add_test(c, a_repeated_proposal_does_nothing_and_tells_the_first_result);
-	tcase_add_test(c, relations_follow_their_one_side_and_touch_the_other);
-	tcase_add_test(c, an_equal_value_is_no_change);
-	tcase_add_test(c, a_value_that_does_not_fit_its_field_is_refused);
-	tcase_add_test(c, damaged_entries_never_crash);
-	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed > 0;
+	return suite_run("db", tests, ARRAY_LEN(tests), 60);
 }

@@ -1,8 +1,8 @@
 /* rpc/wire: both codecs, byte for byte, and what they refuse. */
 #include "rpc/base/check.h"
 #include "rpc/wire/codec.h"
+#include "tests/lib/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -299,24 +299,15 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("wire");
-	TCase *c = tcase_create("wire");
-	SRunner *r;
-	int failed;
+	const TTest *const tests[] = {
+		xml_requests,
+		xml_nesting_and_size_are_bounded,
+		json_requests,
+		replies_byte_for_byte,
+		values_byte_for_byte,
+		parameters_take_the_type_of_the_model_or_are_refused,
+		method_names,
+	};
 
-	tcase_set_timeout(c, 60);
-	tcase_add_test(c, xml_requests);
-	tcase_add_test(c, xml_nesting_and_size_are_bounded);
-	tcase_add_test(c, json_requests);
-	tcase_add_test(c, replies_byte_for_byte);
-	tcase_add_test(c, values_byte_for_byte);
-	tcase_add_test(c, parameters_take_the_type_of_the_model_or_are_refused);
-	tcase_add_test(c, method_names);
-	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed > 0;
+	return suite_run("wire", tests, ARRAY_LEN(tests), 60);
 }
