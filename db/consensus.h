@@ -84,6 +84,10 @@ void consensus_peer_up(struct consensus *c, uint64_t peer, bool up);
  * apply. */
 int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n);
 
+/* Leader: hand the lead to the member that has most of the log. Whether it worked shows in the
+ * role, within one election time-out; asked again, it tries again. */
+void consensus_step_down(struct consensus *c);
+
 enum consensus_role consensus_role(const struct consensus *c);
 uint64_t consensus_leader(const struct consensus *c); /* raft id, 0: none known */
 uint64_t consensus_term(const struct consensus *c);

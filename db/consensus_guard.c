@@ -29,7 +29,7 @@ struct append {
 	struct consensus *c;
 };
 
-static bool behind_disk(const struct consensus *c)
+bool consensus__behind_disk(const struct consensus *c)
 {
 	return raft_last_index((struct raft *)&c->raft) > c->raft.last_stored ||
 	       c->raft.snapshot.put.data != NULL;
@@ -90,7 +90,7 @@ static void guarded_tick(struct raft_io *io)
 
 	if (c->closing || c->broken)
 		return;
-	if (c->raft.state == RAFT_FOLLOWER && behind_disk(c))
+	if (c->raft.state == RAFT_FOLLOWER && consensus__behind_disk(c))
 		return;
 	/* a peer without connection: each heartbeat would collect all its missing entries in vain
 	 */
@@ -104,6 +104,11 @@ static void guarded_tick(struct raft_io *io)
 		}
 	c->tick(io);
 	look(c);
+}
+
+void consensus__tick(struct consensus *c)
+{
+	guarded_tick(c->cfg.disk);
 }
 
 static bool masks(struct consensus *c)
@@ -130,7 +135,7 @@ void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_mes
 	raft_index covers = 0;
 
 	loop_assert(c->cfg.loop);
-	if (m->type == RAFT_IO_TIMEOUT_NOW && behind_disk(c))
+	if (m->type == RAFT_IO_TIMEOUT_NOW && consensus__behind_disk(c))
 		return;
 	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && m->append_entries_result.rejected == 0 &&
 		m->append_entries_result.term == c->raft.current_term && masks(c))

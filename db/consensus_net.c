@@ -7,8 +7,12 @@
  * their order; adjoining ones are merged into a frame, long ones split. A frame that does not reach
  * the end of the leader's log never promises a commit beyond itself (the receiver would commit its
  * tail). Commit push: once per turn a follower that lags learns the commit index by an empty
- * AppendEntries that asks no answer. Snapshots are not carried yet: no member takes any
- * (consensus_raft.c).
+ * AppendEntries that asks no answer.
+ *
+ * A snapshot goes as a head and chunks, sent while little is queued, so that the heartbeats between
+ * them stay prompt; the receiver delivers it to the library when whole and says so. Until then its
+ * refusals are kept from the library, which would begin all over at each. What cannot be finished
+ * (no connection, no word of its arrival) is given up with an error and probed anew.
  */
 #include "db/consensus_priv.h"
 
@@ -182,6 +186,7 @@ static void snapshot_some(struct consensus *c, struct net_peer *p)
 		channel_send(c->channel, p->id, F_CHUNK, b.data, b.len);
 		buf_fini(&b);
 		p->out.at += n;
+		p->out.moved_ms = env_now_ms(c->cfg.loop->env);
 	}
 }
 
@@ -193,12 +198,39 @@ static void snapshot_end(struct consensus *c, struct net_peer *p, int status)
 	p->out.req = NULL;
 }
 
+/* The peer has not got it, or got it and died before it said so: probe, rather than wait for the
+ * library's time-out. */
+static void snapshot_give_up(struct consensus *c, struct net_peer *p)
+{
+	struct raft_progress *progress = consensus__progress(c, p->id);
+
+	snapshot_end(c, p, RAFT_NOCONNECTION); /* here an error is right */
+	if (progress != NULL && progress->state == NET_PROGRESS_SNAPSHOT) {
+		progress->state = NET_PROGRESS_PROBE;
+		progress->snapshot_index = 0;
+	}
+}
+
+static void snapshot_watch(struct consensus *c, struct net_peer *p)
+{
+	if (p->out.req == NULL || channel_queued(c->channel, p->id) > 0 ||
+		env_now_ms(c->cfg.loop->env) - p->out.moved_ms < NET_SNAPSHOT_SILENCE_MS)
+		return;
+	log_warn(
+		c->cfg.loop->env, "event=snapshot_unanswered peer=%llu sent=%zu", p->id, p->out.at);
+	snapshot_give_up(c, p);
+}
+
 static void send_snapshot(struct consensus *c, struct net_peer *p, struct raft_io_send *req,
 	const struct raft_install_snapshot *m, raft_io_send_cb cb)
 {
 	snapshot_end(c, p, 0); /* a second one replaces the first */
 	p->out = (struct net_snapshot_out){
-		.req = req, .cb = cb, .m = *m, .number = ++c->snapshot_number
+		.req = req,
+		.cb = cb,
+		.m = *m,
+		.number = ++c->snapshot_number,
+		.moved_ms = env_now_ms(c->cfg.loop->env),
 	};
 	COUNT(c->cfg.loop->env, snapshots_sent);
 	log_info(c->cfg.loop->env, "event=snapshot_send peer=%llu index=%llu bytes=%zu", p->id,
@@ -323,6 +355,7 @@ static void on_turn(struct loop_hook *hook)
 		while (p->head != NULL && channel_queued(c->channel, p->id) < NET_QUEUE_SOFT)
 			encode_some(c, p);
 		snapshot_some(c, p);
+		snapshot_watch(c, p);
 	}
 	run_finished(c, 0);
 }
@@ -586,14 +619,8 @@ void consensus_peer_up(struct consensus *c, uint64_t peer, bool up)
 	if (up)
 		return;
 	snapshot_drop(p);
-	snapshot_end(c, p, RAFT_NOCONNECTION); /* here an error is right */
-	/* it may have got a snapshot and died before it said so: do not wait for the install
-	 * time-out */
-	if (consensus__progress(c, peer) != NULL &&
-		consensus__progress(c, peer)->state == NET_PROGRESS_SNAPSHOT) {
-		consensus__progress(c, peer)->state = NET_PROGRESS_PROBE;
-		consensus__progress(c, peer)->snapshot_index = 0;
-	}
+	snapshot_give_up(c, p);
+	consensus__early(c, peer);
 }
 
 static void net_close(struct raft_io *io, raft_io_close_cb cb)

@@ -16,6 +16,7 @@ enum {
 	NET_CHUNK = 64 << 10,	    /* bytes of a snapshot in one frame */
 	NET_CHUNKS_LOW = 256 << 10, /* sent while less is queued */
 	NET_SNAPSHOT_MAX = 512 << 20,
+	NET_SNAPSHOT_SILENCE_MS = 5000, /* all sent and no word of its arrival: given up */
 };
 
 /* The library's names of the states of raft_progress, which it does not export. */
@@ -49,6 +50,7 @@ struct net_snapshot_out {
 	struct raft_install_snapshot m; /* its data lives until the callback */
 	uint32_t number;
 	size_t at;
+	uint64_t moved_ms; /* when something was last put into the channel */
 	bool begun;
 };
 
@@ -85,12 +87,21 @@ struct guard {
 	bool push; /* the message being delivered is a commit push: no answer */
 };
 
+/* Early election, see consensus_early.c. */
+struct early {
+	struct loop_timer timer;
+	raft_id leader; /* whose connection broke */
+	unsigned tries;
+};
+
 struct consensus {
 	struct consensus_config cfg;
 	struct channel *channel;
 	struct raft raft;
 	struct raft_fsm fsm;
 	struct guard guard;
+	struct early early;
+	struct raft_transfer transfer;
 	struct net_peer peers[CHANNEL_PEERS_MAX];
 	unsigned n_peers;
 	struct net_done *done, **done_tail;
@@ -127,6 +138,14 @@ void consensus__guard_turn(struct consensus *c);
 void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_message *m);
 /* What an answer to the leader may claim. */
 raft_index consensus__vouched(struct consensus *c, const struct raft_append_entries_result *r);
+
+/* Do what the library does at a tick, under the guard's rules. */
+void consensus__tick(struct consensus *c);
+/* Is the log ahead of the disk? Then this member may not stand for election. */
+bool consensus__behind_disk(const struct consensus *c);
+
+/* early election: the connection to a peer has broken */
+void consensus__early(struct consensus *c, raft_id peer);
 
 /* network half */
 void consensus__net_install(struct consensus *c);

@@ -251,6 +251,35 @@ int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n)
 	return ERR_CLOSED;
 }
 
+static void on_transferred(struct raft_transfer *req)
+{
+	(void)req; /* it has no status: the role tells */
+}
+
+void consensus_step_down(struct consensus *c)
+{
+	struct raft_progress *progress;
+	raft_id best = 0;
+	raft_index most = 0;
+
+	loop_assert(c->cfg.loop);
+	if (c->raft.state != RAFT_LEADER || c->raft.transfer != NULL || c->closing || c->broken)
+		return;
+	/* a member that is still writing would ignore the call: take the one that has most */
+	for (unsigned i = 0; i < c->n_peers; i++) {
+		progress = consensus__progress(c, c->peers[i].id);
+		if (c->peers[i].up && progress != NULL && progress->match_index >= most) {
+			most = progress->match_index;
+			best = c->peers[i].id;
+		}
+	}
+	if (best == 0)
+		return;
+	log_info(c->cfg.loop->env, "event=transfer to=%llu", best);
+	if (raft_transfer(&c->raft, &c->transfer, best, on_transferred) != 0)
+		log_warn(c->cfg.loop->env, "event=transfer_refused why=\"%s\"", c->raft.errmsg);
+}
+
 enum consensus_role consensus_role(const struct consensus *c)
 {
 	return c->role;
@@ -296,6 +325,7 @@ static void on_raft_closed(struct raft *raft)
 void consensus_close(struct consensus *c, void (*closed)(void *arg), void *arg)
 {
 	c->closing = true;
+	loop_timer_stop(&c->early.timer);
 	c->closed = closed;
 	c->closed_arg = arg;
 	raft_close(&c->raft, on_raft_closed);

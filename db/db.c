@@ -388,6 +388,19 @@ bool db_is_coordinator(struct db *db)
 	return s.role == CONSENSUS_LEADER_READY;
 }
 
+static void on_step_down(struct loop_call *call)
+{
+	struct db *db = container_of(call, struct db, step_down);
+
+	if (!db->closing)
+		consensus_step_down(db->consensus);
+}
+
+void db_step_down(struct db *db)
+{
+	loop_post(db->cfg.loop, &db->step_down, on_step_down);
+}
+
 uint64_t db_raft_id(const struct db *db)
 {
 	return db->cfg.raft_id;

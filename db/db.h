@@ -129,6 +129,9 @@ struct db_stat {
 /* As last seen by the Raft loop; any thread. */
 void db_stat(struct db *db, struct db_stat *out);
 bool db_is_coordinator(struct db *db);
+/* Hand the lead to another member, if this one has it: before a planned stop. Any thread; db_stat
+ * tells when. */
+void db_step_down(struct db *db);
 uint64_t db_raft_id(const struct db *db);
 const char *db_pool_uuid(const struct db *db);
 const struct db_member *db_members(const struct db *db, unsigned *n_out);

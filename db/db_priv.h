@@ -30,6 +30,7 @@ struct db {
 	struct done_table *done;
 	struct apply_changes changes;
 	struct loop_hook hook;
+	struct loop_call step_down;
 	bool applied_any, closing;
 	uint64_t boot;
 	int lock_fd;

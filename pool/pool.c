@@ -149,19 +149,43 @@ static void on_stop(struct loop_call *call)
 		rpc_server_close(io->server);
 }
 
-void pool_stop(struct pool *pool, unsigned grace_ms)
+/* Wait while it holds, at most until then. */
+static void wait_while(struct pool *pool, bool (*holds)(struct pool *pool), uint64_t due_ms)
 {
 	struct parker *parker = pool->env->ops->parker_new(pool->env);
+
+	while (holds(pool) && env_now_ms(pool->env) < due_ms)
+		pool->env->ops->park(parker, 5000);
+	pool->env->ops->parker_free(parker);
+}
+
+static bool calls_run(struct pool *pool)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < pool->n_loops; i++)
+		n += pool->loops[i].n_calls;
+	return n > 0;
+}
+
+static bool leads(struct pool *pool)
+{
+	struct db_stat s;
+
+	db_stat(pool->db, &s);
+	return s.role >= CONSENSUS_LEADER;
+}
+
+void pool_stop(struct pool *pool, unsigned grace_ms)
+{
+	enum { TRANSFER_MS = 600, TRANSFERS = 2 };
 	uint64_t due = env_now_ms(pool->env) + grace_ms;
-	unsigned left;
 
 	for (unsigned i = 0; i < pool->n_loops; i++)
 		loop_post(pool->loops[i].loop, &pool->loops[i].stop, on_stop);
-	do {
-		left = 0;
-		for (unsigned i = 0; i < pool->n_loops; i++)
-			left += pool->loops[i].n_calls;
-		pool->env->ops->park(parker, 10000);
-	} while (left > 0 && env_now_ms(pool->env) < due);
-	pool->env->ops->parker_free(parker);
+	wait_while(pool, calls_run, due);
+	for (unsigned k = 0; k < TRANSFERS && leads(pool); k++) {
+		db_step_down(pool->db);
+		wait_while(pool, leads, env_now_ms(pool->env) + TRANSFER_MS);
+	}
 }

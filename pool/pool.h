@@ -31,5 +31,5 @@ int pool_control(struct pool *pool, const char *path);
 
 void pool_start(struct pool *pool);
 
-/* Take no new connections and let running calls end, at most grace_ms. */
+/* Take no new connections, let running calls end, at most grace_ms, and hand the lead over. */
 void pool_stop(struct pool *pool, unsigned grace_ms);

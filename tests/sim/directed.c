@@ -2,10 +2,15 @@
  * Random schedules do not find them. With the guard both are harmless; with the guard's rule
  * switched off the same schedule must fail, else the test proves nothing.
  *
- *  counting   a leader that is elected again commits an entry of its old term because a majority
- * has it, before its own barrier is on its disk; then a member with a newer term wins and replaces
- * it (Raft paper, figure 8) tail       a follower answers an empty AppendEntries with the last
- * index of its own stale tail, and the new leader takes that tail for its own entries
+ *  counting: a leader that is elected again commits an entry of its old term because a majority
+ *  has it, before its own barrier is on its disk; then a member with a newer term wins and replaces
+ *  it (Raft paper, figure 8).
+ *
+ *  tail: a follower answers an empty AppendEntries with the last index of its own stale tail, and
+ *  the new leader takes that tail for its own entries.
+ *
+ *  early, not a fault: the leader dies, nobody has any patience left to stand for election, and yet
+ *  another leads at once because every survivor sees its connection break.
  */
 #include "db/consensus.h"
 #include "tests/sim/raft_disk.h"
@@ -321,6 +326,33 @@ static bool tail(struct cluster *cl)
 	return !diverged(cl) && (!acknowledged || strchr(cl->nodes[2].log, 'Z') != NULL);
 }
 
+static bool somebody_leads(void *arg)
+{
+	struct cluster *cl = arg;
+
+	return raft_of(cl, 2)->state == RAFT_LEADER || raft_of(cl, 3)->state == RAFT_LEADER;
+}
+
+static bool early(struct cluster *cl)
+{
+	enum { LIMIT_MS = 200 };
+	uint64_t began;
+	bool ok;
+
+	CHECK(elect(cl, 1));
+	candidate(cl, 0);
+	run_ms(cl, 500);
+	put(cl, 1, 'a', 8);
+	run_ms(cl, 200);
+	node_end(cl, 1);
+	cl->nodes[1].c = NULL;
+	began = cl->w.now_us;
+	ok = world_until(&cl->w, somebody_leads, cl, 20000) &&
+	     cl->w.now_us - began < LIMIT_MS * 1000;
+	run_ms(cl, 1000);
+	return ok && strcmp(cl->nodes[2].log, "a") == 0 && strcmp(cl->nodes[3].log, "a") == 0;
+}
+
 static bool schedule(const char *name, unsigned n, bool (*body)(struct cluster *cl),
 	unsigned disk_ms, unsigned net_ms, bool masking_off, bool vouched_off)
 {
@@ -343,7 +375,8 @@ static bool schedule(const char *name, unsigned n, bool (*body)(struct cluster *
 		printf(" %s", cl->nodes[i].log);
 	printf("  %s\n", ok ? "consistent" : "LOST OR DIVERGED");
 	for (unsigned i = 1; i <= n; i++)
-		node_end(cl, i);
+		if (cl->nodes[i].c != NULL)
+			node_end(cl, i);
 	world_fini(&cl->w);
 	free(cl);
 	return ok;
@@ -358,6 +391,7 @@ int main(void)
 		for (size_t k = 0; k < ARRAY_LEN(nets); k++) {
 			broken +=
 				!schedule("counting", 3, counting, disks[d], nets[k], false, false);
+			broken += !schedule("early", 3, early, disks[d], nets[k], false, false);
 			broken += !schedule("tail", 5, tail, disks[d], nets[k], false, false);
 			counting_seen +=
 				!schedule("counting", 3, counting, disks[d], nets[k], true, false);

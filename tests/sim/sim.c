@@ -259,6 +259,15 @@ static bool verify(struct test *t)
 		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->n_boots, t->n_taken,
 		t->n_sent, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped, lost,
 		t->diverged ? "DIVERGED" : "equal", sound ? "" : " UNSOUND: ", why);
+	for (unsigned i = 1; i <= MEMBERS && t->diverged; i++) {
+		struct db_stat s;
+
+		db_stat(t->lives[i].db, &s);
+		printf("member=%u role=%d leader=%llu term=%llu index=%llu hash=%016llx\n", i,
+			(int)s.role, (unsigned long long)s.leader, (unsigned long long)s.term,
+			(unsigned long long)db_view_index(&views[i]),
+			(unsigned long long)db_view_hash(&views[i]));
+	}
 	for (unsigned i = 1; i <= MEMBERS; i++)
 		db_view_unpin(&views[i]);
 	return lost == 0 && !t->diverged && sound && t->n_acked > 100;
