@@ -149,8 +149,6 @@ void consensus__early(struct consensus *c, raft_id peer);
 
 /* network half */
 void consensus__net_install(struct consensus *c);
-void consensus__net_turn(struct consensus *c);
-void consensus__net_close(struct consensus *c);
 struct net_peer *consensus__peer(struct consensus *c, raft_id id);
 struct raft_progress *consensus__progress(struct consensus *c, raft_id id);
 
