@@ -24,7 +24,8 @@ struct entry_head {
 	uint8_t reason;
 	struct db_proposal_id id;
 	int64_t wall;
-	struct reader body; /* at the preconditions */
+	struct db_origin origin; /* points into the entry */
+	struct reader body;	 /* at the preconditions */
 };
 
 /* false: this is no entry. */

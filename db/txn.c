@@ -10,8 +10,31 @@ void db_txn_init(struct db_txn *t, enum db_reason reason)
 
 void db_txn_fini(struct db_txn *t)
 {
+	buf_fini(&t->origin);
 	buf_fini(&t->preconditions);
 	buf_fini(&t->ops);
+}
+
+/* At most DB_ORIGIN_MAX bytes, cut between characters. */
+static void put_cut(struct buf *b, const char *s)
+{
+	char cut[DB_ORIGIN_MAX + 1];
+	size_t n = s != NULL ? strnlen(s, DB_ORIGIN_MAX + 1) : 0;
+
+	if (n > DB_ORIGIN_MAX)
+		for (n--; n > 0 && ((uint8_t)s[n] & 0xc0) == 0x80; n--)
+			continue;
+	memcpy(cut, n > 0 ? s : "", n);
+	cut[n] = 0;
+	buf_str(b, cut);
+}
+
+void db_txn_origin(struct db_txn *t, struct db_origin origin)
+{
+	t->origin.len = 0;
+	put_cut(&t->origin, origin.user);
+	put_cut(&t->origin, origin.task);
+	put_cut(&t->origin, origin.method);
 }
 
 static void put_row(struct buf *b, uint8_t kind, int class_id, const char *ref)
@@ -161,6 +184,10 @@ void db_txn_encode(
 	buf_u64(out, id->boot);
 	buf_u64(out, id->sequence);
 	buf_u64(out, (uint64_t)wall);
+	if (t->origin.len == 0)
+		for (int i = 0; i < 3; i++)
+			buf_str(out, "");
+	buf_put(out, t->origin.data, t->origin.len);
 	buf_u32(out, t->n_preconditions);
 	buf_put(out, t->preconditions.data, t->preconditions.len);
 	buf_u32(out, t->n_ops);
@@ -170,6 +197,16 @@ void db_txn_encode(
 		buf_u8(out, 0);
 }
 
+static bool rd_short(struct reader *r, const char **out)
+{
+	const char *s = rd_str(r);
+
+	if (s == NULL || strlen(s) > DB_ORIGIN_MAX)
+		return false;
+	*out = s;
+	return true;
+}
+
 bool db__entry_head(const void *data, size_t n, struct entry_head *out)
 {
 	struct reader r = reader_of(data, n);
@@ -177,6 +214,7 @@ bool db__entry_head(const void *data, size_t n, struct entry_head *out)
 
 	if (r.bad || magic != ENTRY_MAGIC || length > n)
 		return false;
+	out->origin = (struct db_origin){ "", "", "" };
 	out->format = rd_u16(&r);
 	out->schema = rd_u16(&r);
 	out->reason = rd_u8(&r);
@@ -184,6 +222,11 @@ bool db__entry_head(const void *data, size_t n, struct entry_head *out)
 	out->id.boot = rd_u64(&r);
 	out->id.sequence = rd_u64(&r);
 	out->wall = (int64_t)rd_u64(&r);
+	/* format 1 has none; what a newer one has is not for us to read */
+	if (out->format >= 2 && out->format <= DB_FORMAT &&
+		!(rd_short(&r, &out->origin.user) && rd_short(&r, &out->origin.task) &&
+			rd_short(&r, &out->origin.method)))
+		return false;
 	out->body = r;
 	out->body.end = (const uint8_t *)data + length;
 	return !r.bad && r.p <= out->body.end;

@@ -26,17 +26,28 @@ enum db_reason {
 
 enum {
 	DB_ENTRY_MAX = 1 << 20, /* bytes */
-	DB_FORMAT = 1,
+	DB_FORMAT = 2,
+	DB_ORIGIN_MAX = 127, /* bytes of each text of an origin; what is longer is cut off */
+};
+
+/* Who asked for it, in which task, by which call: for the history, no rule depends on it. */
+struct db_origin {
+	const char
+		*user; /* the name given at login; "coordinator", "host" for the pool's own work */
+	const char *task;   /* its reference; "": none */
+	const char *method; /* "VM.set_tags" */
 };
 
 struct db_txn {
 	enum db_reason reason;
-	struct buf preconditions, ops;
+	struct buf origin, preconditions, ops;
 	uint32_t n_preconditions, n_ops;
 };
 
 void db_txn_init(struct db_txn *t, enum db_reason reason);
 void db_txn_fini(struct db_txn *t); /* may be called twice */
+/* Copies; a later one replaces it. NULL is "". */
+void db_txn_origin(struct db_txn *t, struct db_origin origin);
 
 /* Preconditions; each returns its number, which db_result.failed names when it does not hold. */
 unsigned db_txn_need_row(struct db_txn *t, int class_id, const char *ref);

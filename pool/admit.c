@@ -242,6 +242,7 @@ static void admit_one(struct pool *pool, const struct db_proposal_id *id, const 
 
 	snprintf(task, sizeof task, "OpaqueRef:%s", r->task_uuid);
 	db_txn_init(&txn, DB_FOR_ADMIT);
+	db_txn_origin(&txn, (struct db_origin){ r->user, task, r->method->name });
 	db_txn_need_no_row(&txn, MODEL_CLASS_task, task);
 	db_view_pin(pool->db, &view);
 	if (db_view_get(&view, MODEL_CLASS_task, task) != NULL) {
@@ -348,6 +349,8 @@ void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *tas
 
 static void need_untouched(struct db_txn *txn, const struct db_row *task)
 {
+	db_txn_origin(txn, (struct db_origin){ POOL_COORDINATOR, db_row_ref(task),
+				   db_row_s(task, TASK_method) });
 	db_txn_need_version(txn, MODEL_CLASS_task, db_row_ref(task), db_row_modified(task));
 }
 
@@ -378,6 +381,7 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 		return txn->n_ops > 0; /* it has asked others to stop: that is a step too */
 	}
 	if (verdict == ADMITTED) {
+		db_txn_origin(txn, task_origin(task, a));
 		db_txn_set(
 			txn, MODEL_CLASS_task, ref, TASK_owner, val_string(db_row_ref(ad.owner)));
 		db_txn_set(txn, MODEL_CLASS_task, ref, TASK_resident_on,
@@ -507,6 +511,7 @@ static bool decide(
 		db_txn_init(txn, DB_FOR_ADMIT);
 	}
 	txn->reason = DB_FOR_SWEEP;
+	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "sweep" });
 	c = db_rows(view, MODEL_CLASS_task);
 	while ((task = db_next(&c)) != NULL && removed < 200)
 		if (strcmp(db_row_s(task, TASK_status), "pending") != 0)

@@ -121,6 +121,7 @@ void bootstrap_look(struct pool *pool)
 		return;
 	arena_init(&a);
 	db_txn_init(&txn, DB_FOR_CONFIG);
+	db_txn_origin(&txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "bootstrap" });
 	db_view_pin(pool->db, &view);
 	compose(pool, &view, &txn, &a);
 	db_view_unpin(&view);

@@ -131,7 +131,8 @@ int call_write(struct call *call, struct db_txn *txn, void (*written)(struct cal
 	enum { HEAD_MAX = 256 };
 
 	loop_assert(call->io->loop);
-	if (txn->preconditions.len + txn->ops.len > DB_ENTRY_MAX - HEAD_MAX) {
+	db_txn_origin(txn, (struct db_origin){ call->caller.user, call->task, call->method->name });
+	if (txn->origin.len + txn->preconditions.len + txn->ops.len > DB_ENTRY_MAX - HEAD_MAX) {
 		db_txn_fini(txn);
 		return err_set(&call->err, ERR_VALUE_NOT_SUPPORTED, "value", "",
 			"larger than 1 MiB", NULL);

@@ -331,6 +331,7 @@ static int commit_started(struct job *job, struct owned *o)
 			return 0;
 		}
 		db_txn_init(&txn, DB_FOR_START);
+		db_txn_origin(&txn, task_origin(task, &job->arena));
 		db_txn_need_field(&txn, MODEL_CLASS_task, o->task, TASK_owner,
 			val_string(db_row_s(task, TASK_owner)));
 		db_txn_need_field(&txn, MODEL_CLASS_task, o->task, TASK_started, val_bool(false));
@@ -426,6 +427,7 @@ static int commit_finished(struct job *job, struct owned *o, const struct err *e
 			return 0;
 		}
 		db_txn_init(&txn, DB_FOR_FINISH);
+		db_txn_origin(&txn, task_origin(task, &job->arena));
 		db_txn_need_version(&txn, MODEL_CLASS_task, o->task, db_row_modified(task));
 		if (strcmp(db_row_s(task, TASK_status), "pending") == 0)
 			finish_write(job, &txn, task, err, env_wall_s(o->pool->env));
@@ -644,6 +646,7 @@ static int reconcile_vm(struct job *job, struct pool *pool, const char *vm_uuid)
 	known = vm != NULL;
 	self = db_row_ref(pool_self(pool, &view));
 	db_txn_init(&txn, DB_FOR_FACTS);
+	db_txn_origin(&txn, (struct db_origin){ .user = POOL_HOST, .method = "reconcile" });
 	if (known && !has_pending_task(job, &view, vm)) {
 		db_txn_need_version(&txn, MODEL_CLASS_VM, db_row_ref(vm), version);
 		release_lost_locks(job, &txn, &view, vm, self);
@@ -715,6 +718,7 @@ static int announce(struct job *job, struct pool *pool)
 	member = db_view_get(&view, MODEL_CLASS__member, pool->host_uuid);
 	if (member != NULL && strcmp(db_row_s(member, _MEMBER_incarnation), incarnation) != 0) {
 		db_txn_init(&txn, DB_FOR_CONFIG);
+		db_txn_origin(&txn, (struct db_origin){ .user = POOL_HOST, .method = "announce" });
 		db_txn_need_row(&txn, MODEL_CLASS__member, pool->host_uuid);
 		db_txn_set(&txn, MODEL_CLASS__member, pool->host_uuid, _MEMBER_incarnation,
 			val_string(incarnation));

@@ -8,6 +8,9 @@
 #include "rpc/wire/codec.h"
 
 #define NULL_REF "OpaqueRef:NULL"
+/* Users that are no users: origins of what the pool does by itself. */
+#define POOL_COORDINATOR "coordinator"
+#define POOL_HOST	 "host"
 
 enum {
 	POOL_RETRIES = 8,	    /* of a transaction whose version precondition failed */
@@ -164,6 +167,8 @@ void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *tas
 /* Wait on the call's loop until the task has ended, then finish the call by it. */
 void call_await_task(struct call *call);
 void tasks_look(struct pool_loop *io);
+/* Of a transaction that serves the task: its caller and method. Lives as long as row and arena. */
+struct db_origin task_origin(const struct db_row *task, struct arena *a);
 
 /* owner.c */
 void owner_start(struct pool *pool);

@@ -131,6 +131,7 @@ static void write_session(struct call *call)
 	db_txn_init(&txn, DB_FOR_SESSION);
 	db_txn_create(&txn, MODEL_CLASS_session, ref, fields);
 	db_view_unpin(&view);
+	call->caller.user = args->uname;
 	call->result = val_string(arena_strdup(&call->arena, ref));
 	if (call_write(call, &txn, NULL) != CALL_PENDING)
 		call_finish(call);

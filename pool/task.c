@@ -60,6 +60,14 @@ void tasks_look(struct pool_loop *io)
 	}
 }
 
+struct db_origin task_origin(const struct db_row *task, struct arena *a)
+{
+	struct val caller = db_row_field(task, TASK_caller, a);
+
+	return (struct db_origin){ val_get_s(&caller, "user"), db_row_ref(task),
+		db_row_s(task, TASK_method) };
+}
+
 int task_create(struct call *call, const struct task_create_args *args, struct err *err)
 {
 	struct val fields[TASK_keep + 1] = { { .kind = VAL_VOID } };

@@ -331,6 +331,88 @@ START_TEST(a_value_that_does_not_fit_its_field_is_refused)
 }
 END_TEST
 
+static void encode_one(struct db_txn *t, struct buf *out)
+{
+	struct db_proposal_id id = { 1, 1, 1 };
+
+	db_txn_need_row(t, MODEL_CLASS_VM, "OpaqueRef:a");
+	db_txn_encode(t, &id, 5, out);
+	db_txn_fini(t);
+}
+
+START_TEST(an_entry_says_who_asked_for_it)
+{
+	char user[DB_ORIGIN_MAX + 20] = "";
+	struct entry_head head;
+	struct buf entry = { 0 };
+	struct db_txn t;
+
+	/* 63 characters of 2 bytes fit; the 64th would be cut in two */
+	while (strlen(user) < DB_ORIGIN_MAX + 10)
+		strcat(user, "\xc3\xbc");
+	db_txn_init(&t, DB_FOR_FIELD);
+	db_txn_origin(&t, (struct db_origin){ "nobody", NULL, NULL });
+	db_txn_origin(&t, (struct db_origin){ user, "OpaqueRef:t", "VM.start" });
+	encode_one(&t, &entry);
+	ck_assert(db__entry_head(entry.data, entry.len, &head));
+	ck_assert_uint_eq(strlen(head.origin.user), DB_ORIGIN_MAX - 1);
+	ck_assert(val_text_ok(head.origin.user));
+	ck_assert_str_eq(head.origin.task, "OpaqueRef:t");
+	ck_assert_str_eq(head.origin.method, "VM.start");
+	ck_assert_int_eq(db__entry_check(&head), APPLY_DONE);
+	buf_fini(&entry);
+}
+END_TEST
+
+/* Where the origin begins: behind magic, length, format, schema, reason, proposal id and time. */
+enum { ORIGIN_AT = 4 + 4 + 2 + 2 + 1 + 24 + 8, ORIGIN_EMPTY = 3 * 5 };
+
+START_TEST(an_entry_of_the_first_format_has_no_origin)
+{
+	struct entry_head head;
+	struct buf entry = { 0 };
+	struct db_txn t;
+	uint32_t length;
+
+	db_txn_init(&t, DB_FOR_FIELD);
+	encode_one(&t, &entry);
+	memcpy(&length, entry.data + 4, sizeof length);
+	buf_patch_u32(&entry, 4, length - ORIGIN_EMPTY);
+	entry.data[8] = 1;
+	memmove(entry.data + ORIGIN_AT, entry.data + ORIGIN_AT + ORIGIN_EMPTY,
+		entry.len - ORIGIN_AT - ORIGIN_EMPTY);
+	ck_assert(db__entry_head(entry.data, entry.len, &head));
+	ck_assert_str_eq(head.origin.user, "");
+	ck_assert_int_eq(db__entry_check(&head), APPLY_DONE);
+	/* and one of a format to come is not read, nor taken for broken bytes */
+	entry.data[8] = DB_FORMAT + 1;
+	ck_assert(db__entry_head(entry.data, entry.len, &head));
+	ck_assert_int_eq(db__entry_check(&head), APPLY_BROKEN);
+	buf_fini(&entry);
+}
+END_TEST
+
+START_TEST(an_origin_longer_than_its_limit_is_no_entry)
+{
+	struct entry_head head;
+	struct buf entry = { 0 }, longer = { 0 };
+	char user[DB_ORIGIN_MAX + 2];
+	struct db_txn t;
+
+	db_txn_init(&t, DB_FOR_FIELD);
+	encode_one(&t, &entry);
+	memset(user, 'u', sizeof user - 1);
+	user[sizeof user - 1] = 0;
+	buf_put(&longer, entry.data, ORIGIN_AT);
+	buf_str(&longer, user);
+	buf_put(&longer, entry.data + ORIGIN_AT + 5, entry.len - ORIGIN_AT - 5);
+	buf_patch_u32(&longer, 4, (uint32_t)longer.len);
+	ck_assert(!db__entry_head(longer.data, longer.len, &head));
+	buf_fini(&entry);
+	buf_fini(&longer);
+}
+END_TEST
+
 START_TEST(damaged_entries_never_crash)
 {
 	srand(3);
@@ -372,6 +454,9 @@ int main(void)
 		relations_follow_their_one_side_and_touch_the_other,
 		an_equal_value_is_no_change,
 		a_value_that_does_not_fit_its_field_is_refused,
+		an_entry_says_who_asked_for_it,
+		an_entry_of_the_first_format_has_no_origin,
+		an_origin_longer_than_its_limit_is_no_entry,
 		damaged_entries_never_crash,
 	};
 
