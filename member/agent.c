@@ -84,7 +84,7 @@ static int vm_add(struct agent *agent, struct job *job, const struct val *params
 
 	if (uuid == NULL || !uuid_ok(uuid))
 		return err_set(err, AGENT_ERR_bad_request, "metadata has no uuid", NULL);
-	rpc_json_value(&text, metadata);
+	val_json(&text, metadata);
 	if (text.len >= AGENT_LINE_MAX / 16) {
 		buf_fini(&text);
 		return err_set(err, AGENT_ERR_limit_reached, "metadata is too large", NULL);
@@ -204,7 +204,7 @@ static void run_end(struct agent_run *run, const struct err *err)
 	arena_init(&a);
 	for (unsigned i = 0; err != NULL && i < err->n; i++)
 		val_set_push(&a, &data, val_string(err->params[i]));
-	rpc_json_value(&text, &data);
+	val_json(&text, &data);
 	pthread_mutex_lock(&agent->mutex);
 	if (err != NULL) /* NULL: this agent has died, and what is left is what a SIGKILL leaves */
 		sql_run(agent->sql,
@@ -508,7 +508,7 @@ struct agent *agent_new(const struct agent_config *config)
 	pthread_mutex_init(&agent->mutex, NULL);
 	snprintf(path, sizeof path, "%s/agent.db", config->dir);
 	agent->hv = hv_open(config->env, config->dir, config->memory_kib);
-	agent->sql = agent->hv != NULL ? sql_open(config->env, path, schema) : NULL;
+	agent->sql = agent->hv != NULL ? sql_open(config->env, path, SQL_DURABLE, schema) : NULL;
 	if (agent->sql == NULL) {
 		if (agent->hv != NULL)
 			hv_close(agent->hv);

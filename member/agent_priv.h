@@ -8,7 +8,7 @@
 
 #include "agent/agent.h"
 #include "member/hv/hv.h"
-#include "member/sql.h"
+#include "rpc/base/sql.h"
 #include "rpc/base/op.h"
 
 enum {

@@ -106,7 +106,7 @@ static void encode(
 	q->id = id;
 	buf_printf(&q->line, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"method\":\"%s\",\"params\":[",
 		(long long)id, agent_methods[method].name);
-	rpc_json_value(&q->line, params != NULL ? params : &none);
+	val_json(&q->line, params != NULL ? params : &none);
 	buf_puts(&q->line, "]}\n");
 }
 

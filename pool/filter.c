@@ -168,59 +168,6 @@ int filter_parse(
 	return 0;
 }
 
-static void quote_into(struct buf *b, const char *s)
-{
-	buf_puts(b, "'");
-	for (; *s; s++) {
-		if (*s == '\'' || *s == '\\')
-			buf_puts(b, "\\");
-		buf_put(b, s, 1);
-	}
-	buf_puts(b, "'");
-}
-
-/* The text form that filters compare. */
-static void text_of(struct buf *b, const struct val *v, bool inner)
-{
-	char date[VAL_DATETIME_MAX];
-
-	switch (v->kind) {
-	case VAL_VOID: break;
-	case VAL_STRING:
-		if (inner)
-			quote_into(b, v->s);
-		else
-			buf_puts(b, v->s);
-		break;
-	case VAL_INT:
-	case VAL_INT32: buf_printf(b, "%lld", (long long)v->i); break;
-	case VAL_FLOAT: buf_printf(b, "%.18g", v->f); break;
-	case VAL_BOOL: buf_puts(b, v->b ? "true" : "false"); break;
-	case VAL_DATETIME:
-		val_datetime_print(v->i, date);
-		buf_puts(b, date);
-		break;
-	case VAL_SET:
-	case VAL_MAP:
-		buf_puts(b, "(");
-		for (uint32_t i = 0; i < v->n; i++) {
-			if (i > 0)
-				buf_puts(b, " ");
-			if (v->kind == VAL_SET) {
-				text_of(b, &v->items[i], true);
-				continue;
-			}
-			buf_puts(b, "(");
-			quote_into(b, v->pairs[i].key);
-			buf_puts(b, " ");
-			text_of(b, &v->pairs[i].value, true);
-			buf_puts(b, ")");
-		}
-		buf_puts(b, ")");
-		break;
-	}
-}
-
 static void operand_text(struct buf *b, const struct operand *o, const struct db_view *view,
 	const struct db_row *row)
 {
@@ -234,7 +181,7 @@ static void operand_text(struct buf *b, const struct operand *o, const struct db
 	} else {
 		arena_init(&a);
 		v = pool_field(view, row, o->field, &a);
-		text_of(b, &v, false);
+		val_text(b, &v);
 		arena_fini(&a);
 	}
 }

@@ -145,7 +145,7 @@ int members_write(const char *path, const struct members *members)
 	val_map_push(&a, &v, "epoch", val_int((int64_t)members->epoch));
 	val_map_push(&a, &v, "self", val_int((int64_t)members->self));
 	val_map_push(&a, &v, "members", list);
-	rpc_json_value(&text, &v);
+	val_json(&text, &v);
 	buf_puts(&text, "\n");
 	ok = write(fd, text.data, text.len) == (ssize_t)text.len && fsync(fd) == 0;
 	buf_fini(&text);

@@ -48,7 +48,7 @@ void request_arguments(struct arena *a, const struct request *r, const char **ou
 
 	for (unsigned i = 0; i < r->method->n_params; i++)
 		val_set_push(a, &args, r->args[i]);
-	rpc_json_value(&text, &args);
+	val_json(&text, &args);
 	*out = arena_strdup(a, buf_text(&text));
 	buf_fini(&text);
 }

@@ -72,6 +72,12 @@ struct val val_dup(struct arena *a, const struct val *v);
 void val_pack(struct buf *out, const struct val *v);
 struct val val_unpack(struct reader *in, struct arena *a);
 
+/* As JSON: dates as strings, void as "". */
+void val_json(struct buf *out, const struct val *v);
+/* As the reference keeps it in its database and compares it in filters: strings bare, sets and maps
+ * as s-expressions of quoted strings. */
+void val_text(struct buf *out, const struct val *v);
+
 /* Valid UTF-8 and only characters legal in XML 1.0 (tab, LF, CR and from space on). */
 bool val_text_ok(const char *s);
 

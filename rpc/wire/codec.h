@@ -33,9 +33,8 @@ int rpc_json_request(
 void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const struct val *value,
 	bool bare, const struct err *err);
 
-/* A value as XML-RPC text: "<value>...</value>" (results of tasks) and as JSON text. */
+/* A value as XML-RPC text: "<value>...</value>" (results of tasks). JSON: val_json. */
 void rpc_xml_value(struct buf *out, const struct val *v);
-void rpc_json_value(struct buf *out, const struct val *v);
 
 /* JSON text into a value (integers stay integers, null is void). 0 or ERR_CORRUPT with a reason. */
 int rpc_json_parse(

@@ -3,7 +3,6 @@
 #include "rpc/base/check.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -135,82 +134,4 @@ int rpc_json_request(
 	else if (out->codec == RPC_JSON1 || (given != NULL && given->kind != VAL_VOID))
 		*why_out = "params is no array";
 	return *why_out != NULL ? ERR_CORRUPT : 0;
-}
-
-static void quoted(struct buf *out, const char *s)
-{
-	size_t run;
-
-	buf_puts(out, "\"");
-	for (; *s; s++) {
-		run = strcspn(s, "\"\\\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x10"
-				 "\x11\x12\x13\x14\x15"
-				 "\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f");
-		buf_put(out, s, run);
-		s += run;
-		if (*s == 0)
-			break;
-		if (*s == '"' || *s == '\\')
-			buf_printf(out, "\\%c", *s);
-		else if (*s == '\n')
-			buf_puts(out, "\\n");
-		else
-			buf_printf(out, "\\u%04x", (unsigned)*s);
-	}
-	buf_puts(out, "\"");
-}
-
-/* 16 digits, 17 when needed to be exact, ".0" behind whole numbers; what is not finite is sent as 0
- * (wire.md 2.1). */
-static void number(struct buf *out, double f)
-{
-	char text[40];
-	double back;
-
-	if (!isfinite(f))
-		f = 0;
-	snprintf(text, sizeof text, "%.16g", f);
-	if (sscanf(text, "%lf", &back) != 1 || memcmp(&back, &f, sizeof f) != 0)
-		snprintf(text, sizeof text, "%.17g", f);
-	buf_puts(out, text);
-	if (strpbrk(text, ".e") == NULL)
-		buf_puts(out, ".0");
-}
-
-void rpc_json_value(struct buf *out, const struct val *v)
-{
-	char date[VAL_DATETIME_MAX];
-
-	switch (v->kind) {
-	case VAL_VOID: buf_puts(out, "\"\""); break;
-	case VAL_STRING: quoted(out, v->s); break;
-	case VAL_INT:
-	case VAL_INT32: buf_printf(out, "%" PRId64, v->i); break;
-	case VAL_FLOAT: number(out, v->f); break;
-	case VAL_BOOL: buf_puts(out, v->b ? "true" : "false"); break;
-	case VAL_DATETIME:
-		val_datetime_print(v->i, date);
-		quoted(out, date);
-		break;
-	case VAL_SET:
-		buf_puts(out, "[");
-		for (uint32_t i = 0; i < v->n; i++) {
-			if (i > 0)
-				buf_puts(out, ",");
-			rpc_json_value(out, &v->items[i]);
-		}
-		buf_puts(out, "]");
-		break;
-	case VAL_MAP:
-		buf_puts(out, "{");
-		for (uint32_t i = 0; i < v->n; i++) {
-			if (i > 0)
-				buf_puts(out, ",");
-			quoted(out, v->pairs[i].key);
-			buf_puts(out, ":");
-			rpc_json_value(out, &v->pairs[i].value);
-		}
-		buf_puts(out, "}");
-		break;
-	}
 }

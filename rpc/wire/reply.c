@@ -53,13 +53,13 @@ static void json1_reply(
 
 	buf_puts(out, "{\"result\":");
 	if (err->code == NULL)
-		rpc_json_value(out, value);
+		val_json(out, value);
 	else
 		buf_puts(out, "null");
 	buf_puts(out, ",\"error\":");
 	if (err->code != NULL) {
 		list = error_list(a, err, true);
-		rpc_json_value(out, &list);
+		val_json(out, &list);
 	} else {
 		buf_puts(out, "null");
 	}
@@ -73,15 +73,15 @@ static void json2_reply(
 	buf_puts(out, "{\"jsonrpc\":\"2.0\",");
 	if (err->code == NULL) {
 		buf_puts(out, "\"result\":");
-		rpc_json_value(out, value);
+		val_json(out, value);
 		return;
 	}
 	name = val_string(err->code->name);
 	list = error_list(a, err, false);
 	buf_puts(out, "\"error\":{\"code\":1,\"message\":");
-	rpc_json_value(out, &name);
+	val_json(out, &name);
 	buf_puts(out, ",\"data\":");
-	rpc_json_value(out, &list);
+	val_json(out, &list);
 	buf_puts(out, "}");
 }
 
@@ -96,7 +96,7 @@ void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const 
 	} else {
 		(request->codec == RPC_JSON1 ? json1_reply : json2_reply)(out, &a, value, err);
 		buf_puts(out, ",\"id\":");
-		rpc_json_value(out, &request->id);
+		val_json(out, &request->id);
 		buf_puts(out, "}");
 	}
 	arena_fini(&a);

@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
 	arena_init(&a);
 	if (rpc_json_request(&a, (const char *)data, n, &m, &why) == 0) {
-		rpc_json_value(&out, m.params);
+		val_json(&out, m.params);
 		CHECK(rpc_json_parse(&a, buf_text(&out), out.len, &back, &why) == 0);
 	}
 	buf_fini(&out);

@@ -24,7 +24,7 @@ ARROWS = {"rpc/base": set(), "rpc": {"model"}, "cluster": {"rpc"}, "db": {"rpc/b
           "member": {"rpc", "cluster", "agent"}, "ha": {"rpc", "db", "model"},
           "pool": {"rpc", "db", "member", "ha", "model", "agent"}}
 ONLY = {r"raft\.h|raft/.*": r"db/consensus_\w+\.[ch]", r"http_parser\.h": r"rpc/server\.c", r"expat\.h": r"rpc/wire/xml\.c",
-        r"json-c/.*": r"rpc/wire/json\.c", r"sqlite3\.h": r"member/sql\.c", r"openssl/.*": r"rpc/base/tls\.c",
+        r"json-c/.*": r"rpc/wire/json\.c", r"sqlite3\.h": r"rpc/base/sql\.c", r"openssl/.*": r"rpc/base/tls\.c",
         r"uv\.h": r"rpc/base/(uv|env_uv_priv)\.h", r"xxhash\.h": r"rpc/base/hash\.h", r"crypt\.h": r"pool/(session|ctl)\.c"}
 # symbol -> objects that may use it; everything else goes through rpc/base
 STRAY = {

@@ -1,10 +1,14 @@
-/* rpc/base: values, datetimes, buffers, lanes. */
+/* rpc/base: values, datetimes, buffers, lanes, SQLite. */
 #include "rpc/base/lane.h"
-#include "rpc/base/val.h"
+#include "rpc/base/sql.h"
 #include "tests/lib/suite.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static struct val random_val(struct arena *a, unsigned depth)
 {
@@ -307,6 +311,132 @@ START_TEST(timers_fire_in_order_and_stopped_ones_do_not)
 }
 END_TEST
 
+START_TEST(values_as_text)
+{
+	struct arena a;
+	struct buf text = { 0 };
+	struct val v = val_set(), map = val_map();
+
+	arena_init(&a);
+	val_set_push(&a, &v, val_string("it's \\ \"x\""));
+	val_map_push(&a, &map, "k", val_bool(true));
+	val_set_push(&a, &v, map);
+	val_text(&text, &v);
+	ck_assert_str_eq(buf_text(&text), "('it\\'s \\\\ \"x\"' (('k' true)))");
+	text.len = 0;
+	val_json(&text, &v);
+	ck_assert_str_eq(buf_text(&text), "[\"it's \\\\ \\\"x\\\"\",{\"k\":true}]");
+	buf_fini(&text);
+	arena_fini(&a);
+}
+END_TEST
+
+static void in_temporary(char path[64], const char *name)
+{
+	snprintf(path, 64, "/tmp/xpool-test-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	strcat(path, "/");
+	strcat(path, name);
+}
+
+static void remove_temporary(char path[64])
+{
+	char command[128];
+
+	*strrchr(path, '/') = 0;
+	snprintf(command, sizeof command, "rm -r '%s'", path);
+	ck_assert_int_eq(system(command), 0);
+}
+
+struct seen {
+	struct sql *sql;
+	struct arena a;
+	struct val rows;
+};
+
+static void on_seen(void *arg, struct sql_row *row)
+{
+	struct seen *s = arg;
+	struct val v = val_map(), value = sql_value(row, 0);
+
+	/* the statement under way, once more inside itself */
+	ck_assert_int_eq(sql_number(s->sql, -1, "SELECT a FROM t ORDER BY rowid", ""), 1);
+	ck_assert_int_eq(sql_width(row), 1);
+	val_map_push(&s->a, &v, sql_name(row, 0), val_dup(&s->a, &value));
+	val_set_push(&s->a, &s->rows, val_dup(&s->a, &v));
+}
+
+START_TEST(sql_keeps_values_and_nests_a_statement_in_itself)
+{
+	struct val values[] = { val_int(1), val_string("two"), val_float(3.5), val_bool(true),
+		val_void() };
+	struct seen s = { .rows = val_set() };
+	struct buf text = { 0 };
+	struct stat st;
+	struct env env;
+	char path[64];
+
+	env_uv_init(&env, "test");
+	arena_init(&s.a);
+	in_temporary(path, "x.db");
+	s.sql = sql_open(&env, path, SQL_ORDERED, "CREATE TABLE t(a)");
+	ck_assert_ptr_nonnull(s.sql);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 0777, 0600);
+	for (size_t i = 0; i < ARRAY_LEN(values); i++)
+		ck_assert_int_eq(sql_run_vals(s.sql, "INSERT INTO t VALUES (?)", &values[i], 1), 0);
+	ck_assert_int_eq(sql_query(s.sql, on_seen, &s, "SELECT a FROM t ORDER BY rowid", ""), 0);
+	val_json(&text, &s.rows);
+	ck_assert_str_eq(
+		buf_text(&text), "[{\"a\":1},{\"a\":\"two\"},{\"a\":3.5},{\"a\":1},{\"a\":\"\"}]");
+	/* more statements than are kept */
+	for (int i = 0; i < 3 * SQL_KEPT; i++) {
+		char statement[64];
+
+		snprintf(statement, sizeof statement, "SELECT a + %d FROM t LIMIT 1", i);
+		ck_assert_int_eq(sql_number(s.sql, -1, statement, ""), 1 + i);
+	}
+	buf_fini(&text);
+	arena_fini(&s.a);
+	sql_close(s.sql);
+	remove_temporary(path);
+}
+END_TEST
+
+START_TEST(sql_for_reading_changes_nothing_and_says_why_it_fails)
+{
+	struct env env;
+	struct sql *sql;
+	char path[64];
+	int fd;
+
+	env_uv_init(&env, "test");
+	in_temporary(path, "x.db");
+	ck_assert_ptr_null(sql_open(&env, path, SQL_READ, ""));
+	ck_assert_int_ne(access(path, F_OK), 0);
+	sql_close(sql_open(&env, path, SQL_DURABLE, "CREATE TABLE t(a)"));
+	sql = sql_open(&env, path, SQL_READ, "");
+	ck_assert_ptr_nonnull(sql);
+	ck_assert_str_eq(sql_why(sql), "");
+	ck_assert_int_eq(sql_run(sql, "INSERT INTO t VALUES (1)", ""), ERR_IO);
+	ck_assert_ptr_nonnull(strstr(sql_why(sql), "readonly"));
+	ck_assert_int_eq(sql_run(sql, "SELECT 1; SELECT 2", ""), ERR_IO);
+	ck_assert_str_eq(sql_why(sql), "more than one statement");
+	ck_assert_int_eq(sql_run(sql, " -- nothing", ""), ERR_IO);
+	ck_assert_int_eq(sql_run(sql, "SELECT a FROM t ; ", ""), 0);
+	ck_assert(!sql_damaged(sql));
+	sql_close(sql);
+	fd = open(path, O_WRONLY);
+	ck_assert_int_eq(write(fd, "this is no SQLite file", 22), 22);
+	close(fd);
+	sql = sql_open(&env, path, SQL_READ, "");
+	ck_assert_int_eq(sql_run(sql, "SELECT a FROM t", ""), ERR_IO);
+	ck_assert(sql_damaged(sql));
+	sql_close(sql);
+	remove_temporary(path);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -315,6 +445,9 @@ int main(void)
 		deep_nesting_is_refused,
 		datetimes,
 		text_that_xml_cannot_carry_is_refused,
+		values_as_text,
+		sql_keeps_values_and_nests_a_statement_in_itself,
+		sql_for_reading_changes_nothing_and_says_why_it_fails,
 		jobs_of_one_key_run_one_at_a_time,
 		a_job_that_waits_gives_its_place_back,
 		a_full_lane_refuses,

@@ -189,7 +189,7 @@ static void check_value(struct val v, const char *xml, const char *json)
 	rpc_xml_value(&b, &v);
 	ck_assert_str_eq(buf_text(&b), xml);
 	b.len = 0;
-	rpc_json_value(&b, &v);
+	val_json(&b, &v);
 	ck_assert_str_eq(buf_text(&b), json);
 	buf_fini(&b);
 }

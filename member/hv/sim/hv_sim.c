@@ -5,7 +5,7 @@
  * time of the request. A power-off of the host is the removal of the file: the boot id is in it.
  */
 #include "member/hv/hv.h"
-#include "member/sql.h"
+#include "rpc/base/sql.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +36,7 @@ struct hv *hv_open(struct env *env, const char *dir, int64_t memory_kib)
 	hv->memory_kib = memory_kib;
 	pthread_mutex_init(&hv->mutex, NULL);
 	snprintf(path, sizeof path, "%s/domains.db", dir);
-	hv->sql = sql_open(env, path, schema);
+	hv->sql = sql_open(env, path, SQL_DURABLE, schema);
 	if (hv->sql == NULL) {
 		free(hv);
 		return NULL;
