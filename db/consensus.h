@@ -60,8 +60,14 @@ struct consensus_config {
 	void *arg;
 };
 
-/* The library's disk half on a directory. 0; ERR_IO after a log line that says why. */
+/* The library's disk half on a directory. 0; ERR_IO after a log line that says why: it cannot be
+ * used, or preflight has found it damaged. */
 int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir);
+
+/* Do the last 8 bytes of a snapshot hold the XXH3 of all before them? Every encoded snapshot ends
+ * so.
+ */
+bool consensus_sealed(const uint8_t *bytes, size_t n);
 
 /* Write the first configuration into an empty directory; before any member starts. 0 or ERR_IO
  * after a log line. */

@@ -50,7 +50,7 @@ static void transport_close(struct raft_uv_transport *t, raft_uv_transport_close
 	cb(t);
 }
 
-int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir)
+int consensus__disk_uv(struct raft_io **out, struct loop *loop, const char *dir)
 {
 	struct disk *d = mem_new(sizeof *d);
 	int rv;
@@ -69,6 +69,28 @@ int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir
 	d->io.version = 2; /* it fills in async_work and leaves 1, which raft_init refuses for our
 			      state machine */
 	raft_uv_set_connect_retry_delay(&d->io, CONNECT_RETRY_MS);
+	/* it would put a damaged segment away and start without what was in it */
+	raft_uv_set_auto_recovery(&d->io, false);
+	/* so that preflight can check the seal; compressing is the encoder's business */
+	raft_uv_set_snapshot_compression(&d->io, false);
 	*out = &d->io;
 	return 0;
+}
+
+int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir)
+{
+	struct preflight found;
+
+	if (!consensus__preflight(dir, 0, &found)) {
+		log_err(loop->env,
+			"event=data_directory_unsound dir=%s why=\"%s\" remedy=\"this copy of the "
+			"database cannot be trusted: restore the folder from a copy of this very "
+			"member, or keep it aside and let the member join anew\"",
+			dir, found.why);
+		return ERR_IO;
+	}
+	if (found.n_removed > 0)
+		log_warn(loop->env, "event=leftovers_removed dir=%s segments=%u", dir,
+			found.n_removed);
+	return consensus__disk_uv(out, loop, dir);
 }

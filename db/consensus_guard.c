@@ -9,7 +9,9 @@
  * has covered by a message that was not refused: the library answers with its own last stored
  * index, stale tail included. not on disk       a follower whose log is ahead of its disk, or that
  * installs a snapshot, does not stand for election: ticks are skipped, TimeoutNow is dropped.
- *  fail-stop         any disk operation that fails ends the process, before the library sees it.
+ *  fail-stop         any disk operation that fails ends the process, before the library sees it;
+ * so does a truncation that meets a snapshot being written: the library would never carry it out
+ * and write the new entries behind the old ones (canonical/raft issue 372).
  */
 #include "db/consensus_priv.h"
 
@@ -260,10 +262,45 @@ static int guarded_set_vote(struct raft_io *io, raft_id id)
 static int guarded_truncate(struct raft_io *io, raft_index index)
 {
 	struct consensus *c = consensus__of(io);
-	int rv = c->disk_truncate(io, index);
+	int rv;
 
+	if (c->put.theirs != NULL) {
+		consensus__fail_stop(
+			c, "the log is to be truncated while a snapshot is written", RAFT_BUSY);
+		return RAFT_BUSY;
+	}
+	rv = c->disk_truncate(io, index);
 	if (rv != 0)
 		consensus__fail_stop(c, "the log cannot be truncated", rv);
+	return rv;
+}
+
+static void on_put(struct raft_io_snapshot_put *req, int status)
+{
+	struct consensus *c = container_of(req, struct consensus, put.req);
+	struct raft_io_snapshot_put *theirs = c->put.theirs;
+
+	c->put.theirs = NULL;
+	if (status != 0 && status != RAFT_CANCELED)
+		consensus__fail_stop(c, "a snapshot cannot be written", status);
+	c->put.cb(theirs, status);
+}
+
+static int guarded_snapshot_put(struct raft_io *io, unsigned trailing,
+	struct raft_io_snapshot_put *req, const struct raft_snapshot *snapshot,
+	raft_io_snapshot_put_cb cb)
+{
+	struct consensus *c = consensus__of(io);
+	int rv;
+
+	CHECK(c->put.theirs == NULL);
+	c->put.theirs = req;
+	c->put.cb = cb;
+	rv = c->disk_snapshot_put(io, trailing, &c->put.req, snapshot, on_put);
+	if (rv != 0) {
+		c->put.theirs = NULL;
+		consensus__fail_stop(c, "a snapshot cannot be written", rv);
+	}
 	return rv;
 }
 
@@ -293,9 +330,11 @@ void consensus__guard_install(struct consensus *c)
 	c->disk_set_term = io->set_term;
 	c->disk_set_vote = io->set_vote;
 	c->disk_truncate = io->truncate;
+	c->disk_snapshot_put = io->snapshot_put;
 	io->start = guarded_start;
 	io->append = guarded_append;
 	io->set_term = guarded_set_term;
 	io->set_vote = guarded_set_vote;
 	io->truncate = guarded_truncate;
+	io->snapshot_put = guarded_snapshot_put;
 }

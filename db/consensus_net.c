@@ -646,5 +646,9 @@ void consensus__net_install(struct consensus *c)
 	c->disk_close = io->close;
 	io->send = net_send;
 	io->close = net_close;
+}
+
+void consensus__net_start(struct consensus *c)
+{
 	loop_hook_add(c->cfg.loop, &c->hook, on_turn);
 }

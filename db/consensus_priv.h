@@ -87,6 +87,22 @@ struct guard {
 	bool push; /* the message being delivered is a commit push: no answer */
 };
 
+/* What preflight has found in a directory. */
+struct preflight {
+	char why[256];	     /* "": it is sound */
+	bool empty;	     /* nothing was ever written into it */
+	uint64_t term;	     /* of the metadata; 0: not known */
+	uint64_t last_index; /* of snapshot and log; only when sound */
+	unsigned n_removed;  /* leftovers of a crash */
+};
+
+/* A snapshot being written, see consensus_guard.c. */
+struct put {
+	struct raft_io_snapshot_put req;
+	struct raft_io_snapshot_put *theirs; /* NULL: none */
+	raft_io_snapshot_put_cb cb;
+};
+
 /* Early election, see consensus_early.c. */
 struct early {
 	struct loop_timer timer;
@@ -101,6 +117,7 @@ struct consensus {
 	struct raft_fsm fsm;
 	struct guard guard;
 	struct early early;
+	struct put put;
 	struct raft_transfer transfer;
 	struct net_peer peers[CHANNEL_PEERS_MAX];
 	unsigned n_peers;
@@ -117,6 +134,9 @@ struct consensus {
 	int (*disk_set_term)(struct raft_io *io, raft_term term);
 	int (*disk_set_vote)(struct raft_io *io, raft_id id);
 	int (*disk_truncate)(struct raft_io *io, raft_index index);
+	int (*disk_snapshot_put)(struct raft_io *io, unsigned trailing,
+		struct raft_io_snapshot_put *req, const struct raft_snapshot *snapshot,
+		raft_io_snapshot_put_cb cb);
 	void (*disk_close)(struct raft_io *io, raft_io_close_cb cb);
 	enum consensus_role role;
 	raft_id leader;
@@ -130,6 +150,13 @@ struct consensus {
 
 /* raft_init puts its struct raft, which is part of ours, into the data pointer of raft_io. */
 struct consensus *consensus__of(struct raft_io *io);
+
+/* disk */
+/* Is it sound? installing: index of a snapshot whose installation was begun and not seen to end, 0:
+ * none. */
+bool consensus__preflight(const char *dir, uint64_t installing, struct preflight *out);
+/* The library's disk half as it is, without a preflight. */
+int consensus__disk_uv(struct raft_io **out, struct loop *loop, const char *dir);
 
 /* guard */
 void consensus__guard_install(struct consensus *c);
@@ -149,6 +176,7 @@ void consensus__early(struct consensus *c, raft_id peer);
 
 /* network half */
 void consensus__net_install(struct consensus *c);
+void consensus__net_start(struct consensus *c);
 struct net_peer *consensus__peer(struct consensus *c, raft_id id);
 struct raft_progress *consensus__progress(struct consensus *c, raft_id id);
 

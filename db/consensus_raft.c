@@ -162,6 +162,11 @@ static void peers_from_configuration(struct consensus *c)
 	}
 }
 
+static void on_unopened(struct raft *raft)
+{
+	free(container_of(raft, struct consensus, raft));
+}
+
 int consensus_open(struct consensus **out, const struct consensus_config *config)
 {
 	struct consensus *c = mem_new(sizeof *c);
@@ -193,16 +198,18 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 						     ? config->snapshot_trailing
 						     : CONSENSUS_SNAPSHOT_TRAILING);
 	rv = raft_start(&c->raft);
-	if (rv != 0) {
+	if (rv != 0)
 		log_err(env, "event=raft_start_failed why=\"%s\"", c->raft.errmsg);
+	else if (c->raft.configuration.n == 0)
+		log_err(env, "event=no_configuration why=\"the directory was never initialised: "
+			     "run xpoolctl init\"");
+	if (rv != 0 || c->raft.configuration.n == 0) {
+		c->closing = true;
+		raft_close(&c->raft, on_unopened);
 		return ERR_IO;
 	}
 	peers_from_configuration(c);
-	if (c->n_peers == 0 && c->raft.configuration.n == 0) {
-		log_err(env, "event=no_configuration why=\"the directory was never initialised: "
-			     "run xpoolctl init\"");
-		return ERR_IO;
-	}
+	consensus__net_start(c);
 	*out = c;
 	return 0;
 }
