@@ -297,20 +297,34 @@ static void touch(struct work *w, int class_id, const char *ref)
 		put(w, row, class_id, ref, unpacked(w, row));
 }
 
+static void touch_many(struct work *w, int relation, const char *target)
+{
+	char ref[DB_REF_MAX + 1];
+
+	if (strlen(target) > DB_REF_MAX)
+		return;
+	strcpy(ref, target); /* touching may replace the row that target lies in */
+	touch(w, model_relations[relation].many_class, ref);
+}
+
 /* A change of the one side of a relation is a change of the row at the many side, before and after.
  */
 static void touch_related(struct work *w, const struct db_row *row, int only_field)
 {
 	const struct model_class *c = &model_classes[row->class_id];
-	char ref[DB_REF_MAX + 1];
 
 	for (unsigned i = 0; i < c->n_fields; i++) {
-		if (c->fields[i].relation < 0 || (only_field >= 0 && (int)i != only_field))
+		const struct model_field *f = &c->fields[i];
+		struct val v;
+
+		if (f->relation < 0 || (only_field >= 0 && (int)i != only_field) ||
+			model_relations[f->relation].many_field < 0)
 			continue;
-		if (strlen(db_row_s(row, (int)i)) > DB_REF_MAX)
-			continue;
-		strcpy(ref, db_row_s(row, (int)i));
-		touch(w, model_relations[c->fields[i].relation].many_class, ref);
+		v = db_row_field(row, (int)i, &w->arena);
+		if (f->type->kind == MODEL_REF)
+			touch_many(w, f->relation, v.s);
+		for (uint32_t k = 0; f->type->kind == MODEL_SET && k < v.n; k++)
+			touch_many(w, f->relation, v.items[k].s);
 	}
 }
 
@@ -337,17 +351,52 @@ static void op_create(struct work *w, struct reader *r, const struct target *t)
 	touch_related(w, db__state_get(w->s, t->class_id, t->ref), -1);
 }
 
-static void op_delete(struct work *w, const struct target *t)
-{
-	char ref[DB_REF_MAX + 1];
+static void delete_row(struct work *w, int class_id, const char *ref);
 
-	if (t->row == NULL)
+/* Rows that have no meaning without the one that went: what it owned, and what the schema lets go
+ * with it. The model is checked to have no cycle of these. */
+static void delete_dependents(struct work *w, const struct model_class *c, int class_id,
+	const char *ref, struct val *owned)
+{
+	struct db_view view = { .state = w->s };
+	const struct db_row *row;
+	struct db_cursor cursor;
+	struct val refs;
+
+	for (unsigned i = 0; i < c->n_fields; i++)
+		if (c->fields[i].owns)
+			delete_row(w, c->fields[i].type->class_id, owned[i].s);
+	for (int r = 0; r < MODEL_RELATION_COUNT; r++) {
+		if (model_relations[r].many_class != class_id || !model_relations[r].cascade)
+			continue;
+		refs = val_set();
+		cursor = db_rows_related(&view, r, ref);
+		while ((row = db_next(&cursor)) != NULL)
+			val_set_push(
+				&w->arena, &refs, val_string(arena_strdup(&w->arena, row->ref)));
+		for (uint32_t k = 0; k < refs.n; k++)
+			delete_row(w, model_relations[r].one_class, refs.items[k].s);
+	}
+}
+
+static void delete_row(struct work *w, int class_id, const char *ref)
+{
+	const struct model_class *c = &model_classes[class_id];
+	const struct db_row *row = db__state_get(w->s, class_id, ref);
+	const char *name = arena_strdup(&w->arena, ref);
+	struct val *owned;
+
+	if (row == NULL)
 		return;
-	strcpy(ref, t->ref);
-	touch_related(w, t->row, -1);
+	owned = unpacked(w, row);
+	for (unsigned i = 0; i < c->n_fields; i++)
+		if (c->fields[i].owns)
+			owned[i] = val_string(arena_strdup(&w->arena, owned[i].s));
+	touch_related(w, row, -1);
 	/* touching a row that refers to itself has replaced it */
-	db__state_delete(w->reclaim, w->s, db__state_get(w->s, t->class_id, ref), w->index);
-	note(w, t->class_id, ref);
+	db__state_delete(w->reclaim, w->s, db__state_get(w->s, class_id, name), w->index);
+	note(w, class_id, name);
+	delete_dependents(w, c, class_id, name, owned);
 }
 
 static struct val set_without(struct arena *a, const struct val *set, const struct val *item)
@@ -432,7 +481,7 @@ static void operate(struct work *w, struct reader *r)
 		return;
 	switch (kind) {
 	case OP_CREATE: op_create(w, r, &t); break;
-	case OP_DELETE: op_delete(w, &t); break;
+	case OP_DELETE: delete_row(w, t.class_id, t.ref); break;
 	case OP_TOUCH: touch(w, t.class_id, t.ref); break;
 	case OP_SET:
 	case OP_SET_ADD:
@@ -486,7 +535,8 @@ static int check_class(struct checker *c)
 
 	if (class_id < 0 || model_classes[class_id].table == MODEL_TABLE_NONE)
 		c->unknown = true;
-	else if (*ref == 0 || strlen(ref) > DB_REF_MAX)
+	else if (*ref == 0 || strlen(ref) > DB_REF_MAX ||
+		 model_classes[class_id].table == MODEL_TABLE_FIXED)
 		c->misfit = true;
 	return c->unknown ? -1 : class_id;
 }

@@ -317,6 +317,7 @@ static int open_consensus(struct db *db)
 int db_open(struct db **out, const struct db_config *config)
 {
 	struct db *db = mem_new(sizeof *db);
+	struct db_state *first;
 	int rc;
 
 	db->cfg = *config;
@@ -330,7 +331,9 @@ int db_open(struct db **out, const struct db_config *config)
 						  : env_now_ms(config->loop->env);
 	pthread_mutex_init(&db->stat_mutex, NULL);
 	db__views_init(&db->views);
-	db__views_publish(&db->views, mem_new(sizeof(struct db_state)));
+	first = mem_new(sizeof *first);
+	db__state_add_fixed(first);
+	db__views_publish(&db->views, first);
 	db->done = db__done_new();
 	env_random(config->loop->env, &db->boot, sizeof db->boot);
 	db__proposals_init(db);

@@ -54,14 +54,16 @@ void db__snapshot_encode(const struct db_state *s, const struct done_table *done
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
 		const struct model_class *m = &model_classes[c];
 		const struct class_state *cs = &s->classes[c];
+		bool fixed = m->table == MODEL_TABLE_FIXED;
 
 		buf_str(out, m->name);
 		buf_u32(out, m->n_fields);
 		for (unsigned i = 0; i < m->n_fields; i++)
 			buf_str(out, m->fields[i].name);
 		buf_u64(out, cs->horizon);
-		buf_u64(out, cs->n_rows);
-		put_rows(out, cs);
+		buf_u64(out, fixed ? 0 : cs->n_rows);
+		if (!fixed)
+			put_rows(out, cs);
 		buf_u64(out, cs->n_deleted);
 		put_deleted(out, cs);
 	}
@@ -121,9 +123,9 @@ static void get_row(struct decoder *d, const struct layout *l)
 	struct arena a;
 	struct val *fields;
 
-	if (d->r.bad || m->table == MODEL_TABLE_NONE || *ref == 0 || strlen(ref) > DB_REF_MAX ||
-		modified > d->s->index || created > modified ||
-		db__state_get(d->s, l->class_id, ref) != NULL) {
+	if (d->r.bad || m->table == MODEL_TABLE_NONE || m->table == MODEL_TABLE_FIXED ||
+		*ref == 0 || strlen(ref) > DB_REF_MAX || modified > d->s->index ||
+		created > modified || db__state_get(d->s, l->class_id, ref) != NULL) {
 		refuse(d, "a row is malformed");
 		return;
 	}
@@ -205,8 +207,10 @@ struct db_state *db__snapshot_decode(
 	if (!d.r.bad && d.s->hash != hash)
 		refuse(&d, "its content does not have the hash it names");
 	db__reclaim_now(&d.reclaim);
-	if (!d.r.bad)
+	if (!d.r.bad) {
+		db__state_add_fixed(d.s);
 		return d.s;
+	}
 	*why_out = d.why != NULL ? d.why : "it ends too early";
 	db__state_free(d.s);
 	return NULL;

@@ -11,6 +11,9 @@ void db__snapshot_encode(const struct db_state *s, const struct done_table *done
 struct db_state *db__snapshot_decode(
 	const uint8_t *p, size_t n, struct done_table *done, const char **why_out);
 
+/* fixed.c: give a state nobody has seen yet the rows that every state has; some milliseconds. */
+void db__state_add_fixed(struct db_state *s);
+
 /* apply.c */
 bool db__fits(const struct model_type *type, const struct val *v);
 struct done_table *db__done_dup(const struct done_table *done);

@@ -94,6 +94,45 @@ static void reindex_text(struct reclaim *r, const struct tree **t, const struct 
 		index_text(r, t, is, fresh, true);
 }
 
+static bool holds_item(const struct val *set, const char *text)
+{
+	for (uint32_t i = 0; i < set->n; i++)
+		if (strcmp(set->items[i].s, text) == 0)
+			return true;
+	return false;
+}
+
+/* The same for a set of references: one key for each. */
+static void reindex_set(struct reclaim *r, const struct tree **t, const struct db_row *old,
+	const struct db_row *fresh, int field)
+{
+	struct arena a;
+	struct val was, is;
+
+	arena_init(&a);
+	was = old != NULL ? db_row_field(old, field, &a) : val_set();
+	is = fresh != NULL ? db_row_field(fresh, field, &a) : val_set();
+	for (uint32_t i = 0; i < was.n; i++)
+		if (!holds_item(&is, was.items[i].s))
+			index_text(r, t, was.items[i].s, old, false);
+	for (uint32_t i = 0; i < is.n; i++)
+		if (!holds_item(&was, is.items[i].s))
+			index_text(r, t, is.items[i].s, fresh, true);
+	arena_fini(&a);
+}
+
+static void reindex_relation(struct reclaim *r, struct db_state *s, const struct db_row *old,
+	const struct db_row *fresh, const struct model_class *c, int field)
+{
+	const struct model_field *f = &c->fields[field];
+	const struct tree **t = &s->relations[f->relation];
+
+	if (f->type->kind == MODEL_SET)
+		reindex_set(r, t, old, fresh, field);
+	else
+		reindex_text(r, t, old, fresh, field);
+}
+
 static void reindex(
 	struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
 {
@@ -102,12 +141,13 @@ static void reindex(
 	struct class_state *cs = &s->classes[any->class_id];
 	struct key k;
 
-	if (old != NULL) {
+	/* fixed rows are neither news nor part of the hash */
+	if (old != NULL && c->table != MODEL_TABLE_FIXED) {
 		key_number(&k, old->modified, old->ref);
 		cs->modified = tree_del(r, cs->modified, k.b, k.n);
 		s->hash -= old->hash;
 	}
-	if (fresh != NULL) {
+	if (fresh != NULL && c->table != MODEL_TABLE_FIXED) {
 		key_number(&k, fresh->modified, fresh->ref);
 		cs->modified = tree_put(r, cs->modified, k.b, k.n, fresh);
 		s->hash += fresh->hash;
@@ -118,7 +158,7 @@ static void reindex(
 		reindex_text(r, &cs->labels, old, fresh, c->label_field);
 	for (unsigned i = 0; i < c->n_fields; i++)
 		if (c->fields[i].relation >= 0)
-			reindex_text(r, &s->relations[c->fields[i].relation], old, fresh, (int)i);
+			reindex_relation(r, s, old, fresh, c, (int)i);
 }
 
 const struct db_row *db__state_get(const struct db_state *s, int class_id, const char *ref)
@@ -190,57 +230,76 @@ void db__state_delete(
 	reclaim_later(r, old);
 }
 
-bool db__state_check(const struct db_state *s, char *why, size_t n)
+/* The same keys in both. */
+static bool same_keys(const struct tree *a, const struct tree *b)
 {
-	struct views v;
-	struct db_state fresh = { 0 };
-	uint64_t rows = 0;
-	bool ok = true;
+	const struct tree *x = tree_seek(a, "", 0, false), *y = tree_seek(b, "", 0, false);
 
-	/* build a second state from the rows alone */
-	db__views_init(&v);
+	while (x != NULL && y != NULL) {
+		size_t xn, yn;
+		const void *xk = tree_key(x, &xn), *yk = tree_key(y, &yn);
+
+		if (xn != yn || memcmp(xk, yk, xn) != 0)
+			return false;
+		x = tree_seek(a, xk, xn, true);
+		y = tree_seek(b, yk, yn, true);
+	}
+	return x == NULL && y == NULL;
+}
+
+/* Index the rows of s anew, into fresh. */
+static void rebuild(struct reclaim *r, const struct db_state *s, struct db_state *fresh)
+{
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
 		const struct tree *e = tree_seek(s->classes[c].rows, "", 0, false);
 
 		while (e != NULL) {
-			size_t kn;
-			const void *k = tree_key(e, &kn);
+			size_t n;
+			const void *k = tree_key(e, &n);
 
-			reindex(&v.reclaim, &fresh, NULL, tree_value(e));
-			fresh.classes[c].n_rows++;
-			rows++;
-			e = tree_seek(s->classes[c].rows, k, kn, true);
+			reindex(r, fresh, NULL, tree_value(e));
+			fresh->classes[c].n_rows++;
+			e = tree_seek(s->classes[c].rows, k, n, true);
 		}
 	}
-	for (int c = 0; c < MODEL_CLASS_COUNT && ok; c++) {
-		const struct tree *const pairs[][2] = { { s->classes[c].uuids,
-								fresh.classes[c].uuids },
-			{ s->classes[c].labels, fresh.classes[c].labels },
-			{ s->classes[c].modified, fresh.classes[c].modified } };
+}
 
-		ok = s->classes[c].n_rows == fresh.classes[c].n_rows;
-		for (size_t p = 0; p < ARRAY_LEN(pairs) && ok; p++) {
-			const struct tree *a = tree_seek(pairs[p][0], "", 0, false);
-			const struct tree *b = tree_seek(pairs[p][1], "", 0, false);
+static bool compare(const struct db_state *s, const struct db_state *fresh, char *why, size_t n)
+{
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
+		const struct class_state *a = &s->classes[c], *b = &fresh->classes[c];
 
-			while (ok && a != NULL && b != NULL) {
-				size_t an, bn;
-				const void *ak = tree_key(a, &an), *bk = tree_key(b, &bn);
-
-				ok = an == bn && memcmp(ak, bk, an) == 0;
-				a = tree_seek(pairs[p][0], ak, an, true);
-				b = tree_seek(pairs[p][1], bk, bn, true);
-			}
-			ok = ok && a == NULL && b == NULL;
-		}
-		if (!ok)
-			snprintf(why, n, "an index of class %s disagrees with its rows",
-				model_classes[c].name);
+		if (a->n_rows == b->n_rows && same_keys(a->uuids, b->uuids) &&
+			same_keys(a->labels, b->labels) && same_keys(a->modified, b->modified))
+			continue;
+		snprintf(why, n, "an index of class %s disagrees with its rows",
+			model_classes[c].name);
+		return false;
 	}
-	if (ok && s->hash != fresh.hash) {
-		snprintf(why, n, "the hash disagrees with the %llu rows", (unsigned long long)rows);
-		ok = false;
+	for (int i = 0; i < MODEL_RELATION_COUNT; i++) {
+		const struct model_relation *r = &model_relations[i];
+
+		if (same_keys(s->relations[i], fresh->relations[i]))
+			continue;
+		snprintf(why, n, "the relation of %s.%s disagrees with its rows",
+			model_classes[r->one_class].name,
+			model_classes[r->one_class].fields[r->one_field].name);
+		return false;
 	}
+	if (s->hash != fresh->hash)
+		snprintf(why, n, "the hash disagrees with the rows");
+	return s->hash == fresh->hash;
+}
+
+bool db__state_check(const struct db_state *s, char *why, size_t n)
+{
+	struct views v;
+	struct db_state fresh = { 0 };
+	bool ok;
+
+	db__views_init(&v);
+	rebuild(&v.reclaim, s, &fresh);
+	ok = compare(s, &fresh, why, n);
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
 		tree_free(fresh.classes[c].uuids);
 		tree_free(fresh.classes[c].labels);

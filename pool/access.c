@@ -60,19 +60,22 @@ static int get_by(struct call *call, bool by_uuid, struct err *err)
 static int need_target(struct call *call, struct db_txn *txn, const struct model_type *type,
 	const struct val *value, struct err *err)
 {
+	const char *class_name;
 	unsigned k;
 
+	for (uint32_t i = 0; type->kind == MODEL_SET && value->kind == VAL_SET && i < value->n; i++)
+		if (need_target(call, txn, type->item, &value->items[i], err) != 0)
+			return ERR_API;
 	if (type->kind != MODEL_REF || value->kind != VAL_STRING || strcmp(value->s, NULL_REF) == 0)
 		return 0;
+	class_name = model_classes[type->class_id].name;
 	if (db_view_get(&call->view, type->class_id, value->s) == NULL)
-		return err_set(err, ERR_HANDLE_INVALID, model_classes[type->class_id].name,
-			value->s, NULL);
+		return err_set(err, ERR_HANDLE_INVALID, class_name, value->s, NULL);
 	if (txn->n_preconditions >= ARRAY_LEN(call->on_failed))
 		return 0; /* seen in this view: enough where there are more references than
 			     preconditions we explain */
 	k = db_txn_need_row(txn, type->class_id, value->s);
-	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, model_classes[type->class_id].name,
-		value->s, NULL);
+	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, class_name, value->s, NULL);
 	return 0;
 }
 
@@ -107,6 +110,10 @@ static int write_field(struct call *call, struct err *err)
 		db_txn_set(&txn, m->class_id, ref, m->field, call->args[1]);
 		break;
 	case MODEL_ADD_FIELD:
+		if (need_target(call, &txn, f->type->item, &call->args[1], err) != 0) {
+			db_txn_fini(&txn);
+			return ERR_API;
+		}
 		db_txn_set_add(&txn, m->class_id, ref, m->field, call->args[1]);
 		break;
 	case MODEL_REMOVE_FIELD:
@@ -165,11 +172,8 @@ static int create(struct call *call, struct err *err)
 	}
 	pool_ref(call->pool, uuid, ref);
 	fields[c->uuid_field] = val_string(uuid);
-	if (class_id ==
-		MODEL_CLASS_VM) { /* a new record has no domain, whatever the client passed back */
-		fields[VM_power_state] = val_string("Halted");
-		fields[VM_domid] = val_int(-1);
-	}
+	if (class_id == MODEL_CLASS_VM)
+		vm_create_fields(call, &txn, fields);
 	db_txn_create(&txn, class_id, ref, fields);
 	call->result = val_string(arena_strdup(&call->arena, ref));
 	return call_write(call, &txn, NULL);
@@ -216,7 +220,8 @@ int access_call(struct call *call, struct err *err)
 		return 0;
 	case MODEL_CREATE: return create(call, err);
 	case MODEL_DESTROY: return destroy(call, err);
-	case MODEL_CUSTOM: UNREACHABLE();
+	case MODEL_CUSTOM:
+	case MODEL_REMOVED: UNREACHABLE();
 	default: return write_field(call, err);
 	}
 }

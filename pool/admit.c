@@ -38,12 +38,9 @@ static const struct db_row *place(struct pool *pool, const struct db_view *view)
 
 		if (!db_row_b(host, HOST_enabled) || !live(pool, view, host))
 			continue;
-		for (int r = 0; r < MODEL_RELATION_COUNT; r++)
-			if (model_relations[r].many_class == MODEL_CLASS_host) {
-				vms = db_rows_related(view, r, db_row_ref(host));
-				while (db_next(&vms) != NULL)
-					n++;
-			}
+		vms = db_rows_related(view, MODEL_RELATION_VM_resident_on, db_row_ref(host));
+		while (db_next(&vms) != NULL)
+			n++;
 		/* starts under way count too, or a burst would land on one host */
 		vms = db_rows(view, MODEL_CLASS_VM);
 		while ((vm = db_next(&vms)) != NULL)
@@ -226,7 +223,7 @@ struct arrival {
 static void admit_one(struct pool *pool, const struct db_proposal_id *id, const struct request *r,
 	struct arena *a)
 {
-	struct val fields[TASK_keep + 1] = { { .kind = VAL_VOID } }, locks = val_set();
+	struct val fields[TASK_FIELD_COUNT] = { { .kind = VAL_VOID } }, locks = val_set();
 	const struct db_row *waiting[POOL_WAITING_MAX];
 	struct db_view view;
 	struct db_txn txn;

@@ -20,7 +20,7 @@ static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a,
 		{ "product_version", "8.3.0" }, { "product_version_text", "8.3" },
 		{ "xapi", "26.17" }, { "xpool", "0.1" }, { "platform_name", "Xpool" },
 		{ "platform_version", "3.4.0" }, { "dbv", "0" } };
-	struct val f[HOST_control_domain + 1] = { { .kind = VAL_VOID } };
+	struct val f[HOST_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	char uuid[UUID_LEN + 1];
 
 	pool_ref(pool, uuid, ref);
@@ -38,7 +38,7 @@ static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a,
 
 static void create_member(struct db_txn *txn, const struct db_member *m, const char *host_ref)
 {
-	struct val f[_MEMBER_state + 1] = { { .kind = VAL_VOID } };
+	struct val f[_MEMBER_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
 	f[_MEMBER_host] = val_string(host_ref);
 	f[_MEMBER_raft_id] = val_int((int64_t)m->raft_id);
@@ -49,7 +49,7 @@ static void create_member(struct db_txn *txn, const struct db_member *m, const c
 
 static void set_config(struct db_txn *txn, const char *name, const char *value)
 {
-	struct val f[_CONFIG_value + 1];
+	struct val f[_CONFIG_FIELD_COUNT];
 
 	f[_CONFIG_value] = val_string(value);
 	db_txn_create(txn, MODEL_CLASS__config, name, f);
@@ -62,7 +62,7 @@ static void create_all(struct pool *pool, struct db_txn *txn, struct arena *a)
 	char ref[DB_REF_MAX + 1], master[DB_REF_MAX + 1] = NULL_REF, uuid[UUID_LEN + 1],
 						      key[2 * 32 + 1], epoch[24];
 	uint8_t secret[32];
-	struct val f[POOL_coordinator_bias + 1] = { { .kind = VAL_VOID } };
+	struct val f[POOL_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
 	db_txn_need_no_row(txn, MODEL_CLASS__config, "session_key");
 	for (unsigned i = 0; i < n; i++) {

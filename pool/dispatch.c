@@ -197,6 +197,8 @@ static int execute(struct call *call)
 		if (rc != 0)
 			return rc;
 	}
+	if (call->method->call == MODEL_REMOVED)
+		return err_set(&call->err, ERR_MESSAGE_REMOVED, NULL);
 	if (call->method->call != MODEL_CUSTOM)
 		return access_call(call, &call->err);
 	if (call->method->route != MODEL_LOCAL)
@@ -349,7 +351,7 @@ static int prepare(struct call *call, struct err *err)
 			NULL);
 	if (count_check(call, err) != 0)
 		return ERR_API;
-	return decode(call, err);
+	return call->method->call == MODEL_REMOVED ? 0 : decode(call, err);
 }
 
 /* Which codec a path speaks; /json is XML by history, unless the body says otherwise. */

@@ -133,6 +133,9 @@ struct val pool_record(const struct db_view *view, const struct db_row *row, str
 struct val pool_field(
 	const struct db_view *view, const struct db_row *row, int field, struct arena *a);
 
+/* vm.c: what a new VM has, whatever the client passed back; its metrics object into txn. */
+void vm_create_fields(struct call *call, struct db_txn *txn, struct val *fields);
+
 /* filter.c: the rows of a class that an expression selects. Errors INVALID_VALUE [expr, text]. */
 struct filter;
 int filter_parse(

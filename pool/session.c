@@ -101,7 +101,7 @@ static void on_penalty(struct loop_timer *t)
 static void write_session(struct call *call)
 {
 	const struct session_login_with_password_args *args = call->args_struct;
-	struct val fields[SESSION_client_certificate + 1];
+	struct val fields[SESSION_FIELD_COUNT];
 	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
 	const struct db_row *self;
 	struct db_txn txn;

@@ -70,7 +70,7 @@ struct db_origin task_origin(const struct db_row *task, struct arena *a)
 
 int task_create(struct call *call, const struct task_create_args *args, struct err *err)
 {
-	struct val fields[TASK_keep + 1] = { { .kind = VAL_VOID } };
+	struct val fields[TASK_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
 	struct db_txn txn;
 

@@ -73,3 +73,16 @@ int vm_hard_reboot_run(
 	(void)args;
 	return rc != 0 ? rc : owner_agent_op(job, task, AGENT_VM_reboot, &params, err);
 }
+
+void vm_create_fields(struct call *call, struct db_txn *txn, struct val *fields)
+{
+	struct val metrics[VM_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
+
+	pool_ref(call->pool, uuid, ref);
+	metrics[VM_METRICS_uuid] = val_string(arena_strdup(&call->arena, uuid));
+	db_txn_create(txn, MODEL_CLASS_VM_metrics, ref, metrics);
+	fields[VM_metrics] = val_string(arena_strdup(&call->arena, ref));
+	fields[VM_power_state] = val_string("Halted");
+	fields[VM_domid] = val_int(-1);
+}

@@ -1,5 +1,5 @@
 /* Log entries: a damaged one is refused or stops the member; the state stays sound. */
-#include "db/entry_priv.h"
+#include "db/snapshot_priv.h"
 
 #include <stdlib.h>
 
@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static void create(struct views *v, struct done_table *done, struct apply_changes *changes)
 {
-	struct val f[VM_NVRAM + 1] = { { .kind = VAL_VOID } };
+	struct val f[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	struct db_proposal_id id = { 1, 1, 1 };
 	struct entry_head head;
 	struct buf entry = { 0 };

@@ -144,7 +144,7 @@ struct work {
 static void compose(
 	struct test *t, struct db_txn *txn, const char *ref, const char *uuid, unsigned k)
 {
-	struct val fields[VM_NVRAM + 1] = { { .kind = VAL_VOID } };
+	struct val fields[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	const char *other = t->n_acked > 0 ? t->acked[world_random(&t->w, t->n_acked)] : ref;
 
 	db_txn_init(txn, DB_FOR_FIELD);

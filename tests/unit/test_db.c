@@ -1,6 +1,6 @@
 /* db: trees against a plain model, apply with every precondition and operation, views, repeated
  * proposals. */
-#include "db/entry_priv.h"
+#include "db/snapshot_priv.h"
 #include "rpc/base/hash.h"
 #include "tests/lib/suite.h"
 
@@ -66,7 +66,7 @@ static struct apply_result apply(struct bench *b, struct db_txn *txn)
 
 static void create_vm(struct db_txn *t, const char *ref, const char *label, const char *host)
 {
-	struct val f[VM_NVRAM + 1] = { { .kind = VAL_VOID } };
+	struct val f[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
 	f[VM_uuid] = val_string(ref + 10);
 	f[VM_name_label] = val_string(label);
@@ -82,12 +82,9 @@ static unsigned related(struct bench *b, const char *host)
 	unsigned n = 0;
 
 	db_view_pin(&b->db, &v);
-	for (int r = 0; r < MODEL_RELATION_COUNT; r++)
-		if (model_relations[r].many_class == MODEL_CLASS_host) {
-			c = db_rows_related(&v, r, host);
-			while (db_next(&c) != NULL)
-				n++;
-		}
+	c = db_rows_related(&v, MODEL_RELATION_VM_resident_on, host);
+	while (db_next(&c) != NULL)
+		n++;
 	db_view_unpin(&v);
 	return n;
 }
@@ -170,23 +167,26 @@ END_TEST
 static void need(struct db_txn *t, int which)
 {
 	const char *a = "OpaqueRef:a", *no = "OpaqueRef:none";
-	int relation = 0;
 
-	while (model_relations[relation].many_class != MODEL_CLASS_host)
-		relation++;
 	switch (which) {
 	case 0: db_txn_need_row(t, MODEL_CLASS_VM, a); break;
 	case 1: db_txn_need_no_row(t, MODEL_CLASS_VM, no); break;
 	case 2: db_txn_need_field(t, MODEL_CLASS_VM, a, VM_name_label, val_string("one")); break;
 	case 3: db_txn_need_no_key(t, MODEL_CLASS_VM, a, VM_other_config, "absent"); break;
 	case 4: db_txn_need_version(t, MODEL_CLASS_VM, a, 1); break;
-	case 5: db_txn_need_sum(t, relation, "OpaqueRef:h", VM_memory_static_max, 50, 150); break;
+	case 5:
+		db_txn_need_sum(t, MODEL_RELATION_VM_resident_on, "OpaqueRef:h",
+			VM_memory_static_max, 50, 150);
+		break;
 	case 6: db_txn_need_row(t, MODEL_CLASS_VM, no); break;
 	case 7: db_txn_need_no_row(t, MODEL_CLASS_VM, a); break;
 	case 8: db_txn_need_field(t, MODEL_CLASS_VM, a, VM_name_label, val_string("two")); break;
 	case 9: db_txn_need_no_key(t, MODEL_CLASS_VM, a, VM_other_config, "k"); break;
 	case 10: db_txn_need_version(t, MODEL_CLASS_VM, a, 0); break;
-	case 11: db_txn_need_sum(t, relation, "OpaqueRef:h", VM_memory_static_max, 51, 150); break;
+	case 11:
+		db_txn_need_sum(t, MODEL_RELATION_VM_resident_on, "OpaqueRef:h",
+			VM_memory_static_max, 51, 150);
+		break;
 	default: UNREACHABLE();
 	}
 }
@@ -248,12 +248,136 @@ START_TEST(a_repeated_proposal_does_nothing_and_tells_the_first_result)
 }
 END_TEST
 
+static void create_row(struct db_txn *t, int class_id, const char *ref, int field, struct val value)
+{
+	struct val f[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
+
+	ck_assert(model_classes[class_id].n_fields <= VM_FIELD_COUNT);
+	f[model_classes[class_id].uuid_field] = val_string(ref + 10);
+	f[field] = value;
+	db_txn_create(t, class_id, ref, f);
+}
+
+static bool there(struct bench *b, int class_id, const char *ref)
+{
+	struct db_view v;
+	bool found;
+
+	db_view_pin(&b->db, &v);
+	found = db_view_get(&v, class_id, ref) != NULL;
+	db_view_unpin(&v);
+	return found;
+}
+
+START_TEST(deleting_an_object_takes_its_dependents_in_the_same_entry)
+{
+	struct bench b;
+	struct db_txn t;
+	char why[128];
+
+	bench_open(&b);
+	db_txn_init(&t, DB_FOR_FIELD);
+	create_row(&t, MODEL_CLASS_VM_metrics, "OpaqueRef:m", VM_METRICS_memory_actual, val_int(1));
+	create_row(&t, MODEL_CLASS_VM, "OpaqueRef:v", VM_metrics, val_string("OpaqueRef:m"));
+	create_row(&t, MODEL_CLASS_VM, "OpaqueRef:w", VM_name_label, val_string("other"));
+	create_row(&t, MODEL_CLASS_VBD, "OpaqueRef:b", VBD_VM, val_string("OpaqueRef:v"));
+	create_row(&t, MODEL_CLASS_VBD, "OpaqueRef:c", VBD_VM, val_string("OpaqueRef:w"));
+	create_row(&t, MODEL_CLASS_VM, "OpaqueRef:s", VM_snapshot_of, val_string("OpaqueRef:v"));
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_DONE);
+	db_txn_init(&t, DB_FOR_FIELD);
+	db_txn_delete(&t, MODEL_CLASS_VM, "OpaqueRef:v");
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_DONE);
+	ck_assert(!there(&b, MODEL_CLASS_VM_metrics, "OpaqueRef:m"));
+	ck_assert(!there(&b, MODEL_CLASS_VBD, "OpaqueRef:b"));
+	ck_assert(there(&b, MODEL_CLASS_VBD, "OpaqueRef:c"));
+	ck_assert(there(&b, MODEL_CLASS_VM, "OpaqueRef:s")); /* a dead reference stays */
+	ck_assert_msg(db__state_check(b.db.views.root, why, sizeof why), "%s", why);
+	bench_close(&b);
+}
+END_TEST
+
+static unsigned count_related(struct bench *b, int relation, const char *ref)
+{
+	struct db_view v;
+	struct db_cursor c;
+	unsigned n = 0;
+
+	db_view_pin(&b->db, &v);
+	c = db_rows_related(&v, relation, ref);
+	while (db_next(&c) != NULL)
+		n++;
+	db_view_unpin(&v);
+	return n;
+}
+
+START_TEST(a_set_of_references_is_indexed_item_by_item)
+{
+	struct bench b;
+	struct db_txn t;
+	struct arena a;
+	struct val groups = val_set();
+	char why[128];
+
+	bench_open(&b);
+	arena_init(&a);
+	val_set_push(&a, &groups, val_string("OpaqueRef:g"));
+	val_set_push(&a, &groups, val_string("OpaqueRef:h"));
+	db_txn_init(&t, DB_FOR_FIELD);
+	create_row(&t, MODEL_CLASS_VM_group, "OpaqueRef:g", VM_GROUP_name_label, val_string("g"));
+	create_row(&t, MODEL_CLASS_VM, "OpaqueRef:v", VM_groups, groups);
+	create_row(&t, MODEL_CLASS_VM, "OpaqueRef:w", VM_groups, groups);
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_DONE);
+	ck_assert_uint_eq(count_related(&b, MODEL_RELATION_VM_groups, "OpaqueRef:g"), 2);
+	db_txn_init(&t, DB_FOR_FIELD);
+	db_txn_set_remove(&t, MODEL_CLASS_VM, "OpaqueRef:v", VM_groups, val_string("OpaqueRef:g"));
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_DONE);
+	ck_assert_uint_eq(count_related(&b, MODEL_RELATION_VM_groups, "OpaqueRef:g"), 1);
+	ck_assert_uint_eq(count_related(&b, MODEL_RELATION_VM_groups, "OpaqueRef:h"), 2);
+	db_txn_init(&t, DB_FOR_FIELD);
+	db_txn_delete(&t, MODEL_CLASS_VM, "OpaqueRef:w");
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_DONE);
+	ck_assert_uint_eq(count_related(&b, MODEL_RELATION_VM_groups, "OpaqueRef:g"), 0);
+	ck_assert_uint_eq(count_related(&b, MODEL_RELATION_VM_groups, "OpaqueRef:h"), 1);
+	ck_assert_msg(db__state_check(b.db.views.root, why, sizeof why), "%s", why);
+	arena_fini(&a);
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(roles_are_there_from_the_first_index_and_cannot_be_written)
+{
+	struct bench b;
+	struct db_txn t;
+	struct db_view v;
+	struct arena a;
+	const struct db_row *role;
+	struct val subroles;
+
+	bench_open(&b);
+	db__state_add_fixed((struct db_state *)b.db.views.root); /* nobody has seen it yet */
+	arena_init(&a);
+	db_view_pin(&b.db, &v);
+	ck_assert_uint_eq(db_view_hash(&v), 0);
+	ck_assert_uint_eq(db_view_count(&v, MODEL_CLASS_role), 2291);
+	role = db_view_by_uuid(&v, MODEL_CLASS_role, "0165f154-ba3e-034e-6b27-5d271af109ba");
+	ck_assert_str_eq(db_row_s(role, ROLE_name_label), "pool-admin");
+	subroles = db_row_field(role, ROLE_subroles, &a);
+	ck_assert_uint_eq(subroles.n, 2284);
+	db_view_unpin(&v);
+	db_txn_init(&t, DB_FOR_FIELD);
+	create_row(&t, MODEL_CLASS_role, "OpaqueRef:r", ROLE_name_label, val_string("king"));
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_REFUSED);
+	arena_fini(&a);
+	bench_close(&b);
+}
+END_TEST
+
 START_TEST(relations_follow_their_one_side_and_touch_the_other)
 {
 	struct bench b;
 	struct db_txn t;
 	struct db_view v;
-	struct val f[HOST_control_domain + 1] = { { .kind = VAL_VOID } };
+	struct val f[HOST_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	uint64_t version;
 
 	bench_open(&b);
@@ -452,6 +576,9 @@ int main(void)
 		preconditions_hold_or_refuse_everything,
 		a_repeated_proposal_does_nothing_and_tells_the_first_result,
 		relations_follow_their_one_side_and_touch_the_other,
+		deleting_an_object_takes_its_dependents_in_the_same_entry,
+		a_set_of_references_is_indexed_item_by_item,
+		roles_are_there_from_the_first_index_and_cannot_be_written,
 		an_equal_value_is_no_change,
 		a_value_that_does_not_fit_its_field_is_refused,
 		an_entry_says_who_asked_for_it,

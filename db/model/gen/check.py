@@ -8,8 +8,18 @@ from load import Refused
 ROLES = ("local-root", "pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator",
          "client-cert", "read-only")
 QUALIFIERS = ("RW", "StaticRO", "DynamicRO")
-TABLES = ("none", "records", "volatile", "internal")
+TABLES = ("none", "records", "volatile", "fixed", "internal")
 GENERATED = ("get_all", "get_by_uuid", "get_by_name_label", "create_destroy")
+KEYS = {
+    "class": {"name", "text", "table", "events", "generated", "create_role", "role", "deprecated", "prototyped", "removed", "key",
+              "operations", "fields", "messages", "removed_messages", "file"},
+    "field": {"name", "type", "qualifier", "column", "default", "derived", "computed", "volatile", "get_role", "set_role",
+              "key_roles", "set_client_cert", "internal", "removed", "deprecated", "effect", "owns", "since", "text"},
+    "message": {"name", "params", "result", "role", "client_cert", "key_roles", "async", "secret", "hidden", "pool_internal",
+                "session", "route", "locks", "cancels", "since", "deprecated", "errors", "text"},
+    "param": {"name", "type", "default", "since"},
+    "relation": {"one", "many", "cascade"},
+}
 SCALARS = ("string", "secret", "int", "float", "bool", "datetime", "void", "free")
 ROUTES = ("placed", "resident")
 
@@ -37,6 +47,8 @@ def check_type(model, where, text):
     if head == "enum" and len(args) == 1:
         if args[0] not in model["enums"]:
             raise Refused("%s: unknown enumeration %s" % (where, args[0]))
+    elif head == "option" and len(args) == 1:
+        check_type(model, where, args[0])
     elif head in ("ref", "record") and len(args) == 1:
         if args[0] not in classes:
             raise Refused("%s: unknown class %s" % (where, args[0]))
@@ -79,6 +91,17 @@ def need(where, thing, *keys):
             raise Refused("%s: no %s" % (where, key))
 
 
+def known_keys(kind, where, thing):
+    for key in thing:
+        if key not in KEYS[kind]:
+            raise Refused("%s: unknown key %s" % (where, key))
+
+
+def check_key_roles(where, thing):
+    for role in thing.get("key_roles", {}).values():
+        one_of(where, "role", role, ROLES)
+
+
 def described(where, thing):
     if not str(thing.get("text", "")).strip():
         raise Refused("%s: no description" % where)
@@ -93,11 +116,16 @@ def check_field(model, cls, field):
     need(cls["file"], field, "name")
     where = "%s.%s" % (cls["name"], field["name"])
     need(where, field, "type", "qualifier", "since")
+    known_keys("field", where, field)
     described(where, field)
+    check_key_roles(where, field)
     one_of(where, "qualifier", field["qualifier"], QUALIFIERS)
     check_type(model, where, field["type"])
-    if "set_role" in field:
-        one_of(where, "role", field["set_role"], ROLES)
+    for key in ("set_role", "get_role"):
+        if key in field:
+            one_of(where, "role", field[key], ROLES)
+    if field.get("owns") and not field["type"].startswith("ref<"):
+        raise Refused("%s: owns what is no reference" % where)
     if "default" in field:
         check_value(model, where, field["type"], field["default"])
 
@@ -106,13 +134,16 @@ def check_message(model, cls, message):
     need(cls["file"], message, "name")
     where = "%s.%s" % (cls["name"], message["name"])
     need(where, message, "params", "result", "role", "errors", "since")
+    known_keys("message", where, message)
     described(where, message)
+    check_key_roles(where, message)
     one_of(where, "role", message["role"], ROLES)
     check_type(model, where, message["result"])
     names = [p["name"] for p in message["params"]]
     unique(where, names)
     optional = False
     for param in message["params"]:
+        known_keys("param", where, param)
         check_type(model, where, param["type"])
         if "default" in param:
             optional = True
@@ -132,10 +163,17 @@ def check_message(model, cls, message):
 
 def check_class(model, cls):
     need(cls["file"], cls, "name", "table", "generated", "fields", "messages")
+    known_keys("class", cls["name"], cls)
     described(cls["name"], cls)
     one_of(cls["name"], "table", cls["table"], TABLES)
     for flag in cls["generated"]:
         one_of(cls["name"], "generated message", flag, GENERATED)
+    if "create_destroy" in cls["generated"]:
+        need(cls["name"], cls, "create_role")
+    for name, gone in cls.get("removed_messages", {}).items():
+        if not isinstance(gone, list) or len(gone) != 2 or not isinstance(gone[0], int):
+            raise Refused("%s.%s: a removed message is [number of parameters, role]" % (cls["name"], name))
+        one_of("%s.%s" % (cls["name"], name), "role", gone[1], ROLES)
     for field in cls["fields"]:
         check_field(model, cls, field)
     for message in cls["messages"]:
@@ -146,23 +184,65 @@ def check_class(model, cls):
         raise Refused("%s: get_by_uuid without a field uuid" % cls["name"])
 
 
+def check_relation(model, fields, row):
+    need("relations.json", row, "one", "many")
+    where = "relations.json: %s" % row["one"]
+    known_keys("relation", where, row)
+    target, _, many = row["many"].partition(".")
+    for side in [row["one"]] + ([row["many"]] if many else []):
+        if side not in fields:
+            raise Refused("%s: no field %s" % (where, side))
+    if fields[row["one"]]["type"] not in ("ref<%s>" % target, "set<ref<%s>>" % target):
+        raise Refused("%s: is no reference to %s" % (where, target))
+    if not many:
+        return
+    if fields[row["many"]]["type"] != "set<ref<%s>>" % row["one"].split(".")[0]:
+        raise Refused("%s: the other side %s is no set of %s" % (where, row["many"], row["one"].split(".")[0]))
+    if not fields[row["many"]].get("derived"):
+        raise Refused("%s: the other side %s is not marked derived" % (where, row["many"]))
+
+
+def check_no_cycle(model):
+    """Deleting an object takes others with it; that must come to an end whatever the rows are."""
+    edges = [(r["many"].split(".")[0], r["one"].split(".")[0]) for r in model["relations"] if r.get("cascade")]
+    edges += [(c["name"], f["type"][4:-1]) for c in model["classes"] for f in c["fields"] if f.get("owns")]
+
+    def visit(cls, above):
+        if cls in above:
+            raise Refused("relations.json: deleting a %s would delete a %s" % (cls, " and so a ".join(above[above.index(cls) + 1:] + [cls])))
+        for source, target in edges:
+            if source == cls:
+                visit(target, above + [cls])
+
+    for source, _ in edges:
+        visit(source, [])
+
+
 def check_relations(model):
-    fields = {"%s.%s" % (c["name"], f["name"]): (c, f) for c in model["classes"] for f in c["fields"]}
-    derived = {b for _, b in model["relations"]}
-    for one, many in model["relations"]:
-        where = "relations.json: %s" % one
-        for side in (one, many):
-            if side not in fields:
-                raise Refused("%s: no field %s" % (where, side))
-        if fields[one][1]["type"] != "ref<%s>" % many.split(".")[0]:
-            raise Refused("%s: is no reference to %s" % (where, many.split(".")[0]))
-        if fields[many][1]["type"] != "set<ref<%s>>" % one.split(".")[0]:
-            raise Refused("%s: the other side %s is no set of %s" % (where, many, one.split(".")[0]))
-        if not fields[many][1].get("derived"):
-            raise Refused("%s: the other side %s is not marked derived" % (where, many))
-    for name, (_, field) in fields.items():
+    fields = {"%s.%s" % (c["name"], f["name"]): f for c in model["classes"] for f in c["fields"]}
+    for row in model["relations"]:
+        check_relation(model, fields, row)
+    unique("relations.json", [r["one"] for r in model["relations"]])
+    check_no_cycle(model)
+    derived = {r["many"] for r in model["relations"]}
+    for name, field in fields.items():
         if field.get("derived") and name not in derived:
             raise Refused("%s: derived without a relation" % name)
+
+
+def check_lists(model):
+    unique("alerts.json", [a["name"] for a in model["alerts"]])
+    for alert in model["alerts"]:
+        if alert["priority"] not in range(1, 6):
+            raise Refused("alerts.json: %s: priority %s is not 1 to 5" % (alert["name"], alert["priority"]))
+    unique("http.json", [a["name"] for a in model["http"]])
+    for action in model["http"]:
+        one_of("http.json: " + action["name"], "role", action["role"], ROLES)
+    for name, role in model["roles"]["permissions"].items():
+        one_of("roles.json: " + name, "role", role, ROLES)
+    for role in model["roles"]["roles"]:
+        one_of("roles.json", "role", role["name"], ROLES)
+        described("roles.json: " + role["name"], role)
 
 
 def schema_hash(model):
@@ -182,6 +262,7 @@ def check(model):
     for cls in model["classes"]:
         check_class(model, cls)
     check_relations(model)
+    check_lists(model)
     found, known = schema_hash(model), model["schema"]["hash"]
     if found != known:
         raise Refused("schema.json: what is stored has changed (%s, was %s): raise version and set hash" % (found, known))

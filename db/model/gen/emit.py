@@ -5,12 +5,12 @@ import os
 import time
 
 from check import split_type
-from resolve import empty
+from resolve import empty, name_uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 C_TYPES = {"string": "const char *", "secret": "const char *", "enum": "const char *", "ref": "const char *",
            "int": "int64_t ", "datetime": "int64_t ", "float": "double ", "bool": "bool "}
-KINDS = ("void", "string", "secret", "int", "float", "bool", "datetime", "enum", "ref", "set", "map", "record", "free")
+KINDS = ("void", "string", "secret", "int", "float", "bool", "datetime", "enum", "ref", "set", "map", "record", "option", "free")
 
 
 def part(name):
@@ -46,7 +46,7 @@ class Tables:
             cls = class_id(args[0])
         elif head == "enum":
             enum = str(self.enum_ids[args[0]])
-        elif head == "set":
+        elif head in ("set", "option"):
             item = "&" + self.type(args[0])
         elif head == "map":
             key, item = "&" + self.type(args[0]), "&" + self.type(args[1])
@@ -79,7 +79,7 @@ class Tables:
             name = self.array("struct val_pair", ["{ %s, %s }" % (quote(k), self.value(args[1], v))
                                                   for k, v in value.items()])
             return "{ .kind = VAL_MAP, .pairs = (struct val_pair *)%s, .n = %d, .cap = %d }" % (name, len(value), len(value))
-        if head in ("record", "void", "free"):
+        if head in ("record", "void", "free", "option"):
             return "{ .kind = VAL_VOID }"
         return "{ .kind = VAL_STRING, .s = %s }" % quote(value)
 
@@ -102,13 +102,15 @@ def header(model):
     out.append("\tMODEL_CLASS_COUNT\n};\n")
     out.append("/* Places of fields in their class. */")
     for cls in model["classes"]:
-        if cls["fields"] and cls["table"] != "none":
+        if cls["fields"]:
             out.append("enum {")
             out += ["\t%s_%s," % (ident(cls["name"]).upper(), ident(f["name"])) for f in cls["fields"]]
-            out.append("};")
+            out.append("\t%s_FIELD_COUNT\n};" % ident(cls["name"]).upper())
     out.append("\nenum model_enum_id {")
     out += ["\tMODEL_ENUM_%s," % name for name in model["enums"]]
-    out.append("};\n\nenum { MODEL_RELATION_COUNT = %d };\n" % len(model["relations"]))
+    out.append("};\n\n/* Relations, by their stored side. */\nenum model_relation_id {")
+    out += ["\tMODEL_RELATION_%s," % ident(r["one"]) for r in model["relations"]]
+    out.append("\tMODEL_RELATION_COUNT\n};\n")
     out.append("/* Error codes; arrays of one, so that the name alone is the pointer err_set() wants. */")
     out += ["extern const struct err_code ERR_%s[1];%s" % (
         ident(code), " /* %s */" % ", ".join(params) if params else "") for code, params in model["errors"].items()]
@@ -201,14 +203,41 @@ def calls_header(model):
 
 def field_row(t, model, cls, field):
     full = "%s.%s" % (cls["name"], field["name"])
-    ones = [one for one, _ in model["relations"]]
-    manys = [many for _, many in model["relations"]]
-    return "\t{ %s, %s, &%s, MODEL_%s, %s, %s, %d, %d, %s, %s, %s }," % (
+    ones = [r["one"] for r in model["relations"]]
+    manys = [r["many"] for r in model["relations"]]
+    flags = ", ".join("true" if field.get(key) else "false" for key in ("internal", "computed", "removed", "volatile", "owns"))
+    return "\t{ %s, %s, &%s, MODEL_%s, %s, %d, %d, %s, %s, %s }," % (
         quote(field["name"]), quote(field.get("column", field["name"])), t.type(field["type"]),
         {"RW": "RW", "StaticRO": "STATIC_RO", "DynamicRO": "DYNAMIC_RO"}[field["qualifier"]],
-        "true" if field.get("internal") else "false", "true" if field.get("computed") else "false",
-        ones.index(full) if full in ones else -1, manys.index(full) if full in manys else -1,
+        flags, ones.index(full) if full in ones else -1, manys.index(full) if full in manys else -1,
         "true" if "default" in field else "false", t.initial(field), quote(field["text"]))
+
+
+def spellings(cls):
+    """Both spellings of each field, sorted: [(text, place)]."""
+    return sorted({(text, i) for i, f in enumerate(cls["fields"]) for text in (f["name"], f.get("column", f["name"]))})
+
+
+def field_names(name, cls):
+    return ["static const struct model_spelling %s[] = {" % name] + [
+        "\t{ %s, %d }," % (quote(text), i) for text, i in spellings(cls)] + ["};\n"]
+
+
+def role_rows(model):
+    """The objects of class role: roles first, strongest first, then every permission by name."""
+    out = ["const struct model_permission model_permissions[] = {"]
+    for role in model["roles"]["roles"]:
+        out.append("\t{ %s, %s, %s, %s, true, %s, false }," % (quote(role["name"]), quote(name_uuid(role["name"])), quote(role["text"]),
+                   model["role_ids"][role["name"]], "true" if role.get("internal") else "false"))
+    for name, (role, cert) in sorted(model["permissions"].items()):
+        out.append("\t{ %s, %s, %s, %s, false, false, %s }," % (quote(name), quote(name_uuid(name)), quote(""),
+                   model["role_ids"][role], "true" if cert else "false"))
+    return out + ["\t{ NULL, NULL, NULL, MODEL_ROLE_ROOT, false, false, false },\n};\n"]
+
+
+def alert_rows(model):
+    return ["const struct model_alert model_alerts[] = {"] + [
+        "\t{ %s, %d }," % (quote(a["name"]), a["priority"]) for a in model["alerts"]] + ["\t{ NULL, 0 },\n};\n"]
 
 
 def source(model):
@@ -216,17 +245,17 @@ def source(model):
     fields, rows, params, operations = [], [], [], []
     for cls in model["classes"]:
         names = [f["name"] for f in cls["fields"]]
-        if cls["table"] == "none":
-            names, stored = [], "NULL"
-        else:
-            stored = "fields_%s" % ident(cls["name"])
+        stored = order = "NULL"
+        if names:
+            stored, order = "fields_%s" % ident(cls["name"]), "names_%s" % ident(cls["name"])
             fields.append("static const struct model_field %s[] = {" % stored)
             fields += [field_row(t, model, cls, f) for f in cls["fields"]]
             fields.append("};\n")
+            fields += field_names(order, cls)
         find = lambda name: names.index(name) if name in names else -1
-        rows.append("\t{ %s, %s, MODEL_TABLE_%s, %s, %s, %d, %d, %d, %d, %s }," % (
+        rows.append("\t{ %s, %s, MODEL_TABLE_%s, %s, %s, %d, %s, %d, %d, %d, %d, %s }," % (
             quote(cls["name"]), quote(cls["name"].lower()), cls["table"].upper(), "true" if cls.get("events") else "false",
-            stored, len(names), find("uuid"), find("name_label") if "get_by_name_label" in cls["generated"] else -1,
+            stored, len(names), order, len(spellings(cls)), find("uuid"), find("name_label") if "get_by_name_label" in cls["generated"] else -1,
             find("current_operations"), quote(cls["text"])))
         for op in cls.get("operations", []):
             states = model["enums"]["vm_power_state"]
@@ -250,11 +279,12 @@ def source(model):
         locks = ", ".join("{ %d, %s }" % (-1 if target == "owner" else names.index(target), quote(op))
                           for target, op in msg.get("locks", []))
         cancels = ", ".join(quote(c) for c in msg.get("cancels", []))
-        messages.append("\t{ %s, %s, MODEL_%s, %d, %s, %d, %d, &%s, %s, %s, %s, %s, MODEL_%s, %d, { %s }, %d, { %s }, %s, %d, %s }," % (
+        messages.append("\t{ %s, %s, MODEL_%s, %d, %s, %d, %d, &%s, %s, %s, %s, %s, %s, %s, MODEL_%s, %d, { %s }, %d, { %s }, %s, %d, %s }," % (
             quote(msg["name"]), class_id(model["classes"][msg["class"]]["name"]), msg["call"], msg["field"],
             shared.get(text, "NULL"), len(prow), len([p for p in msg["params"] if "default" not in p]),
             t.type(msg["result"]), model["role_ids"][msg["role"]], "true" if msg.get("async") else "false",
-            "false" if msg.get("session") is False else "true", "true" if msg.get("secret") else "false", kind.upper(),
+            "false" if msg.get("session") is False else "true", "true" if msg.get("secret") else "false",
+            "true" if msg.get("client_cert") else "false", "true" if msg.get("pool_internal") else "false", kind.upper(),
             names.index(param) if param else -1, locks or "{ 0, NULL }", len(msg.get("locks", [])), cancels or "NULL",
             "sizeof(struct %s)" % args_name(msg) if custom else "0", msg["custom"], quote(msg["text"])))
     out = ["/* Generated from db/model/: do not edit. */", "#include \"model/args.h\"", "", "#include <stddef.h>",
@@ -270,14 +300,14 @@ def source(model):
     out += t.lines + [""] + fields
     out.append("const struct model_class model_classes[] = {")
     out += rows + ["};\n", "const struct model_relation model_relations[] = {"]
-    for one, many in model["relations"]:
+    for relation in model["relations"]:
         row = []
-        for side in (one, many):
-            cls, field = side.split(".")
-            row += [class_id(cls), "%s_%s" % (ident(cls).upper(), ident(field))]
-        out.append("\t{ %s }," % ", ".join(row))
+        for side in (relation["one"], relation["many"]):
+            cls, _, field = side.partition(".")
+            row += [class_id(cls), "%s_%s" % (ident(cls).upper(), ident(field)) if field else "-1"]
+        out.append("\t{ %s, %s }," % (", ".join(row), "true" if relation.get("cascade") else "false"))
     out += ["};\n", "const struct model_operation model_vm_operations[] = {"] + operations
-    out += ["\t{ NULL, 0, false, false },\n};\n"] + params
+    out += ["\t{ NULL, 0, false, false },\n};\n"] + role_rows(model) + alert_rows(model) + params
     out += ["", "const struct model_message model_messages[] = {"] + messages
     out += ["};\n", "const unsigned model_n_messages = %d;\n" % len(messages), part("model_find.c")]
     return "\n".join(out)

@@ -2,7 +2,7 @@
 import json
 import os
 
-LISTS = ("enums.json", "errors.json", "relations.json", "schema.json")
+LISTS = ("alerts.json", "enums.json", "errors.json", "http.json", "relations.json", "roles.json", "schema.json")
 
 
 class Refused(Exception):
@@ -25,6 +25,9 @@ def load(folder):
         "errors": read(os.path.join(folder, "errors.json"))["codes"],
         "relations": read(os.path.join(folder, "relations.json"))["relations"],
         "schema": read(os.path.join(folder, "schema.json")),
+        "alerts": read(os.path.join(folder, "alerts.json"))["alerts"],
+        "http": read(os.path.join(folder, "http.json"))["actions"],
+        "roles": read(os.path.join(folder, "roles.json")),
         "classes": [],
     }
     for name in sorted(os.listdir(folder)):

@@ -33,19 +33,42 @@ const struct model_message *model_message_find(const char *name)
 
 int model_class_find(const char *name, bool any_case)
 {
-	for (int i = 0; i < MODEL_CLASS_COUNT; i++)
-		if ((any_case ? strcasecmp : strcmp)(name, model_classes[i].name) == 0)
-			return i;
+	int lo = 0, hi = MODEL_CLASS_COUNT;
+
+	/* public classes and internal tables are each sorted by name without case; "_" begins the internal ones */
+	while (lo < hi) {
+		int mid = lo + (hi - lo) / 2, r = strcasecmp(name, model_classes[mid].name);
+
+		if (*name != '_' && *model_classes[mid].name == '_')
+			r = -1;
+		else if (*name == '_' && *model_classes[mid].name != '_')
+			r = 1;
+		if (r == 0)
+			return any_case || strcmp(name, model_classes[mid].name) == 0 ? mid : -1;
+		if (r < 0)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
 	return -1;
 }
 
 int model_field_find(int class_id, const char *name)
 {
 	const struct model_class *c = &model_classes[class_id];
+	unsigned lo = 0, hi = c->n_spellings;
 
-	for (unsigned i = 0; i < c->n_fields; i++)
-		if (strcmp(name, c->fields[i].name) == 0 || strcmp(name, c->fields[i].column) == 0)
-			return (int)i;
+	while (lo < hi) {
+		unsigned mid = lo + (hi - lo) / 2;
+		int r = strcmp(name, c->spellings[mid].text);
+
+		if (r == 0)
+			return (int)c->spellings[mid].field;
+		if (r < 0)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
 	return -1;
 }
 

@@ -20,6 +20,7 @@ enum model_kind {
 	MODEL_SET,    /* of item */
 	MODEL_MAP,    /* from key to item */
 	MODEL_RECORD, /* all public fields of class_id */
+	MODEL_OPTION, /* item, or absent; in results only */
 	MODEL_FREE,   /* a result whose shape its page describes */
 };
 
@@ -56,6 +57,9 @@ struct model_field {
 	enum model_qualifier qualifier;
 	bool internal;       /* never on the wire */
 	bool computed;       /* derived when read, never stored */
+	bool removed;        /* gone from the API: in records with its initial value, never written */
+	bool is_volatile;    /* comes over the volatile plane, never through the log */
+	bool owns;           /* what it refers to goes with this row */
 	int relation;        /* index in model_relations of which this is the stored side, or -1 */
 	int derived;         /* index in model_relations of which this is the derived side, or -1 */
 	bool has_default;    /* may be missing in create */
@@ -63,7 +67,20 @@ struct model_field {
 	const char *text;
 };
 
-enum model_table { MODEL_TABLE_NONE, MODEL_TABLE_RECORDS, MODEL_TABLE_VOLATILE, MODEL_TABLE_INTERNAL };
+/* NONE: records in results only; FIXED: rows made from the model itself, the same on every member of one version, neither
+ * logged nor hashed. */
+enum model_table {
+	MODEL_TABLE_NONE,
+	MODEL_TABLE_RECORDS,
+	MODEL_TABLE_VOLATILE,
+	MODEL_TABLE_FIXED,
+	MODEL_TABLE_INTERNAL
+};
+
+struct model_spelling {
+	const char *text;
+	unsigned field;
+};
 
 struct model_class {
 	const char *name;
@@ -72,13 +89,17 @@ struct model_class {
 	bool events;
 	const struct model_field *fields;
 	unsigned n_fields;
+	const struct model_spelling *spellings; /* names and columns of fields, sorted */
+	unsigned n_spellings;
 	int uuid_field, label_field, operations_field; /* -1: has none; the last is current_operations */
 	const char *text;
 };
 
-/* many.many_field is derived from one.one_field. */
+/* many.many_field is derived from one.one_field (a reference, or a set of them); many_field -1: only the index is kept.
+ * cascade: the one side goes when what it refers to is deleted; else the dead reference stays, as clients know it. */
 struct model_relation {
 	int one_class, one_field, many_class, many_field;
+	bool cascade;
 };
 
 enum model_call {
@@ -98,6 +119,7 @@ enum model_call {
 	MODEL_ADD_TO_FIELD,
 	MODEL_REMOVE_FROM_FIELD,
 	MODEL_CUSTOM,
+	MODEL_REMOVED, /* answers MESSAGE_REMOVED */
 };
 
 enum model_route {
@@ -131,6 +153,8 @@ struct model_message {
 	const struct model_type *result;
 	enum model_role role;
 	bool async, session, secret;
+	bool client_cert;   /* also for clients that proved themselves by a certificate */
+	bool pool_internal; /* between members only */
 	enum model_route route;
 	int route_param;
 	struct model_lock locks[MODEL_LOCKS_MAX];
@@ -139,6 +163,18 @@ struct model_message {
 	size_t args_size;
 	int custom; /* index for model/calls.c, -1 for generated messages */
 	const char *text;
+};
+
+/* An object of class role: a role, or a permission (a message, a key of a map, an HTTP action) and the weakest role that has it. */
+struct model_permission {
+	const char *name, *uuid, *text; /* the uuid follows from the name */
+	enum model_role role;
+	bool is_role, internal, client_cert;
+};
+
+struct model_alert {
+	const char *name; /* of a message object */
+	int priority;     /* 1 critical to 5 informational */
 };
 
 /* When a VM operation is allowed (vm-lifecycle, tables 1.2 and 1.3). */
@@ -152,6 +188,8 @@ extern const struct model_class model_classes[];
 extern const struct model_enum model_enums[];
 extern const struct model_relation model_relations[];
 extern const struct model_operation model_vm_operations[]; /* ends with name NULL */
+extern const struct model_permission model_permissions[];  /* ends with name NULL; roles first, strongest first */
+extern const struct model_alert model_alerts[];            /* ends with name NULL */
 extern const struct err_code *const model_errors[];        /* ends with NULL */
 
 /* Sorted by name, for model_message_find. */
