@@ -9,7 +9,7 @@ objects     nothing mutable in .data or .bss, no stray clock, random, socket or 
 docs        file names in docs/ and README.md exist; every promise names a test that exists
 format      clang-format agrees
 shell       shellcheck, when installed, has nothing to say
-budget      the sum of tests/budget is under an hour
+budget      the sum of tests/budget is under BUDGET_MAX (suites run two at a time, and CI has 90 minutes)
 """
 import concurrent.futures
 import os
@@ -149,11 +149,14 @@ def check_shell():
             complain(done.stdout)
 
 
+BUDGET_MAX = 8000
+
+
 def check_budget():
     lines = [line.split() for line in read("tests/budget").splitlines() if line and not line.startswith("#")]
     total = sum(int(seconds) for _, seconds in lines)
-    if total >= 3600:
-        complain("tests/budget: %d s in all; an hour is the limit" % total)
+    if total >= BUDGET_MAX:
+        complain("tests/budget: %d s in all; %d is the limit" % (total, BUDGET_MAX))
 
 
 for check in (check_budget, check_arrows, check_headers, check_objects, check_docs, check_format, check_shell):
