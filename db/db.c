@@ -167,11 +167,24 @@ static int on_restore(void *arg, const uint8_t *bytes, size_t n)
 	return 0;
 }
 
+/* The library sends a heartbeat at most two intervals after the last message; longer than three and
+ * one was missed, there or here. */
+static void hear(struct db *db, uint64_t peer)
+{
+	uint64_t interval = db->cfg.heartbeat_ms ? db->cfg.heartbeat_ms : CONSENSUS_HEARTBEAT_MS;
+	uint64_t now = env_now_ms(db->cfg.loop->env);
+	struct contact *c = contact_of(db, peer);
+
+	if (peer == consensus_leader(db->consensus) && now - c->heard_ms > 3 * interval)
+		COUNT(db->cfg.loop->env, heartbeats_missed);
+	c->heard_ms = now;
+}
+
 static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n)
 {
 	struct db *db = arg;
 
-	contact_of(db, peer)->heard_ms = env_now_ms(db->cfg.loop->env);
+	hear(db, peer);
 	if (type < CHANNEL_PROPOSAL_FIRST)
 		return consensus_receive(db->consensus, peer, type, payload, n);
 	return db__proposal_frame(db, peer, type, payload, n);

@@ -24,6 +24,7 @@
 	X(proposals_timeout, "proposals given up after their deadline")                            \
 	X(elections_won, "times this member became leader")                                        \
 	X(elections_early, "times this member stood early because the leader's connection broke")  \
+	X(heartbeats_missed, "times the leader was not heard of for three heartbeats")             \
 	X(raft_masked, "AppendEntries results masked by the guard")                                \
 	X(raft_clamped, "AppendEntries results cut to what the leader vouched for")                \
 	X(raft_dropped, "AppendEntries dropped because a queue was full or a peer away")           \

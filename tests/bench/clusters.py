@@ -112,6 +112,15 @@ class Cluster:
     def others(self, member):
         return [m for m in MEMBERS if m != member]
 
+    def roles(self):
+        """(leader, another member)."""
+        leader = self.leader()
+        return leader, self.others(leader)[0]
+
+    def leader(self):
+        """The member that leads, once there is one that serves."""
+        raise NotImplementedError
+
     def cpu_s(self):
         return sum(cpu_s(p.pid) for p in self.processes.values())
 
@@ -202,7 +211,6 @@ class Pool(Cluster):
         wait_until("the pool is ready", lambda: all(self.ready(m) for m in MEMBERS))
 
     def leader(self):
-        """The coordinator, once there is one that serves."""
         found = []
         wait_until("there is a coordinator",
                    lambda: found.extend(m for m in MEMBERS if self.status(m).get("role") == "leader-ready") or found)

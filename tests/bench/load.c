@@ -51,7 +51,8 @@ static const char usage[] =
 	"  --warm S        seconds before the measurement begins; default 0\n"
 	"  --every-ms N    each client sends at most one request in N ms\n"
 	"  --refs FILE     references for @REF@, one a line\n"
-	"  --header TEXT   a further header\n";
+	"  --header TEXT   a further header\n"
+	"  --token TEXT    for the first @TOKEN@ of each client\n";
 
 struct list {
 	char **items;
@@ -73,7 +74,7 @@ struct client {
 
 struct load {
 	struct list targets, bodies, refs;
-	const char *header;
+	const char *header, *token;
 	unsigned n_clients, every_ms;
 	uint64_t requests, warm_us, length_us;
 	bool follows; /* tokens */
@@ -429,13 +430,15 @@ static void open_all(struct load *l)
 	SSL_CTX_set_session_cache_mode(l->ctx, SSL_SESS_CACHE_OFF);
 	l->clients = grown(NULL, l->n_clients * sizeof *l->clients);
 	memset(l->clients, 0, l->n_clients * sizeof *l->clients);
-	for (unsigned i = 0; i < l->n_clients; i++)
+	for (unsigned i = 0; i < l->n_clients; i++) {
 		connect_client(l, i);
+		snprintf(l->clients[i].token, sizeof l->clients[i].token, "%s", l->token);
+	}
 	if (l->follows && epoll_ctl(l->epoll, EPOLL_CTL_ADD, STDIN_FILENO, &e) != 0)
 		die("standard input: %s", strerror(errno));
 }
 
-/* The index that all are to reach; the end of the input ends the run. */
+/* The index that all are to reach, once. */
 static void read_index(struct load *l)
 {
 	char line[64];
@@ -445,6 +448,7 @@ static void read_index(struct load *l)
 		die("standard input ended before the index came");
 	line[n] = 0;
 	l->index = strtoull(line, NULL, 10);
+	epoll_ctl(l->epoll, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
 }
 
 static bool all_reached(const struct load *l)
@@ -465,7 +469,7 @@ static bool over(struct load *l, uint64_t now)
 	}
 	if (l->broken == l->n_clients)
 		return true;
-	if (now - l->last_us > (uint64_t)STALL_S * 1000000)
+	if (!l->follows && now - l->last_us > (uint64_t)STALL_S * 1000000)
 		die("no answer for %d s", STALL_S);
 	if (l->follows)
 		return all_reached(l);
@@ -564,10 +568,12 @@ static bool parse(int argc, char **argv, struct load *l)
 	static const struct option longs[] = { { "to", 1, NULL, 't' }, { "body", 1, NULL, 'b' },
 		{ "clients", 1, NULL, 'c' }, { "requests", 1, NULL, 'n' },
 		{ "seconds", 1, NULL, 's' }, { "warm", 1, NULL, 'w' }, { "every-ms", 1, NULL, 'e' },
-		{ "refs", 1, NULL, 'r' }, { "header", 1, NULL, 'x' }, { NULL, 0, NULL, 0 } };
+		{ "refs", 1, NULL, 'r' }, { "header", 1, NULL, 'x' }, { "token", 1, NULL, 'k' },
+		{ NULL, 0, NULL, 0 } };
 	int c;
 
 	l->n_clients = 1;
+	l->token = "";
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 't': list_split(&l->targets, optarg, ','); break;
@@ -579,6 +585,7 @@ static bool parse(int argc, char **argv, struct load *l)
 		case 'e': l->every_ms = (unsigned)atoi(optarg); break;
 		case 'r': list_read(&l->refs, optarg); break;
 		case 'x': l->header = optarg; break;
+		case 'k': l->token = optarg; break;
 		default: return false;
 		}
 	}

@@ -1,50 +1,187 @@
 """The measurements of xpool-bench, by name, in the order in which they run: each leaves the pool whole."""
 import json
+import os
+import subprocess
+import time
+
+from clusters import MEMBERS, Failed, wait_until
 
 VALUE = 200  # bytes that a write carries
+TEXT = "@RUN@@N@" + "x" * (VALUE - 18)  # one of ours, see load.c and Bench.load_command
 IN_FLIGHT = (1, 16, 64, 256)
 
 
 def vms(bench, n):
     """So many in earnest, a handful with --quick."""
-    return min(n, 200) if bench.quick else n
+    return n // 50 if bench.quick else n
+
+
+def micro(bench):
+    """The database alone: tests/bench/micro.c."""
+    rows = vms(bench, 100000)
+    rounds = [json.loads(subprocess.run([os.path.join(bench.build, "xpool-micro"), str(rows)], text=True, check=True,
+                                        stdout=subprocess.PIPE).stdout) for _ in range(bench.rounds)]
+    for case, unit, key, most in (("apply of a one-row entry at %d rows" % rows, "us", "apply_us", 10),
+                                  ("pin and unpin of a view", "ns", "pin_ns", 100),
+                                  ("the same beside another reader", "ns", "pin_beside_ns", 100),
+                                  ("memory of a VM with metrics, 2 VBDs, 1 VIF", "bytes", "vm_bytes", None)):
+        bench.row("micro", case, unit, [r[key] for r in rounds], target=(("median <=", most),) if most else ())
+
+
+def missed(bench):
+    return sum(bench.pool.counters(m)["heartbeats_missed"] for m in MEMBERS)
+
+
+def records(bench):
+    """VM.get_all_records of growing pools, by one client, then by many at once."""
+    body = bench.rpc("VM.get_all_records")
+    for n in (vms(bench, 1000), vms(bench, 5000), vms(bench, 10000)):
+        bench.populate(n)
+        for where, member in zip(("coordinator", "another member"), bench.roles()):
+            reports = [bench.load([member], [body], "--requests", "3") for _ in range(bench.rounds)]
+            bench.row("records", "%d VMs (%.1f MB), at %s" % (n, reports[0]["bytes"] / 3e6, where), "s",
+                      [r["p50_us"] / 1e6 for r in reports], target=(("median <=", 0.2),) if n == vms(bench, 5000) else ())
+    before, rounds, beats = missed(bench), [], []
+    for _ in range(bench.rounds):
+        rounds.append(bench.load(MEMBERS, [body], "--clients", "20", "--requests", "60")["p50_us"] / 1e6)
+        beats.append(missed(bench) - before)
+        before += beats[-1]
+    bench.row("records", "%d VMs, 20 clients at once on three members" % n, "s", rounds)
+    bench.row("records", "the same: heartbeats missed", "count", beats, target=(("worst <=", 0),))
 
 
 def writes(bench):
     """One field of one VM, round robin, against puts of one key: etcd appends a revision either way."""
     bench.populate(vms(bench, 10000))
-    body = bench.rpc("VM.set_name_description", "@REF@", "@N@" + "x" * (VALUE - 12))
+    body = bench.rpc("VM.set_name_description", "@REF@", TEXT)
     for in_flight in IN_FLIGHT[:2] if bench.quick else IN_FLIGHT:
-        for through in ("coordinator", "other"):
+        for k, (through, least) in enumerate((("the coordinator", 1), ("another member", 0.8))):
             ours, etcd = [], []
             for _ in range(bench.rounds):
-                member = bench.roles()[through == "other"]
-                ours.append(bench.load([member], [body], "--clients", str(in_flight), *bench.timed())["per_s"])
+                ours.append(bench.load([bench.roles()[k]], [body], "--clients", str(in_flight), *bench.timed())["per_s"])
                 if bench.etcd:
-                    leader = bench.etcd.leader()
-                    member = leader if through == "coordinator" else bench.etcd.others(leader)[0]
-                    etcd.append(bench.put_load(member, b"x" * VALUE, in_flight))
-            bench.row("writes", "%d in flight, through %s" % (in_flight, "the coordinator" if through == "coordinator" else
-                                                              "another member"), "per s", ours, etcd,
-                      ("ratio", 1 if through == "coordinator" else 0.8))
+                    etcd.append(bench.put_load(bench.etcd.roles()[k], b"x" * VALUE, in_flight))
+            bench.row("writes", "%d in flight, through %s" % (in_flight, through), "per s", ours, etcd, (("ratio >=", least),))
+
+
+def read_rounds(bench, case, serializable, header, targets):
+    body, options = bench.rpc("VM.get_record", "@REF@"), ["--clients", "64", *header, *bench.timed()]
+    record = json.dumps(bench.pool.call(1, "VM.get_record", bench.refs[0]), separators=(",", ":")).encode()
+    ours, etcd = [], []
+    for _ in range(bench.rounds):
+        ours.append(bench.load([bench.roles()[1]], [body], *options)["per_s"])
+        if bench.etcd:
+            leader, other = bench.etcd.roles()
+            bench.etcd.put(leader, record)
+            etcd.append(bench.range_load(other, 64, serializable))
+    bench.row("reads", "%s, %d bytes, 64 in flight, at another member" % (case, len(record)), "per s", ours, etcd, targets)
 
 
 def reads(bench):
     """One record, local; etcd's value is the same record's JSON."""
     bench.populate(vms(bench, 10000))
-    record = json.dumps(bench.pool.call(1, "VM.get_record", bench.refs[0]), separators=(",", ":")).encode()
-    ours, etcd = [], []
+    read_rounds(bench, "local", True, (), (("ratio >=", 2),))
+    header = "X-Pool-Read: linearizable"
+    before = bench.pool.counters(bench.pool.leader())["commits_barrier"]
+    bench.load([bench.roles()[1]], [bench.rpc("VM.get_record", "@REF@")], "--requests", "1", "--header", header)
+    if bench.pool.counters(bench.pool.leader())["commits_barrier"] == before:
+        bench.skip("linearizable reads", "the pool does not know the header %s" % header)
+        return
+    read_rounds(bench, "linearizable", False, ("--header", header), ())
+
+
+# What a client changes on each VM for `events`: fields that take any text.
+TEXTS = ("name_description", "PV_bootloader", "PV_kernel", "PV_ramdisk", "PV_args", "PV_bootloader_args", "PV_legacy_args",
+         "PCI_bus", "recommendations", "name_label")
+
+
+def inject(bench):
+    """(token before, index of) an event that every follower of class VM gets."""
+    token = bench.pool.call(bench.pool.leader(), "event.inject", "VM", bench.refs[0])
+    return token, int(token.split(",")[0]) % 10 ** 16 + 1
+
+
+def parked(bench):
+    return sum(bench.pool.counters(m)["events_parked_now"] for m in MEMBERS)
+
+
+def follow_changes(bench, clients):
+    """Change all VMs while so many clients follow: seconds from the last answer to the last client's last event, the pool's
+    processor seconds, bytes that the clients got."""
+    token, _ = inject(bench)
+    command = bench.load_command(MEMBERS, [bench.rpc("event.from", ["vm"], "@TOKEN@", 600)], "--clients", str(clients), "--token",
+                                 token)
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as follower:
+        wait_until("the clients wait for events", lambda: parked(bench) >= clients or follower.poll() is not None)
+        cpu = bench.pool.cpu_s()
+        bodies = [bench.rpc("VM.set_" + field, "@REF@", "@RUN@@N@") for field in TEXTS]
+        wrote = bench.load([bench.pool.leader()], bodies, "--clients", "64", "--requests", str(len(bodies) * len(bench.refs)))
+        _, index = inject(bench)
+        out, _ = follower.communicate("%d\n" % index)
+    if follower.returncode:
+        raise Failed("xpool-load failed")
+    report = json.loads(out)
+    if report["failed"] or report["broken"]:
+        raise Failed("events: %s" % out)
+    return (report["ended_us"] - wrote["ended_us"]) / 1e6, bench.pool.cpu_s() - cpu, report["bytes"] / 1e6, wrote["seconds"]
+
+
+def events(bench):
+    bench.populate(vms(bench, 5000))
+    for clients in (3, 20) if bench.quick else (3, 50, 200):
+        rounds = [follow_changes(bench, clients) for _ in range(bench.rounds)]
+        case = "%d clients on three members, %d VMs, %d fields each" % (clients, len(bench.refs), len(TEXTS))
+        for k, (what, unit) in enumerate((("last answer to last client's last event", "s"), ("processor time of the pool", "s"),
+                                          ("bytes to the clients", "MB"), ("time of the changes", "s"))):
+            bench.row("events", "%s: %s" % (case, what), unit, [r[k] for r in rounds])
+
+
+def start(bench):
+    """From the start of its process until a member answers a call of a session it does not know yet."""
+    bench.populate(vms(bench, 10000))
+    rounds = []
     for _ in range(bench.rounds):
-        ours.append(bench.load([bench.roles()[1]], [bench.rpc("VM.get_record", "@REF@")], "--clients", "64",
-                               *bench.timed())["per_s"])
-        if bench.etcd:
-            leader = bench.etcd.leader()
-            bench.etcd.put(leader, record)
-            etcd.append(bench.range_load(bench.etcd.others(leader)[0], 64, True))
-    bench.row("reads", "%d bytes, 64 in flight, at another member" % len(record), "per s", ours, etcd, ("ratio", 2))
+        member = bench.roles()[1]
+        bench.pool.kill(member)
+        began = time.monotonic()
+        bench.pool.start(member)
+        wait_until("the member answers", lambda m=member: answers(bench, m), pause=0.005)
+        rounds.append(time.monotonic() - began)
+    bench.row("start", "of a killed member with %d VMs, to its first answer" % len(bench.refs), "s", rounds,
+              target=(("worst <=", 2),))
+
+
+def answers(bench, member):
+    try:
+        return bench.pool.call(member, "VM.get_record", bench.refs[0], timeout=10) is not None
+    except (OSError, Failed):
+        return False
+
+
+def catch_up(bench):
+    """A member that was away while others wrote."""
+    bench.populate(vms(bench, 10000))
+    writes_missed, body = vms(bench, 100000), bench.rpc("VM.set_name_description", "@REF@", TEXT)
+    rounds = []
+    for _ in range(bench.rounds):
+        leader, member = bench.roles()
+        bench.pool.kill(member)
+        bench.load([leader], [body], "--clients", "64", "--requests", str(writes_missed))
+        index = int(bench.pool.status(leader)["applied"])
+        began = time.monotonic()
+        bench.pool.start(member)
+        wait_until("the member has caught up", lambda m=member, i=index: int(bench.pool.status(m).get("applied", 0)) >= i,
+                   timeout=120)
+        rounds.append(time.monotonic() - began)
+    bench.row("catch_up", "of a member that was away for %d entries, its start included" % writes_missed, "s", rounds)
 
 
 ALL = {
+    "micro": micro,
+    "records": records,
     "writes": writes,
     "reads": reads,
+    "events": events,
+    "start": start,
+    "catch_up": catch_up,
 }

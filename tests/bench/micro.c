@@ -1,0 +1,243 @@
+/* xpool-micro: the database alone, without log and network: apply, pin, memory. One line of JSON.
+ *
+ * usage: xpool-micro ROWS
+ */
+#include "db/entry_priv.h"
+
+#include <inttypes.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { VALUE = 200, PINS = 2000000, SETS = 10000 };
+
+/* The state alone, in place of db.c's. */
+struct db {
+	struct views views;
+};
+
+struct views *db__views(struct db *db)
+{
+	return &db->views;
+}
+
+struct micro {
+	struct db db;
+	struct done_table *done;
+	struct apply_changes changes;
+	uint64_t index;
+	unsigned rows;
+	_Atomic bool stop;
+};
+
+static double now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* The n-th object of a kind. */
+static void reference(char out[DB_REF_MAX + 1], unsigned kind, unsigned n)
+{
+	/* spread, as random ones are */
+	snprintf(out, DB_REF_MAX + 1, "OpaqueRef:%08x-%04x-4000-8000-%012x", n * 2654435761u, kind,
+		n);
+}
+
+static void apply(struct micro *m, struct buf *entry)
+{
+	struct entry_head head;
+
+	CHECK(db__entry_head(entry->data, entry->len, &head));
+	CHECK(db__apply(&m->db.views, m->done, ++m->index, &head, &m->changes).status ==
+		APPLY_DONE);
+}
+
+/* As commit.c makes one of a transaction. */
+static void encode(struct micro *m, struct db_txn *txn, uint64_t sequence, struct buf *out)
+{
+	struct db_proposal_id id = { 1, 77, sequence };
+
+	(void)m;
+	out->len = 0;
+	db_txn_encode(txn, &id, 1000, out);
+	db_txn_fini(txn);
+}
+
+static struct val text(struct arena *a, const char *s)
+{
+	return val_string(arena_strdup(a, s));
+}
+
+/* What VM.create writes of a usual record. */
+static void vm_fields(struct arena *a, unsigned n, const char *ref, const char *metrics,
+	struct val f[VM_FIELD_COUNT])
+{
+	f[VM_uuid] = text(a, ref + 10);
+	f[VM_name_label] = val_string(arena_printf(a, "vm%u", n));
+	f[VM_name_description] = val_string("made by xpool-micro");
+	f[VM_memory_static_max] = f[VM_memory_dynamic_max] = val_int(1 << 30);
+	f[VM_affinity] = f[VM_resident_on] = val_string("OpaqueRef:NULL");
+	f[VM_power_state] = val_string("Halted");
+	f[VM_metrics] = text(a, metrics);
+	f[VM_platform] = f[VM_HVM_boot_params] = f[VM_other_config] = val_map();
+	val_map_push(a, &f[VM_platform], "viridian", val_string("true"));
+	val_map_push(a, &f[VM_HVM_boot_params], "order", val_string("cdn"));
+	val_map_push(a, &f[VM_other_config], "folder", val_string("/benchmark"));
+}
+
+static void create(
+	struct micro *m, struct buf *entry, int class_id, const char *ref, const struct val *fields)
+{
+	struct db_txn txn;
+
+	db_txn_init(&txn, DB_FOR_FIELD);
+	db_txn_create(&txn, class_id, ref, fields);
+	encode(m, &txn, m->index + 1, entry);
+	apply(m, entry);
+}
+
+static void create_vm(struct micro *m, struct buf *entry, unsigned n)
+{
+	struct val f[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	char ref[DB_REF_MAX + 1], metrics[DB_REF_MAX + 1];
+	struct arena a;
+
+	arena_init(&a);
+	reference(ref, 1, n);
+	reference(metrics, 2, n);
+	vm_fields(&a, n, ref, metrics, f);
+	create(m, entry, MODEL_CLASS_VM, ref, f);
+	arena_fini(&a);
+}
+
+/* Its metrics, two disks and a network interface. */
+static void create_devices(struct micro *m, struct buf *entry, unsigned n)
+{
+	struct val f[VM_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct val d[VBD_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct val i[VIF_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	char vm[DB_REF_MAX + 1], ref[DB_REF_MAX + 1];
+
+	reference(vm, 1, n);
+	reference(ref, 2, n);
+	f[VM_METRICS_uuid] = val_string(ref + 10);
+	create(m, entry, MODEL_CLASS_VM_metrics, ref, f);
+	d[VBD_VM] = i[VIF_VM] = val_string(vm);
+	for (unsigned k = 0; k < 2; k++) {
+		reference(ref, 3 + k, n);
+		d[VBD_uuid] = val_string(ref + 10);
+		d[VBD_userdevice] = val_string(k ? "1" : "0");
+		create(m, entry, MODEL_CLASS_VBD, ref, d);
+	}
+	reference(ref, 5, n);
+	i[VIF_uuid] = val_string(ref + 10);
+	i[VIF_device] = val_string("0");
+	i[VIF_MAC] = val_string("02:00:00:00:00:01");
+	create(m, entry, MODEL_CLASS_VIF, ref, i);
+}
+
+/* Bytes of the heap for one VM with all that belongs to it. */
+static double memory_per_vm(struct micro *m, struct buf *entry)
+{
+	unsigned n = m->rows / 10 > 0 ? m->rows / 10 : 1;
+	size_t before = mallinfo2().uordblks;
+
+	for (unsigned k = 0; k < n; k++) {
+		create_vm(m, entry, k);
+		create_devices(m, entry, k);
+	}
+	return (double)(mallinfo2().uordblks - before) / n;
+}
+
+/* Microseconds of one entry that writes one field of one row, anywhere among all. */
+static double apply_us(struct micro *m)
+{
+	struct buf *entries = mem_new(SETS * sizeof *entries);
+	char ref[DB_REF_MAX + 1], value[VALUE + 1];
+	struct db_txn txn;
+	double began;
+
+	for (unsigned k = 0; k < SETS; k++) {
+		reference(ref, 1, k * 7919u % m->rows);
+		snprintf(value, sizeof value, "%0*u", VALUE, k);
+		db_txn_init(&txn, DB_FOR_FIELD);
+		db_txn_need_row(&txn, MODEL_CLASS_VM, ref);
+		db_txn_set(&txn, MODEL_CLASS_VM, ref, VM_name_description, val_string(value));
+		encode(m, &txn, m->index + 1 + k, &entries[k]);
+	}
+	began = now_s();
+	for (unsigned k = 0; k < SETS; k++)
+		apply(m, &entries[k]);
+	began = now_s() - began;
+	for (unsigned k = 0; k < SETS; k++)
+		buf_fini(&entries[k]);
+	free(entries);
+	return began / SETS * 1e6;
+}
+
+static double pin_ns(struct micro *m)
+{
+	struct db_view view;
+	double began = now_s();
+
+	for (unsigned k = 0; k < PINS; k++) {
+		db_view_pin(&m->db, &view);
+		db_view_unpin(&view);
+	}
+	return (now_s() - began) / PINS * 1e9;
+}
+
+static void *other_reader(void *arg)
+{
+	struct micro *m = arg;
+	struct db_view view;
+
+	while (!m->stop) {
+		db_view_pin(&m->db, &view);
+		db_view_unpin(&view);
+	}
+	return NULL;
+}
+
+/* The same while another thread does nothing but pin. */
+static double pin_beside_ns(struct micro *m)
+{
+	pthread_t thread;
+	double ns;
+
+	CHECK(pthread_create(&thread, NULL, other_reader, m) == 0);
+	ns = pin_ns(m);
+	m->stop = true;
+	pthread_join(thread, NULL);
+	return ns;
+}
+
+int main(int argc, char **argv)
+{
+	static struct micro m;
+	struct buf entry = { 0 };
+	double memory;
+
+	m.rows = argc == 2 ? (unsigned)atoi(argv[1]) : 0;
+	if (m.rows == 0) {
+		fputs("usage: xpool-micro ROWS\n", stderr);
+		return 2;
+	}
+	db__views_init(&m.db.views);
+	db__views_publish(&m.db.views, mem_new(sizeof(struct db_state)));
+	m.done = db__done_new();
+	memory = memory_per_vm(&m, &entry);
+	for (unsigned k = m.rows / 10 > 0 ? m.rows / 10 : 1; k < m.rows; k++)
+		create_vm(&m, &entry, k);
+	printf("{\"vm_bytes\": %.0f, \"apply_us\": %.3f, ", memory, apply_us(&m));
+	printf("\"pin_ns\": %.1f, ", pin_ns(&m));
+	printf("\"pin_beside_ns\": %.1f}\n", pin_beside_ns(&m));
+	buf_fini(&entry);
+	return 0;
+}
