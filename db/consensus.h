@@ -9,6 +9,7 @@
 #pragma once
 
 #include "db/channel.h"
+#include "db/rules.h"
 
 enum consensus_role {
 	CONSENSUS_FOLLOWER,
@@ -43,7 +44,9 @@ struct consensus_config {
 	struct raft_io *disk; /* from consensus_disk_open, or a simulation's */
 	/* Tests only: break the guard to see its tests fail; one frame per message of the library.
 	 */
-	bool masking_off, vouched_off, merging_off;
+	bool merging_off;
+	unsigned rules_off;    /* of enum db_rule */
+	unsigned part_entries; /* of a frame; 0: NET_PART_ENTRIES */
 	/* An entry is committed; called once per entry, in log order, on every member; must not
 	 * fail. */
 	void (*apply)(void *arg, uint64_t index, const uint8_t *entry, size_t n);

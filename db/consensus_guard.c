@@ -115,7 +115,7 @@ void consensus__tick(struct consensus *c)
 
 static bool masks(struct consensus *c)
 {
-	return !c->cfg.masking_off && c->raft.state == RAFT_LEADER &&
+	return !(c->cfg.rules_off & RULE_MASKING) && c->raft.state == RAFT_LEADER &&
 	       c->guard.term == c->raft.current_term && c->raft.last_stored < c->guard.own;
 }
 
@@ -174,7 +174,7 @@ raft_index consensus__vouched(struct consensus *c, const struct raft_append_entr
 	}
 	if (g->vouched_term != r->term)
 		most = 0;
-	if (r->last_log_index <= most || c->cfg.vouched_off)
+	if (r->last_log_index <= most || c->cfg.rules_off & RULE_VOUCHED)
 		return r->last_log_index;
 	COUNT(c->cfg.loop->env, raft_clamped);
 	return most;

@@ -101,6 +101,11 @@ static void put_append_head(
 	buf_u64(b, commit);
 }
 
+static unsigned part_entries(const struct consensus *c)
+{
+	return c->cfg.part_entries > 0 ? c->cfg.part_entries : NET_PART_ENTRIES;
+}
+
 /* One frame from as many adjoining requests as fit. */
 static void encode_some(struct consensus *c, struct net_peer *p)
 {
@@ -114,7 +119,7 @@ static void encode_some(struct consensus *c, struct net_peer *p)
 	while (a != NULL && a->term == term && a->prev + a->off == end) {
 		if (a->commit > commit)
 			commit = a->commit;
-		while (a->off < a->n && n < NET_PART_ENTRIES &&
+		while (a->off < a->n && n < part_entries(c) &&
 			(n == 0 || bodies.len + a->entries[a->off].buf.len <= NET_PART_BYTES)) {
 			const struct raft_entry *e = &a->entries[a->off++];
 
@@ -135,7 +140,9 @@ static void encode_some(struct consensus *c, struct net_peer *p)
 		if (a != NULL && a->term == term && a->prev == end)
 			COUNT(c->cfg.loop->env, raft_merged);
 	}
-	put_append_head(&frame, term, prev, prev_term, commit > end ? end : commit);
+	if (commit > end && !(c->cfg.rules_off & RULE_CLAMP))
+		commit = end;
+	put_append_head(&frame, term, prev, prev_term, commit);
 	buf_u32(&frame, n);
 	buf_put(&frame, heads.data, heads.len);
 	buf_put(&frame, bodies.data, bodies.len);

@@ -145,7 +145,7 @@ static void on_thaw(void *frozen)
 static int on_restore(void *arg, const uint8_t *bytes, size_t n)
 {
 	struct db *db = arg;
-	struct done_table *done = db__done_new();
+	struct done_table *done = db__done_new(db->cfg.rules_off);
 	struct db_applied what = { .ref = change_ref, .class_id = change_class };
 	const char *why = NULL;
 	struct db_state *s = db__snapshot_decode(bytes, n, done, &why);
@@ -301,8 +301,8 @@ static int open_consensus(struct db *db)
 		.heartbeat_ms =
 			db->cfg.heartbeat_ms ? db->cfg.heartbeat_ms : CONSENSUS_HEARTBEAT_MS,
 		.disk = db->cfg.disk,
-		.masking_off = db->cfg.masking_off,
-		.vouched_off = db->cfg.vouched_off,
+		.rules_off = db->cfg.rules_off,
+		.part_entries = db->cfg.part_entries,
 		.apply = on_apply,
 		.role = on_role,
 		.freeze = on_freeze,
@@ -347,7 +347,7 @@ int db_open(struct db **out, const struct db_config *config)
 	first = mem_new(sizeof *first);
 	db__state_add_fixed(first);
 	db__views_publish(&db->views, first);
-	db->done = db__done_new();
+	db->done = db__done_new(db->cfg.rules_off);
 	env_random(config->loop->env, &db->boot, sizeof db->boot);
 	db__proposals_init(db);
 	rc = config->dir != NULL ? lock_directory(db) : 0;

@@ -49,7 +49,7 @@ struct db_config {
 	struct raft_io *disk;			      /* given by simulations, NULL: made in dir */
 	unsigned election_ms, heartbeat_ms;	      /* 0: defaults */
 	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
-	bool masking_off, vouched_off;		      /* tests only */
+	unsigned rules_off, part_entries;	      /* tests only: consensus.h */
 	/* All on the Raft loop; none may block. */
 	void (*applied)(void *arg,
 		const struct db_applied

@@ -2,6 +2,7 @@
  */
 #pragma once
 
+#include "db/rules.h"
 #include "db/state_priv.h"
 #include "db/txn.h"
 
@@ -62,7 +63,7 @@ struct apply_changes {
 /* Results of proposals, so that a repeated one is recognised (the _done table: replicated by being
  * derived from the log alone). */
 struct done_table;
-struct done_table *db__done_new(void);
+struct done_table *db__done_new(unsigned rules_off);
 void db__done_free(struct done_table *done);
 
 /* Apply one entry at index. Deterministic: uses the entry and the state, nothing else. Publishes

@@ -231,7 +231,7 @@ int main(int argc, char **argv)
 	}
 	db__views_init(&m.db.views);
 	db__views_publish(&m.db.views, mem_new(sizeof(struct db_state)));
-	m.done = db__done_new();
+	m.done = db__done_new(0);
 	memory = memory_per_vm(&m, &entry);
 	for (unsigned k = m.rows / 10 > 0 ? m.rows / 10 : 1; k < m.rows; k++)
 		create_vm(&m, &entry, k);

@@ -35,7 +35,7 @@ static void create(struct views *v, struct done_table *done, struct apply_change
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct views v;
-	struct done_table *done = db__done_new();
+	struct done_table *done = db__done_new(0);
 	struct apply_changes changes = { 0 };
 	struct entry_head head;
 	char why[128];

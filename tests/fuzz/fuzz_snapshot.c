@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	struct done_table *done = db__done_new(), *again = db__done_new();
+	struct done_table *done = db__done_new(0), *again = db__done_new(0);
 	struct buf b = { 0 }, copy = { 0 };
 	struct db_state *s, *t;
 	const char *why = NULL;

@@ -76,8 +76,7 @@ static struct raft *raft_of(struct cluster *cl, unsigned i)
 	return cl->nodes[i].disk.io.data;
 }
 
-static void node_boot(
-	struct cluster *cl, unsigned i, bool masking_off, bool vouched_off, bool merging_off)
+static void node_boot(struct cluster *cl, unsigned i, unsigned rules_off, bool merging_off)
 {
 	static const char *const addresses[] = { "", "m1:1", "m2:1", "m3:1", "m4:1", "m5:1" };
 	struct node *nd = &cl->nodes[i];
@@ -85,8 +84,7 @@ static void node_boot(
 	struct consensus_config cc = { .raft_id = i,
 		.election_ms = 500,
 		.heartbeat_ms = 50,
-		.masking_off = masking_off,
-		.vouched_off = vouched_off,
+		.rules_off = rules_off,
 		.merging_off = merging_off,
 		.apply = on_apply,
 		.role = on_role,
@@ -354,7 +352,7 @@ static bool early(struct cluster *cl)
 }
 
 static bool schedule(const char *name, unsigned n, bool (*body)(struct cluster *cl),
-	unsigned disk_ms, unsigned net_ms, bool masking_off, bool vouched_off)
+	unsigned disk_ms, unsigned net_ms, unsigned rules_off)
 {
 	struct cluster *cl = mem_new(sizeof *cl);
 	bool ok;
@@ -363,14 +361,14 @@ static bool schedule(const char *name, unsigned n, bool (*body)(struct cluster *
 	world_init(&cl->w, 7 + disk_ms + 100 * net_ms);
 	cl->w.delay_max_ms = net_ms;
 	for (unsigned i = 1; i <= n; i++) {
-		node_boot(cl, i, masking_off, vouched_off, body == tail);
+		node_boot(cl, i, rules_off, body == tail);
 		cl->nodes[i].disk.latency_ms = disk_ms;
 	}
 	ok = body(cl);
 	printf("%s disk=%u net=%u %s:", name, disk_ms, net_ms,
-		masking_off   ? "masking off"
-		: vouched_off ? "vouched off"
-			      : "guard on");
+		rules_off == RULE_MASKING   ? "masking off"
+		: rules_off == RULE_VOUCHED ? "vouched off"
+					    : "guard on");
 	for (unsigned i = 1; i <= n; i++)
 		printf(" %s", cl->nodes[i].log);
 	printf("  %s\n", ok ? "consistent" : "LOST OR DIVERGED");
@@ -389,13 +387,12 @@ int main(void)
 
 	for (size_t d = 0; d < ARRAY_LEN(disks); d++)
 		for (size_t k = 0; k < ARRAY_LEN(nets); k++) {
-			broken +=
-				!schedule("counting", 3, counting, disks[d], nets[k], false, false);
-			broken += !schedule("early", 3, early, disks[d], nets[k], false, false);
-			broken += !schedule("tail", 5, tail, disks[d], nets[k], false, false);
+			broken += !schedule("counting", 3, counting, disks[d], nets[k], 0);
+			broken += !schedule("early", 3, early, disks[d], nets[k], 0);
+			broken += !schedule("tail", 5, tail, disks[d], nets[k], 0);
 			counting_seen +=
-				!schedule("counting", 3, counting, disks[d], nets[k], true, false);
-			tail_seen += !schedule("tail", 5, tail, disks[d], nets[k], false, true);
+				!schedule("counting", 3, counting, disks[d], nets[k], RULE_MASKING);
+			tail_seen += !schedule("tail", 5, tail, disks[d], nets[k], RULE_VOUCHED);
 		}
 	printf("guard on: %u broken; masking off: %u of 9 broken; vouched off: %u of 9 broken\n",
 		broken, counting_seen, tail_seen);

@@ -142,6 +142,18 @@ static void append_unlink(struct disk_append *a)
 		a->next->at = a->at;
 }
 
+/* Newest first: oldest first crashes the library (a leader with two or more appends under way). */
+static void cancel_all(struct raft_disk *d, int status)
+{
+	while (d->pending != NULL) {
+		struct disk_append *a = d->pending;
+
+		append_unlink(a);
+		a->cancelled = true;
+		a->cb(a->req, status);
+	}
+}
+
 static void on_synced(void *arg)
 {
 	struct disk_append *a = arg;
@@ -149,18 +161,18 @@ static void on_synced(void *arg)
 	struct image *g = d->image;
 	struct raft_io_append *req = a->req;
 	raft_io_append_cb cb = a->cb;
-	bool failed = a->failed;
 
 	if (a->cancelled) {
 		append_free(a);
 		return;
 	}
-	append_unlink(a);
-	if (failed) {
+	if (a->failed) { /* and with it all that is behind it */
+		d->failed = true;
+		cancel_all(d, RAFT_IOERR);
 		append_free(a);
-		cb(req, RAFT_IOERR);
 		return;
 	}
+	append_unlink(a);
 	g->entries = mem_resize(g->entries, (g->n + a->n) * sizeof *g->entries);
 	memcpy(g->entries + g->n, a->entries, a->n * sizeof *a->entries);
 	g->n += a->n;
@@ -382,20 +394,31 @@ static void on_closed(void *arg)
 	cb(&d->io);
 }
 
-/* Newest first: oldest first crashes the library (a leader with two or more appends under way). */
+/* What was being written when the power went may be there in part: some of the oldest write. */
+static void tear(struct raft_disk *d)
+{
+	struct disk_append *a = d->pending;
+	struct image *g = d->image;
+	unsigned keep;
+
+	while (a != NULL && a->next != NULL)
+		a = a->next;
+	if (a == NULL || d->m->alive || d->failed || a->n == 0)
+		return;
+	keep = (unsigned)world_random(d->m->w, a->n + 1);
+	g->entries = mem_resize(g->entries, (g->n + keep + 1) * sizeof *g->entries);
+	for (unsigned i = 0; i < keep; i++)
+		entry_copy(&g->entries[g->n++], &a->entries[i]);
+}
+
 static void disk_close(struct raft_io *io, raft_io_close_cb cb)
 {
 	struct raft_disk *d = of(io);
 	struct closing *c = mem_new(sizeof *c);
 
 	d->closed = true;
-	while (d->pending != NULL) {
-		struct disk_append *a = d->pending;
-
-		append_unlink(a);
-		a->cancelled = true;
-		a->cb(a->req, RAFT_CANCELED);
-	}
+	tear(d);
+	cancel_all(d, RAFT_CANCELED);
 	while (d->works != NULL) {
 		struct disk_work *w = d->works;
 

@@ -35,7 +35,8 @@ struct raft_disk {
 	struct disk_work *works;     /* snapshots being taken, put or read */
 	unsigned latency_ms;
 	int patience_ms; /* > 0: what random() gives for election time-outs */
-	bool fail;	 /* the next append fails with an I/O error */
+	bool fail;	 /* appends from now on fail with an I/O error */
+	bool failed;	 /* one has: nothing after it is on the disk */
 	bool closed;
 };
 

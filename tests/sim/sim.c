@@ -1,12 +1,18 @@
 /* Random schedules: three members with the product's database, channel, guard and network half on
- * virtual time, under loss, cuts, crashes that lose unsynced writes, and restarts. Jobs on each
- * member commit transactions; at the end
- *  - no two members ever had different hashes at the same index,
- *  - everything acknowledged is there,
- *  - the indexes agree with the rows (db_check),
- *  - and a seed run again gives the same history.
+ * virtual time, under loss, duplication, delay, cuts (one way too), crashes that tear or lose
+ * unsynced writes, disk errors, slow disks, snapshots and restarts. Jobs on each member commit
+ * transactions, raise one counter by comparing and setting, and follow the changes with a token
+ * from member to member. Checked:
+ *  - no two members ever had different hashes at the same index;
+ *  - everything acknowledged is there, and nothing was done twice: no fresh row is refused, the
+ *    counter stands at no less than its acknowledged and no more than its possible steps;
+ *  - a follower of changes sees each row made exactly once, in order, wherever it asks;
+ *  - no part of a message promises a commit beyond its own entries;
+ *  - the indexes agree with the rows (db_check), and a seed run again gives the same history.
  *
- * usage: sim [SEED [COUNT]]
+ * usage: sim [SEED [COUNT]]        random schedules
+ *        sim --without RULE COUNT  the same without one rule: fails unless one of COUNT seeds finds
+ * it
  */
 #include "db/db.h"
 #include "rpc/base/lane.h"
@@ -15,8 +21,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { MEMBERS = 3, FAULTS_S = 24, HEAL_S = 12, ACKED_MAX = 200000, INDEX_MAX = 200000 };
+
+#define COUNTER_REF "OpaqueRef:counter"
+
+enum { FOLLOWERS = 2 };
+
+/* A client of events: the index it has seen, and which rows (by place in acked order of creation).
+ */
+struct follower {
+	struct test *t;
+	uint64_t token;
+	unsigned n_seen;
+};
 
 struct life {
 	struct test *t;
@@ -36,7 +56,10 @@ struct test {
 	uint64_t *hashes; /* first hash seen at an index, 0: none */
 	char (*acked)[DB_REF_MAX + 1];
 	unsigned n_acked, n_unknown, n_refused, n_dead, n_boots, n_taken, n_sent;
-	bool diverged;
+	unsigned steps, maybe_steps; /* of the counter: acknowledged, unknown */
+	unsigned rules_off;
+	bool diverged, disordered, overpromised;
+	struct follower followers[FOLLOWERS];
 };
 
 static void on_applied(void *arg, const struct db_applied *what)
@@ -78,6 +101,8 @@ static void boot(struct test *t, unsigned i)
 		.n_members = MEMBERS,
 		.snapshot_entries = 40, /* many, so that members are caught in all phases of them */
 		.snapshot_trailing = 20,
+		.rules_off = t->rules_off,
+		.part_entries = 3, /* long messages go in parts */
 		.applied = on_applied,
 		.request = on_request,
 		.role = on_role,
@@ -194,20 +219,103 @@ static void work_main(struct job *job, void *arg)
 	free(wk);
 }
 
+static void make_counter(struct db_txn *txn)
+{
+	struct val fields[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
+
+	db_txn_need_no_row(txn, MODEL_CLASS_VM, COUNTER_REF);
+	fields[VM_uuid] = val_string("counter");
+	db_txn_create(txn, MODEL_CLASS_VM, COUNTER_REF, fields);
+}
+
+/* The counter: read, compare and set. A step whose outcome is unknown may have been done. */
+
+static void count_main(struct job *job, void *arg)
+{
+	struct life *l = arg;
+	struct test *t = l->t;
+	struct db_result res;
+	struct db_txn txn;
+	int rc = 0;
+
+	for (unsigned k = 0; k < 10 && rc == 0; k++) {
+		struct db_view view;
+		const struct db_row *row;
+		int64_t value;
+
+		db_view_pin(l->db, &view);
+		row = db_view_get(&view, MODEL_CLASS_VM, COUNTER_REF);
+		value = row != NULL ? db_row_i(row, VM_user_version) : 0;
+		db_txn_init(&txn, DB_FOR_FIELD);
+		if (row == NULL)
+			make_counter(&txn);
+		else
+			db_txn_need_field(
+				&txn, MODEL_CLASS_VM, COUNTER_REF, VM_user_version, val_int(value));
+		db_txn_set(&txn, MODEL_CLASS_VM, COUNTER_REF, VM_user_version, val_int(value + 1));
+		db_view_unpin(&view);
+		rc = db_commit(job, l->db, &txn, &res);
+		db_txn_fini(&txn);
+		t->steps += rc == 0 && res.status == DB_DONE;
+		t->maybe_steps += rc == ERR_DEAD || res.status == DB_UNKNOWN;
+		err_fini(&res.err);
+		if (rc == 0)
+			rc = job_sleep(job, world_random(&t->w, 60));
+	}
+}
+
+/* Followers of changes. One asks a member for what has changed behind its token; a member that has
+ * not come so far yet is asked later. */
+static void follow(struct follower *f, struct life *l)
+{
+	struct db_view view;
+	struct db_cursor c;
+	const struct db_row *row;
+	uint64_t last = f->token;
+
+	db_view_pin(l->db, &view);
+	if (db_view_index(&view) >= f->token) {
+		c = db_rows_modified(&view, MODEL_CLASS_VM, f->token);
+		while ((row = db_next(&c)) != NULL) {
+			f->t->disordered |= db_row_modified(row) < last;
+			last = db_row_modified(row);
+			f->n_seen += db_row_created(row) > f->token;
+		}
+		f->token = db_view_index(&view);
+	}
+	db_view_unpin(&view);
+}
+
+static void follow_all(struct test *t)
+{
+	for (unsigned i = 0; i < FOLLOWERS; i++) {
+		struct life *l = &t->lives[1 + world_random(&t->w, MEMBERS)];
+
+		t->followers[i].t = t;
+		if (l->up && l->m->alive)
+			follow(&t->followers[i], l);
+	}
+}
+
 static void start_work(struct test *t)
 {
-	for (unsigned i = 1; i <= MEMBERS; i++)
-		for (unsigned k = 0; t->lives[i].up && k < 2; k++) {
+	for (unsigned i = 1; i <= MEMBERS; i++) {
+		struct life *l = &t->lives[i];
+
+		for (unsigned k = 0; l->up && k < 2; k++) {
 			struct work *wk = mem_new(sizeof *wk);
 
-			*wk = (struct work){ &t->lives[i], 10 };
-			CHECK(lane_submit(t->lives[i].lane, "", work_main, wk, NULL) == 0);
+			*wk = (struct work){ l, 10 };
+			CHECK(lane_submit(l->lane, "", work_main, wk, NULL) == 0);
 		}
+		if (l->up)
+			CHECK(lane_submit(l->lane, "", count_main, l, NULL) == 0);
+	}
 }
 
 static void fault(struct test *t)
 {
-	unsigned what = (unsigned)world_random(&t->w, 12),
+	unsigned what = (unsigned)world_random(&t->w, 14),
 		 a = 1 + (unsigned)world_random(&t->w, MEMBERS),
 		 b = 1 + (unsigned)world_random(&t->w, MEMBERS);
 
@@ -226,6 +334,8 @@ static void fault(struct test *t)
 			boot(t, a);
 		break;
 	case 10: t->lives[a].disk.latency_ms = 1 + (unsigned)world_random(&t->w, 40); break;
+	case 11: t->w.duplicate_permille = (unsigned)world_random(&t->w, 60); break;
+	case 12: t->lives[a].disk.fail = true; break; /* its next write */
 	default: t->w.loss_permille = (unsigned)world_random(&t->w, 60); break;
 	}
 	/* a member that stopped itself (fail-stop) is started again, as systemd would */
@@ -234,53 +344,124 @@ static void fault(struct test *t)
 			crash(t, i);
 }
 
-static bool verify(struct test *t)
+/* Its receiver would commit a stale tail of its own. */
+static void on_sent(void *arg, uint8_t type, const uint8_t *payload, size_t n)
 {
-	struct db_view views[MEMBERS + 1];
-	unsigned lost = 0;
-	bool sound = true;
-	char why[256] = "";
+	enum { APPEND = 2 };
+	struct test *t = arg;
+	struct reader r = reader_of(payload, n);
+	uint64_t prev, commit;
 
+	if (type != APPEND)
+		return;
+	rd_u64(&r); /* term */
+	prev = rd_u64(&r);
+	rd_u64(&r); /* its term */
+	commit = rd_u64(&r);
+	t->overpromised |= commit > prev + rd_u32(&r);
+}
+
+/* Each row was made once for a follower: as many as there are. The counter has had every step that
+ * was acknowledged and none that nobody asked for. */
+static bool once(struct test *t, const struct db_view *view)
+{
+	const struct db_row *row = db_view_get(view, MODEL_CLASS_VM, COUNTER_REF);
+	int64_t value = row != NULL ? db_row_i(row, VM_user_version) : 0;
+	bool ok = value >= t->steps && value <= t->steps + t->maybe_steps && t->n_refused == 0;
+
+	for (unsigned i = 0; i < FOLLOWERS; i++)
+		ok = ok && t->followers[i].n_seen == db_view_count(view, MODEL_CLASS_VM);
+	if (!ok)
+		printf("NOT ONCE: counter=%lld steps=%u+%u refused=%u rows=%llu seen=%u,%u ",
+			(long long)value, t->steps, t->maybe_steps, t->n_refused,
+			(unsigned long long)db_view_count(view, MODEL_CLASS_VM),
+			t->followers[0].n_seen, t->followers[1].n_seen);
+	return ok;
+}
+
+/* Everything works again and everybody is there. */
+static void heal(struct test *t)
+{
+	memset(t->w.cut, 0, sizeof t->w.cut);
+	t->w.loss_permille = t->w.duplicate_permille = 0;
 	for (unsigned i = 1; i <= MEMBERS; i++) {
-		db_view_pin(t->lives[i].db, &views[i]);
-		sound = sound && db_check(t->lives[i].db, why, sizeof why);
+		t->lives[i].disk.fail = false;
+		if (t->lives[i].up && !t->lives[i].m->alive)
+			crash(t, i);
+		if (!t->lives[i].up)
+			boot(t, i);
 	}
+}
+
+static unsigned lost_rows(struct test *t, const struct db_view *view)
+{
+	unsigned lost = 0;
+
 	for (unsigned k = 0; k < t->n_acked; k++)
-		for (unsigned i = 1; i <= MEMBERS; i++)
-			lost += db_view_get(&views[i], MODEL_CLASS_VM, t->acked[k]) == NULL;
-	for (unsigned i = 2; i <= MEMBERS; i++)
-		if (db_view_index(&views[i]) != db_view_index(&views[1]) ||
-			db_view_hash(&views[i]) != db_view_hash(&views[1]))
-			t->diverged = true;
-	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u boots=%u "
-	       "snapshots=%u/%u "
-	       "frames=%llu dropped=%llu lost=%u %s%s%s\n",
-		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(&views[1]),
-		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->n_boots, t->n_taken,
-		t->n_sent, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped, lost,
-		t->diverged ? "DIVERGED" : "equal", sound ? "" : " UNSOUND: ", why);
+		lost += db_view_get(view, MODEL_CLASS_VM, t->acked[k]) == NULL;
+	return lost;
+}
+
+static void report(struct test *t, const struct db_view *view, unsigned lost, const char *why)
+{
+	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u steps=%u boots=%u "
+	       "snapshots=%u/%u frames=%llu dropped=%llu duplicated=%llu lost=%u %s%s%s%s\n",
+		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(view),
+		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->steps, t->n_boots, t->n_taken,
+		t->n_sent, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped,
+		(unsigned long long)t->w.duplicated, lost, t->diverged ? "DIVERGED" : "equal",
+		t->disordered	  ? " DISORDERED"
+		: t->overpromised ? " OVERPROMISED"
+				  : "",
+		*why != 0 ? " UNSOUND: " : "", why);
 	for (unsigned i = 1; i <= MEMBERS && t->diverged; i++) {
 		struct db_stat s;
 
 		db_stat(t->lives[i].db, &s);
 		printf("member=%u role=%d leader=%llu term=%llu index=%llu hash=%016llx\n", i,
 			(int)s.role, (unsigned long long)s.leader, (unsigned long long)s.term,
-			(unsigned long long)db_view_index(&views[i]),
-			(unsigned long long)db_view_hash(&views[i]));
+			(unsigned long long)s.index, (unsigned long long)s.hash);
 	}
-	for (unsigned i = 1; i <= MEMBERS; i++)
-		db_view_unpin(&views[i]);
-	return lost == 0 && !t->diverged && sound && t->n_acked > 100;
 }
 
-static bool run(uint64_t seed, uint64_t *history_out, unsigned *sent_out)
+static bool verify(struct test *t)
+{
+	uint64_t index[MEMBERS + 1], hash[MEMBERS + 1];
+	unsigned lost = 0;
+	bool ok = true;
+	char why[256] = "";
+	struct db_view view;
+
+	for (unsigned i = 0; i < FOLLOWERS; i++)
+		follow(&t->followers[i], &t->lives[1 + i]);
+	for (unsigned i = 1; i <= MEMBERS; i++) {
+		ok = db_check(t->lives[i].db, why, sizeof why) && ok;
+		db_view_pin(t->lives[i].db, &view);
+		index[i] = db_view_index(&view);
+		hash[i] = db_view_hash(&view);
+		lost += lost_rows(t, &view);
+		t->diverged |= index[i] != index[1] || hash[i] != hash[1];
+		db_view_unpin(&view);
+	}
+	db_view_pin(t->lives[1].db, &view);
+	ok = once(t, &view) && ok;
+	report(t, &view, lost, why);
+	db_view_unpin(&view);
+	return lost == 0 && !t->diverged && !t->disordered && !t->overpromised && ok &&
+	       t->n_acked > 100;
+}
+
+static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsigned *sent_out)
 {
 	struct test *t = mem_new(sizeof *t);
 	bool ok;
 
 	t->hashes = mem_new(INDEX_MAX * sizeof *t->hashes);
 	t->acked = mem_new(ACKED_MAX * sizeof *t->acked);
+	t->rules_off = rules_off;
 	world_init(&t->w, seed);
+	t->w.watch = on_sent;
+	t->w.watch_arg = t;
 	t->w.loss_permille = 10;
 	for (unsigned i = 1; i <= MEMBERS; i++) {
 		struct db_member *m = &t->members[i - 1];
@@ -300,16 +481,10 @@ static bool run(uint64_t seed, uint64_t *history_out, unsigned *sent_out)
 		if (s % 2 == 0)
 			start_work(t);
 		world_run(&t->w, t->w.now_us + 100000 + world_random(&t->w, 800000));
+		follow_all(t);
 		fault(t);
 	}
-	memset(t->w.cut, 0, sizeof t->w.cut);
-	t->w.loss_permille = 0;
-	for (unsigned i = 1; i <= MEMBERS; i++) {
-		if (t->lives[i].up && !t->lives[i].m->alive)
-			crash(t, i);
-		if (!t->lives[i].up)
-			boot(t, i);
-	}
+	heal(t);
 	start_work(t);
 	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
 	printf("seed=%llu ", (unsigned long long)seed);
@@ -327,14 +502,59 @@ static bool run(uint64_t seed, uint64_t *history_out, unsigned *sent_out)
 	return ok;
 }
 
+static const struct {
+	const char *name;
+	unsigned rule;
+} rules[] = { { "masking", RULE_MASKING }, { "vouched", RULE_VOUCHED }, { "clamp", RULE_CLAMP },
+	{ "deduplication", RULE_DEDUPLICATION }, { "preconditions", RULE_PRECONDITIONS } };
+
+/* A schedule that ends in an assertion or a stopped library has found it too: each runs in a
+ * process of its own. */
+static bool found_by(uint64_t seed, unsigned rule)
+{
+	uint64_t history;
+	unsigned sent = 0;
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0)
+		_exit(run(seed, rule, &history, &sent) ? 0 : 1);
+	CHECK(waitpid(pid, &status, 0) == pid);
+	return status != 0;
+}
+
+static int without(const char *name, unsigned n)
+{
+	for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
+		if (strcmp(name, rules[i].name) != 0)
+			continue;
+		for (uint64_t seed = 1; seed <= n; seed++) {
+			if (!found_by(seed, rules[i].rule))
+				continue;
+			printf("without %s: found by seed %llu\n1 passed, 0 failed\n", name,
+				(unsigned long long)seed);
+			return 0;
+		}
+		printf("without %s: not found by %u seeds\n0 passed, 1 failed\n", name, n);
+		return 1;
+	}
+	fprintf(stderr, "no such rule: %s\n", name);
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, history, again;
 	unsigned n = argc > 2 ? (unsigned)atoi(argv[2]) : 5, failed = 0, sent = 0;
 
+	if (argc == 4 && strcmp(argv[1], "--without") == 0)
+		return without(argv[2], (unsigned)atoi(argv[3]));
 	for (unsigned k = 0; k < n; k++)
-		failed += !run(first + k, &history, &sent);
-	run(first + n - 1, &again, &sent);
+		failed += !run(first + k, 0, &history, &sent);
+	run(first + n - 1, 0, &again, &sent);
 	if (n >= 5 && sent == 0) {
 		printf("no snapshot was ever sent: the schedules do not reach what they are for\n");
 		failed++;

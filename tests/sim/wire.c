@@ -1,6 +1,6 @@
 /* Wires between simulated members. What is written is delivered frame by frame in order, each after
- * a random delay; a frame may be lost, which is harsher than TCP; a cut drops everything silently;
- * death breaks the connection. */
+ * a random delay; a frame may be lost or come twice, which is harsher than TCP; a cut drops
+ * everything silently; death breaks the connection. */
 #include "tests/sim/world_priv.h"
 
 #include <stdio.h>
@@ -169,37 +169,52 @@ static void on_written(void *arg)
 	}
 }
 
+static void send_frame(struct wire_end *e, const uint8_t *bytes, size_t n)
+{
+	struct world *w = e->w;
+	uint64_t due = w->now_us + 500 + world_random(w, 1000 * w->delay_max_ms);
+	struct frame *f = must(malloc(sizeof *f + n));
+
+	if (due < e->last_us)
+		due = e->last_us;
+	e->last_us = due;
+	f->to = e->peer;
+	f->from = e->m->number;
+	f->n = n;
+	memcpy(f->bytes, bytes, n);
+	world_at(w, due - w->now_us, e->peer->m->number, on_frame, f);
+}
+
+static bool chance(struct world *w, unsigned permille)
+{
+	return permille > 0 && world_random(w, 1000) < permille;
+}
+
 static void send_frames(struct wire_end *e, const struct buf *bytes)
 {
 	struct world *w = e->w;
 	size_t at = 0;
 
-	while (at < bytes->len) {
+	for (size_t n; at < bytes->len; at += n) {
 		struct reader r = reader_of(bytes->data + at, bytes->len - at);
 		uint32_t length = rd_u32(&r), type = rd_u32(&r);
-		size_t n = 8 + length;
-		uint64_t due = w->now_us + 500 + world_random(w, 1000 * w->delay_max_ms);
-		struct frame *f;
+		bool greeting = type == 1; /* to lose it would only cost time */
 
+		n = 8 + length;
 		CHECK(!r.bad && n <= bytes->len - at);
-		/* the greeting is never lost: it would only cost time */
-		if (e->peer == NULL || (type != 1 && world_random(w, 1000) < w->loss_permille) ||
+		if (w->watch != NULL)
+			w->watch(w->watch_arg, (uint8_t)type, r.p, length);
+		if (e->peer == NULL || (!greeting && chance(w, w->loss_permille)) ||
 			(w->filter != NULL && w->filter(w->filter_arg, e->m->number,
 						      e->peer->m->number, (uint8_t)type, length))) {
 			w->dropped++;
-			at += n;
 			continue;
 		}
-		if (due < e->last_us)
-			due = e->last_us;
-		e->last_us = due;
-		f = must(malloc(sizeof *f + n));
-		f->to = e->peer;
-		f->from = e->m->number;
-		f->n = n;
-		memcpy(f->bytes, bytes->data + at, n);
-		world_at(w, due - w->now_us, e->peer->m->number, on_frame, f);
-		at += n;
+		send_frame(e, bytes->data + at, n);
+		if (!greeting && chance(w, w->duplicate_permille)) {
+			send_frame(e, bytes->data + at, n);
+			w->duplicated++;
+		}
 	}
 }
 

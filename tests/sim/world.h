@@ -32,11 +32,14 @@ struct world {
 	struct wire_end *ends;
 	struct wire_port *ports;
 	bool cut[WORLD_MEMBERS_MAX + 1][WORLD_MEMBERS_MAX + 1]; /* from, to */
-	unsigned loss_permille, delay_max_ms;
-	uint64_t frames, dropped;
+	unsigned loss_permille, duplicate_permille, delay_max_ms;
+	uint64_t frames, dropped, duplicated;
 	/* May drop a frame: true. type is the frame's type byte, n its payload. */
 	bool (*filter)(void *arg, unsigned from, unsigned to, uint8_t type, size_t n);
 	void *filter_arg;
+	/* Sees every frame that is sent. */
+	void (*watch)(void *arg, uint8_t type, const uint8_t *payload, size_t n);
+	void *watch_arg;
 };
 
 void world_init(struct world *w, uint64_t seed);

@@ -30,7 +30,7 @@ static void bench_open(struct bench *b)
 	*b = (struct bench){ 0 };
 	db__views_init(&b->db.views);
 	db__views_publish(&b->db.views, mem_new(sizeof(struct db_state)));
-	b->done = db__done_new();
+	b->done = db__done_new(0);
 }
 
 static void bench_close(struct bench *b)

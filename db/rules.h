@@ -1,0 +1,10 @@
+/* Rules that tests switch off, one at a time, to see that their absence is found (tests/sim). */
+#pragma once
+
+enum db_rule {
+	RULE_MASKING = 1 << 0, /* consensus_guard.c */
+	RULE_VOUCHED = 1 << 1, /* consensus_guard.c */
+	RULE_CLAMP = 1 << 2,   /* of the commit index in a part of a message: consensus_net.c */
+	RULE_DEDUPLICATION = 1 << 3, /* by proposal id: apply.c */
+	RULE_PRECONDITIONS = 1 << 4, /* apply.c */
+};
