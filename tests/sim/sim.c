@@ -11,7 +11,8 @@
  *  - the indexes agree with the rows (db_check), and a seed run again gives the same history.
  *
  * usage: sim [SEED [COUNT]]        random schedules
- *        sim --without RULE COUNT  the same without one rule: fails unless one of COUNT seeds finds
+ *        sim --install COUNT       a new leader whose majority needs a snapshot first, under link
+ * cuts sim --without RULE COUNT  the same without one rule: fails unless one of COUNT seeds finds
  * it
  */
 #include "db/db.h"
@@ -291,7 +292,6 @@ static void follow_all(struct test *t)
 	for (unsigned i = 0; i < FOLLOWERS; i++) {
 		struct life *l = &t->lives[1 + world_random(&t->w, MEMBERS)];
 
-		t->followers[i].t = t;
 		if (l->up && l->m->alive)
 			follow(&t->followers[i], l);
 	}
@@ -451,15 +451,16 @@ static bool verify(struct test *t)
 	       t->n_acked > 100;
 }
 
-static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsigned *sent_out)
+static struct test *test_new(uint64_t seed, unsigned rules_off)
 {
 	struct test *t = mem_new(sizeof *t);
-	bool ok;
 
 	t->hashes = mem_new(INDEX_MAX * sizeof *t->hashes);
 	t->acked = mem_new(ACKED_MAX * sizeof *t->acked);
 	t->rules_off = rules_off;
 	world_init(&t->w, seed);
+	for (unsigned i = 0; i < FOLLOWERS; i++)
+		t->followers[i].t = t;
 	t->w.watch = on_sent;
 	t->w.watch_arg = t;
 	t->w.loss_permille = 10;
@@ -477,6 +478,26 @@ static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsign
 	}
 	for (unsigned i = 1; i <= MEMBERS; i++)
 		boot(t, i);
+	return t;
+}
+
+static void test_free(struct test *t)
+{
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		crash(t, i);
+	world_fini(&t->w);
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		image_fini(&t->images[i]);
+	free(t->hashes);
+	free(t->acked);
+	free(t);
+}
+
+static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsigned *sent_out)
+{
+	struct test *t = test_new(seed, rules_off);
+	bool ok;
+
 	for (unsigned s = 0; s < 2 * FAULTS_S; s++) {
 		if (s % 2 == 0)
 			start_work(t);
@@ -491,15 +512,71 @@ static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsign
 	ok = verify(t);
 	*history_out = world_hash(&t->w);
 	*sent_out += t->n_sent;
-	for (unsigned i = 1; i <= MEMBERS; i++)
-		crash(t, i);
-	world_fini(&t->w);
-	for (unsigned i = 1; i <= MEMBERS; i++)
-		image_fini(&t->images[i]);
-	free(t->hashes);
-	free(t->acked);
-	free(t);
+	test_free(t);
 	return ok;
+}
+
+/* Work for so long, whatever comes of it. */
+static void work_for(struct test *t, unsigned seconds)
+{
+	for (unsigned s = 0; s < seconds; s++) {
+		start_work(t);
+		world_run(&t->w, t->w.now_us + 1000000);
+	}
+}
+
+static unsigned leader_of(struct test *t)
+{
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		if (t->lives[i].up && db_is_coordinator(t->lives[i].db))
+			return i;
+	return 0;
+}
+
+/* One member was away until only a snapshot can help it; then the leader dies, so the third can
+ * commit nothing before that snapshot has arrived, over a link that breaks again and again. */
+static bool install(uint64_t seed)
+{
+	struct test *t = test_new(seed, 0);
+	unsigned away, leader, third, before;
+	bool ok;
+
+	world_run(&t->w, 3000000);
+	leader = leader_of(t);
+	CHECK(leader != 0);
+	away = leader % MEMBERS + 1;
+	third = 6 - leader - away;
+	crash(t, away);
+	work_for(t, 6);
+	crash(t, leader);
+	boot(t, away);
+	for (unsigned k = 0; k < 40; k++) {
+		t->w.cut[away][third] = world_random(&t->w, 3) == 0;
+		t->w.cut[third][away] = world_random(&t->w, 3) == 0;
+		world_run(&t->w, t->w.now_us + 20000 + world_random(&t->w, 200000));
+	}
+	t->w.cut[away][third] = t->w.cut[third][away] = false;
+	before = t->n_acked;
+	work_for(t, 8);
+	ok = t->n_acked > before;
+	count_snapshots(t, &t->lives[third]);
+	printf("seed=%llu acked=%u then=%u sent=%u %s\n", (unsigned long long)seed, before,
+		t->n_acked, t->n_sent, ok ? "goes on" : "STUCK");
+	heal(t);
+	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
+	ok = verify(t) && ok && t->n_sent > 0;
+	test_free(t);
+	return ok;
+}
+
+static int installs(unsigned n)
+{
+	unsigned failed = 0;
+
+	for (uint64_t seed = 1; seed <= n; seed++)
+		failed += !install(seed);
+	printf("%u passed, %u failed\n", n - failed, failed);
+	return failed > 0;
 }
 
 static const struct {
@@ -550,6 +627,8 @@ int main(int argc, char **argv)
 	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, history, again;
 	unsigned n = argc > 2 ? (unsigned)atoi(argv[2]) : 5, failed = 0, sent = 0;
 
+	if (argc == 3 && strcmp(argv[1], "--install") == 0)
+		return installs((unsigned)atoi(argv[2]));
 	if (argc == 4 && strcmp(argv[1], "--without") == 0)
 		return without(argv[2], (unsigned)atoi(argv[3]));
 	for (unsigned k = 0; k < n; k++)
