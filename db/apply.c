@@ -4,6 +4,7 @@
  * has it means a newer format or a broken disk: the member stops (APPLY_BROKEN), it never guesses.
  * Invariant: a refused or duplicate entry leaves rows and hash as they were; only the index moves.
  */
+#include "db/feed_priv.h"
 #include "db/snapshot_priv.h"
 
 #include <stdlib.h>
@@ -263,16 +264,20 @@ static bool holds(struct work *w, struct reader *r)
 	}
 }
 
-static void note(struct work *w, int class_id, const char *ref)
+/* old or fresh may be NULL. */
+static void note(struct work *w, const struct db_row *old, const struct db_row *fresh)
 {
+	const struct db_row *row = fresh != NULL ? fresh : old;
 	struct apply_changes *c = w->changes;
 
 	if (c->n == c->cap) {
 		c->cap = c->cap ? 2 * c->cap : 8;
 		c->items = mem_resize(c->items, c->cap * sizeof *c->items);
 	}
-	c->items[c->n].class_id = class_id;
-	strcpy(c->items[c->n++].ref, ref);
+	c->items[c->n].class_id = row->class_id;
+	strcpy(c->items[c->n++].ref, row->ref);
+	if (c->keep_rows)
+		c->n_rows += db__feed_row(&c->rows, old, fresh);
 }
 
 static struct val *unpacked(struct work *w, const struct db_row *row)
@@ -287,10 +292,11 @@ static struct val *unpacked(struct work *w, const struct db_row *row)
 static void put(struct work *w, const struct db_row *old, int class_id, const char *ref,
 	const struct val *fields)
 {
-	db__state_put(w->reclaim, w->s, old,
-		db__row_new(
-			class_id, ref, old != NULL ? old->created : w->index, w->index, fields));
-	note(w, class_id, ref);
+	const struct db_row *fresh =
+		db__row_new(class_id, ref, old != NULL ? old->created : w->index, w->index, fields);
+
+	db__state_put(w->reclaim, w->s, old, fresh);
+	note(w, old, fresh);
 }
 
 static void touch(struct work *w, int class_id, const char *ref)
@@ -398,8 +404,9 @@ static void delete_row(struct work *w, int class_id, const char *ref)
 			owned[i] = val_string(arena_strdup(&w->arena, owned[i].s));
 	touch_related(w, row, -1);
 	/* touching a row that refers to itself has replaced it */
-	db__state_delete(w->reclaim, w->s, db__state_get(w->s, class_id, name), w->index);
-	note(w, class_id, name);
+	row = db__state_get(w->s, class_id, name);
+	db__state_delete(w->reclaim, w->s, row, w->index);
+	note(w, row, NULL);
 	delete_dependents(w, c, class_id, name, owned);
 }
 
@@ -689,7 +696,8 @@ struct apply_result db__apply(struct views *v, struct done_table *done, uint64_t
 	next->index = index;
 	if (head->wall > next->time)
 		next->time = head->wall;
-	changes->n = 0;
+	changes->n = changes->n_rows = 0;
+	changes->rows.len = 0;
 	arena_init(&w.arena);
 	checked = db__entry_check(head);
 	if (checked == APPLY_BROKEN) {

@@ -64,6 +64,8 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 			"a committed entry cannot be applied: written by a newer version?");
 		return;
 	}
+	if (db->store != NULL)
+		db__store_feed(db->store, index, db->views.root->hash, &head, &db->changes);
 	COUNT(db->cfg.loop->env, entries_applied);
 	if (res.duplicate)
 		COUNT(db->cfg.loop->env, entries_duplicate);
@@ -161,6 +163,8 @@ static int on_restore(void *arg, const uint8_t *bytes, size_t n)
 	db__done_free(db->done);
 	db->done = done;
 	db__views_replace(&db->views, s);
+	if (db->store != NULL)
+		db__store_jump(db->store, s->index, s->hash);
 	db->applied_any = true;
 	what.index = s->index;
 	db->cfg.applied(db->cfg.arg, &what); /* anything may have changed */
@@ -327,6 +331,20 @@ static int open_consensus(struct db *db)
 	return consensus_open(&db->consensus, &cc);
 }
 
+static void open_store(struct db *db)
+{
+	struct store_config sc = { .env = db->cfg.loop->env,
+		.db = db,
+		.dir = db->cfg.dir,
+		.pool_uuid = db->pool_uuid,
+		.epoch = db->cfg.epoch };
+
+	if (db->cfg.dir == NULL || db->cfg.projection_off)
+		return;
+	db->changes.keep_rows = true;
+	db->store = db__store_new(&sc);
+}
+
 int db_open(struct db **out, const struct db_config *config)
 {
 	struct db *db = mem_new(sizeof *db);
@@ -352,11 +370,15 @@ int db_open(struct db **out, const struct db_config *config)
 	db__proposals_init(db);
 	rc = config->dir != NULL ? lock_directory(db) : 0;
 	if (rc == 0)
+		open_store(db);
+	if (rc == 0)
 		rc = open_consensus(db);
 	if (rc == 0)
 		rc = open_channel(db);
 	if (rc != 0)
 		return rc; /* the process ends: nothing to give back */
+	if (db->store != NULL)
+		db__store_start(db->store, consensus_last(db->consensus));
 	consensus_connect(db->consensus, db->channel);
 	loop_hook_add(config->loop, &db->hook, on_turn);
 	stat_update(db);
@@ -374,6 +396,7 @@ static void on_consensus_closed(void *arg)
 	db__views_fini(&db->views);
 	db__done_free(db->done);
 	free(db->changes.items);
+	CHECK(db->store == NULL); /* simulations have none */
 	pthread_mutex_destroy(&db->stat_mutex);
 	free(db);
 	closed(closed_arg);

@@ -37,6 +37,9 @@ struct db_applied {
 	const void *changes; /* private */
 };
 
+/* The projection's file in the data directory, for `xpoolctl`. */
+#define DB_PROJECTION "projection.db"
+
 struct db_config {
 	struct loop *loop; /* the Raft loop, not yet started */
 	const char *pool_uuid;
@@ -49,6 +52,7 @@ struct db_config {
 	struct raft_io *disk;			      /* given by simulations, NULL: made in dir */
 	unsigned election_ms, heartbeat_ms;	      /* 0: defaults */
 	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
+	bool projection_off;			      /* no SQLite file beside the log */
 	unsigned rules_off, part_entries;	      /* tests only: consensus.h */
 	/* All on the Raft loop; none may block. */
 	void (*applied)(void *arg,

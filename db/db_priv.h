@@ -2,7 +2,7 @@
 #pragma once
 
 #include "db/db.h"
-#include "db/entry_priv.h"
+#include "db/store_priv.h"
 
 enum { ADMITTED_MAX = 512 };
 
@@ -29,6 +29,7 @@ struct db {
 	struct views views;
 	struct done_table *done;
 	struct apply_changes changes;
+	struct store *store; /* NULL: no projection */
 	struct loop_hook hook;
 	struct loop_call step_down;
 	bool applied_any, closing;

@@ -58,6 +58,9 @@ struct change {
 struct apply_changes {
 	struct change *items;
 	unsigned n, cap;
+	bool keep_rows; /* wanted: what became of the rows, for the projection (feed.c) */
+	struct buf rows;
+	unsigned n_rows;
 };
 
 /* Results of proposals, so that a repeated one is recognised (the _done table: replicated by being

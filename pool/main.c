@@ -24,6 +24,7 @@ static const char usage[] =
 	"  --election-ms N        Raft election time-out, default 500\n"
 	"  --snapshot-entries N   log entries between snapshots, and kept behind one; default "
 	"8192\n"
+	"  --no-projection        no SQLite file of the database: no history, no xpoolctl sql\n"
 	"  --log LEVEL            err, warn, info (default) or debug\n"
 	"  --allow-root           run as root all the same (tests)\n"
 	"  --help\n";
@@ -32,7 +33,7 @@ struct options {
 	const char *dir, *listen, *certificate, *password_file, *agent;
 	unsigned loops, election_ms, snapshot_entries;
 	int log;
-	bool allow_root;
+	bool allow_root, no_projection;
 };
 
 static bool parse(int argc, char **argv, struct options *o)
@@ -41,8 +42,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		{ "certificate", 1, NULL, 'c' }, { "password-file", 1, NULL, 'p' },
 		{ "agent", 1, NULL, 'a' }, { "loops", 1, NULL, 'n' },
 		{ "election-ms", 1, NULL, 'e' }, { "snapshot-entries", 1, NULL, 's' },
-		{ "log", 1, NULL, 'v' }, { "allow-root", 0, NULL, 'r' }, { "help", 0, NULL, 'h' },
-		{ NULL, 0, NULL, 0 } };
+		{ "log", 1, NULL, 'v' }, { "allow-root", 0, NULL, 'r' },
+		{ "no-projection", 0, NULL, 'x' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	int c;
 
@@ -62,6 +63,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 's': o->snapshot_entries = (unsigned)atoi(optarg); break;
 		case 'v': o->log = log_level_parse(optarg); break;
 		case 'r': o->allow_root = true; break;
+		case 'x': o->no_projection = true; break;
 		case 'h': fputs(usage, stdout); exit(0);
 		default: return false;
 		}
@@ -127,6 +129,7 @@ static int run(const struct options *o, struct env *env, const struct members *m
 		.n_members = members->n,
 		.tls = peer,
 		.dir = o->dir,
+		.projection_off = o->no_projection,
 		.election_ms = o->election_ms,
 		.snapshot_entries = o->snapshot_entries,
 		.snapshot_trailing = o->snapshot_entries,

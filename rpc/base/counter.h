@@ -35,6 +35,12 @@
 	X(snapshots_restored, "snapshots restored, at a start or sent by the leader")              \
 	X(snapshots_sent, "snapshots sent to members that lagged")                                 \
 	X(snapshot_bytes_max, "largest snapshot, bytes")                                           \
+	X(projection_changes, "changes of rows and fields written to the projection")              \
+	X(projection_dropped, "changes without history because the projection lagged")             \
+	X(projection_settled, "times the projection was brought up to date from a view")           \
+	X(projection_failures, "times the projection could not be written")                        \
+	X(projection_aside, "projections set aside")                                               \
+	X(projection_queue_max, "most bytes of changes that waited for the projection")            \
 	X(channel_connects, "member connections that came up")                                     \
 	X(channel_refused, "member connections refused")                                           \
 	X(loop_turns, "turns of all loops")                                                        \
