@@ -10,12 +10,14 @@ ROLES = ("local-root", "pool-admin", "pool-operator", "vm-power-admin", "vm-admi
 QUALIFIERS = ("RW", "StaticRO", "DynamicRO")
 TABLES = ("none", "records", "volatile", "fixed", "internal")
 GENERATED = ("get_all", "get_by_uuid", "get_by_name_label", "create_destroy")
+# Declared messages may be answered "as" one of these generated ones: {name: number of its parameters}.
+SHARED = {"get_all": 0, "get_all_records": 0, "get_all_records_where": 1, "get_by_uuid": 1, "get_record": 1, "destroy": 1}
 KEYS = {
-    "class": {"name", "text", "table", "events", "generated", "create_role", "role", "deprecated", "prototyped", "removed", "key",
+    "class": {"name", "text", "table", "events", "generated", "accessors", "create_role", "role", "deprecated", "prototyped", "removed", "key",
               "operations", "fields", "messages", "removed_messages", "file"},
     "field": {"name", "type", "qualifier", "column", "default", "derived", "computed", "volatile", "get_role", "set_role",
               "key_roles", "set_client_cert", "internal", "removed", "deprecated", "effect", "owns", "since", "text"},
-    "message": {"name", "params", "result", "role", "client_cert", "key_roles", "async", "secret", "hidden", "pool_internal",
+    "message": {"name", "as", "params", "result", "role", "client_cert", "key_roles", "async", "secret", "hidden", "pool_internal",
                 "session", "route", "locks", "cancels", "since", "deprecated", "errors", "text"},
     "param": {"name", "type", "default", "since"},
     "relation": {"one", "many", "cascade"},
@@ -153,6 +155,10 @@ def check_message(model, cls, message):
     for code in message["errors"]:
         if code not in model["errors"]:
             raise Refused("%s: unknown error %s" % (where, code))
+    if "as" in message:
+        one_of(where, "generated message", message["as"], SHARED)
+        if len(names) != SHARED[message["as"]]:
+            raise Refused("%s: %d parameters, %s has %d" % (where, len(names), message["as"], SHARED[message["as"]]))
     if "route" in message:
         kind, _, param = message["route"].partition(":")
         one_of(where, "route", kind, ROUTES)

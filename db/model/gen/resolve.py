@@ -34,6 +34,8 @@ def generated(model, cls):
         yield "get_all_where", "GET_ALL_WHERE", -1, where, "set<%s>" % ref, weak, {}
         yield "get_all_records", "GET_ALL_RECORDS", -1, [], records, weak, {}
         yield "get_all_records_where", "GET_ALL_RECORDS_WHERE", -1, where, records, weak, {}
+    if not cls.get("accessors", True):
+        return
     for i, field in enumerate(cls["fields"]):
         if not field.get("internal"):
             yield from accessors(i, field, me)
@@ -96,8 +98,8 @@ def resolve(model):
                              "params": [{"name": p, "type": t} for p, t in params], "result": result, "role": role,
                              "text": "", "custom": -1, **extras})
         for msg in cls["messages"]:
-            messages.append({**msg, "name": "%s.%s" % (cls["name"], msg["name"]), "class": number, "call": "CUSTOM",
-                             "field": -1, "custom": 0})
+            messages.append({**msg, "name": "%s.%s" % (cls["name"], msg["name"]), "class": number,
+                             "call": msg.get("as", "custom").upper(), "field": -1, "custom": -1})
     messages.sort(key=lambda m: m["name"].encode())
     customs = [m for m in messages if m["call"] == "CUSTOM"]
     for number, msg in enumerate(customs):

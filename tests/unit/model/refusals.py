@@ -54,6 +54,8 @@ CASES = [
     ("unknown qualifier", lambda m: field(m).update(qualifier="WO"), "A.b: unknown qualifier WO"),
     ("unknown role of a field", lambda m: field(m).update(set_role="king"), "A.b: unknown role king"),
     ("unknown role of a message", lambda m: message(m).update(role="king"), "A.go: unknown role king"),
+    ("answered as what is not generated", lambda m: message(m).update({"as": "go"}), "A.go: unknown generated message go"),
+    ("answered as what takes others", lambda m: message(m).update({"as": "get_all"}), "A.go: 2 parameters, get_all has 0"),
     ("field twice", lambda m: m["a.json"]["fields"].append(copy.deepcopy(field(m))), "A: b stands there twice"),
     ("message twice", lambda m: m["a.json"]["messages"].append(copy.deepcopy(message(m))), "A: go stands there twice"),
     ("class twice", lambda m: m["b.json"].update(name="a"), "classes: a stands there twice"),
