@@ -23,6 +23,8 @@ enum {
 	CONSENSUS_IN_FLIGHT_BYTES = 4 << 20,
 	CONSENSUS_ELECTION_MS = 500,
 	CONSENSUS_HEARTBEAT_MS = 50,
+	CONSENSUS_NOTE_SLOT = 512,
+	CONSENSUS_ASIDE_MAX = 4,	   /* logs kept aside; then nothing more is set aside */
 	CONSENSUS_SNAPSHOT_ENTRIES = 8192, /* a snapshot after so many entries */
 	CONSENSUS_SNAPSHOT_TRAILING =
 		8192, /* entries kept behind it, for members that were away for a moment */
@@ -36,12 +38,41 @@ struct consensus_voter {
 	const char *address; /* opaque text of ours: the member's host uuid */
 };
 
+/* What a start finds on its disk before the library has read it. */
+struct consensus_found {
+	char why[256];	     /* what is wrong with it; "": it is sound */
+	bool unreadable;     /* the disk or its rights are to blame */
+	bool empty;	     /* nothing was ever written into it */
+	uint64_t term;	     /* newest one; 0: not known */
+	uint64_t last_index; /* of snapshot and log; only when sound */
+	unsigned n_removed;  /* leftovers of a crash that were removed */
+};
+
+/* The disk of one member: the product's is a folder (consensus_disk_open), a simulation has its
+ * own. */
+struct consensus_disk {
+	struct raft_io *io; /* the library's disk half; from attach on */
+	/* Look at the log. installing: index of a snapshot whose installation was begun and not
+	 * seen to end, 0: none. */
+	void (*look)(struct consensus_disk *d, uint64_t installing, struct consensus_found *out);
+	/* Put the log away under another name and begin an empty one of that term, in which the
+	 * vote has been given to `vote`. 0; ERR_IO after a log line. */
+	int (*set_aside)(struct consensus_disk *d, uint64_t term, uint64_t vote);
+	int (*attach)(struct consensus_disk *d); /* 0; ERR_IO after a log line */
+	/* The note (consensus_note.c): slots of CONSENSUS_NOTE_SLOT bytes. write: any thread, on
+	 * stable storage when it returns 0. */
+	int (*note_read)(struct consensus_disk *d, struct buf *out);
+	int (*note_write)(struct consensus_disk *d, unsigned slot, const void *p, size_t n);
+};
+
 struct consensus_config {
 	struct loop *loop;
 	uint64_t raft_id;
 	const char *address;
+	const struct consensus_voter *members; /* this one too; the list is copied */
+	unsigned n_members;
 	unsigned election_ms, heartbeat_ms;
-	struct raft_io *disk; /* from consensus_disk_open, or a simulation's */
+	struct consensus_disk *disk;
 	/* Tests only: break the guard to see its tests fail; one frame per message of the library.
 	 */
 	bool merging_off;
@@ -63,9 +94,8 @@ struct consensus_config {
 	void *arg;
 };
 
-/* The library's disk half on a directory. 0; ERR_IO after a log line that says why: it cannot be
- * used, or preflight has found it damaged. */
-int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir);
+/* The disk half in a data directory, which holds folder `raft` and file `acknowledged`. */
+struct consensus_disk *consensus_disk_open(struct loop *loop, const char *dir);
 
 /* Do the last 8 bytes of a snapshot hold the XXH3 of all before them? Every encoded snapshot ends
  * so.
@@ -74,10 +104,12 @@ bool consensus_sealed(const uint8_t *bytes, size_t n);
 
 /* Write the first configuration into an empty directory; before any member starts. 0 or ERR_IO
  * after a log line. */
-int consensus_bootstrap(struct raft_io *disk, uint64_t raft_id, const char *address,
+int consensus_bootstrap(struct consensus_disk *disk, uint64_t raft_id, const char *address,
 	const struct consensus_voter *voters, unsigned n);
 
-/* Load and start. 0; ERR_IO after a log line that says what is wrong with the data directory. */
+/* Load and start. A log that is damaged, or has lost what was acknowledged, is set aside where the
+ * others are a majority without it, and fetched from them. 0; ERR_IO after a log line that says
+ * what is wrong and what to do. */
 int consensus_open(struct consensus **out, const struct consensus_config *config);
 
 /* Frames go out here from now on; call before the loop runs. */

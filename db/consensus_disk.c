@@ -1,22 +1,27 @@
-/* The library's disk half, on a directory, with no network of its own.
+/* The product's disk: the library's disk half on a folder, with no network of its own, and the note
+ * beside it.
  *
  * raft_uv insists on a transport: the one here listens nowhere, and nobody ever asks it to connect,
  * because our send replaces the library's (consensus_net.c).
  */
 #include "db/consensus_priv.h"
+#include "rpc/base/file.h"
 #include "rpc/base/uv.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <raft/uv.h>
 
-enum { CONNECT_RETRY_MS = 100 };
+enum { CONNECT_RETRY_MS = 100, DISK_PATH = 512, NOTE_FILE_MAX = 4096 };
 
 struct disk {
+	struct consensus_disk base;
 	struct raft_io io;
 	struct raft_uv_transport transport;
+	struct loop *loop;
+	char dir[DISK_PATH], log[DISK_PATH + 8], note[DISK_PATH + 16];
 };
 
 static int transport_init(struct raft_uv_transport *t, raft_id id, const char *address)
@@ -50,20 +55,19 @@ static void transport_close(struct raft_uv_transport *t, raft_uv_transport_close
 	cb(t);
 }
 
-int consensus__disk_uv(struct raft_io **out, struct loop *loop, const char *dir)
+static int disk_attach(struct consensus_disk *base)
 {
-	struct disk *d = mem_new(sizeof *d);
+	struct disk *d = container_of(base, struct disk, base);
 	int rv;
 
 	d->transport = (struct raft_uv_transport){ .init = transport_init,
 		.listen = transport_listen,
 		.connect = transport_connect,
 		.close = transport_close };
-	rv = raft_uv_init(&d->io, loop_uv(loop), dir, &d->transport);
+	rv = raft_uv_init(&d->io, loop_uv(d->loop), d->log, &d->transport);
 	if (rv != 0) {
-		log_err(loop->env, "event=log_directory_unusable dir=%s why=\"%s\"", dir,
+		log_err(d->loop->env, "event=log_directory_unusable dir=%s why=\"%s\"", d->log,
 			d->io.errmsg);
-		free(d);
 		return ERR_IO;
 	}
 	d->io.version = 2; /* it fills in async_work and leaves 1, which raft_init refuses for our
@@ -73,24 +77,89 @@ int consensus__disk_uv(struct raft_io **out, struct loop *loop, const char *dir)
 	raft_uv_set_auto_recovery(&d->io, false);
 	/* so that preflight can check the seal; compressing is the encoder's business */
 	raft_uv_set_snapshot_compression(&d->io, false);
-	*out = &d->io;
+	base->io = &d->io;
 	return 0;
 }
 
-int consensus_disk_open(struct raft_io **out, struct loop *loop, const char *dir)
+static void disk_look(struct consensus_disk *base, uint64_t installing, struct consensus_found *out)
 {
-	struct preflight found;
+	struct disk *d = container_of(base, struct disk, base);
 
-	if (!consensus__preflight(dir, 0, &found)) {
-		log_err(loop->env,
-			"event=data_directory_unsound dir=%s why=\"%s\" remedy=\"this copy of the "
-			"database cannot be trusted: restore the folder from a copy of this very "
-			"member, or keep it aside and let the member join anew\"",
-			dir, found.why);
-		return ERR_IO;
+	consensus__preflight(d->log, installing, out);
+	if (out->n_removed > 0)
+		log_warn(d->loop->env, "event=leftovers_removed dir=%s segments=%u", d->log,
+			out->n_removed);
+}
+
+/* Metadata of an empty log, as the library writes it: format, version, term, vote. */
+static int begin_anew(const struct disk *d, uint64_t term, uint64_t vote)
+{
+	struct buf b = { 0 };
+	char path[DISK_PATH + 32];
+	int rc;
+
+	buf_u64(&b, 1);
+	buf_u64(&b, 1);
+	buf_u64(&b, term);
+	buf_u64(&b, vote);
+	snprintf(path, sizeof path, "%s/metadata1", d->log);
+	rc = folder_make(d->log);
+	if (rc == 0)
+		rc = file_replace(path, b.data, b.len);
+	buf_fini(&b);
+	return rc == 0 ? folder_sync(d->dir) : rc;
+}
+
+static int disk_set_aside(struct consensus_disk *base, uint64_t term, uint64_t vote)
+{
+	struct disk *d = container_of(base, struct disk, base);
+	char aside[DISK_PATH + 32];
+	int rc = ERR_IO;
+
+	errno = EEXIST;
+	for (int i = 1; i <= CONSENSUS_ASIDE_MAX && rc != 0 && errno == EEXIST; i++) {
+		snprintf(aside, sizeof aside, "%s.aside-%d", d->log, i);
+		rc = file_move(d->log, aside);
 	}
-	if (found.n_removed > 0)
-		log_warn(loop->env, "event=leftovers_removed dir=%s segments=%u", dir,
-			found.n_removed);
-	return consensus__disk_uv(out, loop, dir);
+	if (rc != 0 && errno == ENOENT) /* a crash came in between, or somebody has removed it */
+		rc = 0;
+	if (rc == 0)
+		rc = begin_anew(d, term, vote);
+	if (rc != 0)
+		log_err(d->loop->env,
+			"event=log_directory_unusable dir=%s why=\"%s\" remedy=\"at most %d logs "
+			"are "
+			"kept aside: look at them, and remove what is not needed\"",
+			d->log, strerror(errno), CONSENSUS_ASIDE_MAX);
+	return rc;
+}
+
+static int disk_note_read(struct consensus_disk *base, struct buf *out)
+{
+	struct disk *d = container_of(base, struct disk, base);
+
+	return file_read(d->note, NOTE_FILE_MAX, out);
+}
+
+static int disk_note_write(struct consensus_disk *base, unsigned slot, const void *p, size_t n)
+{
+	struct disk *d = container_of(base, struct disk, base);
+
+	return file_write_at(d->note, slot * CONSENSUS_NOTE_SLOT, p, n);
+}
+
+struct consensus_disk *consensus_disk_open(struct loop *loop, const char *dir)
+{
+	struct disk *d = mem_new(sizeof *d);
+
+	d->base = (struct consensus_disk){ .look = disk_look,
+		.set_aside = disk_set_aside,
+		.attach = disk_attach,
+		.note_read = disk_note_read,
+		.note_write = disk_note_write };
+	d->loop = loop;
+	snprintf(d->dir, sizeof d->dir, "%s", dir);
+	snprintf(d->log, sizeof d->log, "%s/raft", dir);
+	snprintf(d->note, sizeof d->note, "%s/acknowledged", dir);
+	return &d->base;
 }

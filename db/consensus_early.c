@@ -58,7 +58,7 @@ static void on_timer(struct loop_timer *t)
 	timeout_ms = c->raft.state == RAFT_FOLLOWER
 			     ? c->raft.follower_state.randomized_election_timeout
 			     : c->raft.candidate_state.randomized_election_timeout;
-	c->raft.election_timer_start = c->cfg.disk->time(c->cfg.disk) - timeout_ms;
+	c->raft.election_timer_start = c->io->time(c->io) - timeout_ms;
 	c->early.tries++;
 	COUNT(c->cfg.loop->env, elections_early);
 	loop_timer_start(c->cfg.loop, t, voters(c) * EARLY_STAGGER_MS, on_timer);

@@ -31,10 +31,21 @@ struct append {
 	struct consensus *c;
 };
 
+/* Its log was set aside and is not whole again: it neither stands nor votes. */
+static bool abstains(const struct consensus *c)
+{
+	return c->note.fetching && !(c->cfg.rules_off & RULE_ABSTAIN);
+}
+
 bool consensus__behind_disk(const struct consensus *c)
 {
 	return raft_last_index((struct raft *)&c->raft) > c->raft.last_stored ||
 	       c->raft.snapshot.put.data != NULL;
+}
+
+bool consensus__unfit(const struct consensus *c)
+{
+	return consensus__behind_disk(c) || abstains(c);
 }
 
 static void on_barrier(struct raft_barrier *req, int status)
@@ -92,7 +103,7 @@ static void guarded_tick(struct raft_io *io)
 
 	if (c->closing || c->broken)
 		return;
-	if (c->raft.state == RAFT_FOLLOWER && consensus__behind_disk(c))
+	if (c->raft.state == RAFT_FOLLOWER && consensus__unfit(c))
 		return;
 	/* a peer without connection: each heartbeat would collect all its missing entries in vain
 	 */
@@ -110,7 +121,7 @@ static void guarded_tick(struct raft_io *io)
 
 void consensus__tick(struct consensus *c)
 {
-	guarded_tick(c->cfg.disk);
+	guarded_tick(c->io);
 }
 
 static bool masks(struct consensus *c)
@@ -130,21 +141,38 @@ static void mask(struct consensus *c, struct net_peer *p, struct raft_append_ent
 	COUNT(c->cfg.loop->env, raft_masked);
 }
 
+void consensus__begun_anew(struct consensus *c, const struct net_peer *p, raft_index last)
+{
+	struct raft_progress *progress = consensus__progress(c, p->id);
+
+	if (progress == NULL || last >= progress->match_index)
+		return;
+	log_warn(c->cfg.loop->env, "event=member_lost_its_log peer=%llu had=%llu has=%llu", p->id,
+		progress->match_index, last);
+	progress->state = NET_PROGRESS_PROBE;
+	progress->match_index = progress->snapshot_index = 0;
+	progress->next_index = last + 1;
+}
+
 void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_message *m)
 {
 	struct guard *g = &c->guard;
-	raft_term term = 0;
-	raft_index covers = 0;
+	raft_term term = 0, prev_term = 0;
+	raft_index covers = 0, prev = 0;
 
 	loop_assert(c->cfg.loop);
-	if (m->type == RAFT_IO_TIMEOUT_NOW && consensus__behind_disk(c))
+	if (m->type == RAFT_IO_TIMEOUT_NOW && consensus__unfit(c))
+		return;
+	if (m->type == RAFT_IO_REQUEST_VOTE && abstains(c))
 		return;
 	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && m->append_entries_result.rejected == 0 &&
 		m->append_entries_result.term == c->raft.current_term && masks(c))
 		mask(c, p, &m->append_entries_result);
 	if (m->type == RAFT_IO_APPEND_ENTRIES) {
 		term = m->append_entries.term;
-		covers = m->append_entries.prev_log_index + m->append_entries.n_entries;
+		prev = m->append_entries.prev_log_index;
+		prev_term = m->append_entries.prev_log_term;
+		covers = prev + m->append_entries.n_entries;
 	} else if (m->type == RAFT_IO_INSTALL_SNAPSHOT) {
 		term = m->install_snapshot.term;
 		covers = m->install_snapshot.last_index;
@@ -155,9 +183,11 @@ void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_mes
 	}
 	g->candidate = term != 0 && term == g->vouched_term ? covers : 0;
 	g->refused = false;
-	c->recv(c->cfg.disk, m);
+	c->recv(c->io, m);
 	if (!g->refused && g->candidate > g->vouched && g->vouched_term == c->raft.current_term)
 		g->vouched = g->candidate;
+	if (!g->refused && g->candidate != 0)
+		consensus__note_fetched(c, prev, prev_term);
 	g->candidate = 0;
 	look(c);
 }
@@ -246,6 +276,8 @@ static int guarded_set_term(struct raft_io *io, raft_term term)
 
 	if (rv != 0)
 		consensus__fail_stop(c, "the term cannot be written", rv);
+	else
+		consensus__note_term(c, term);
 	return rv;
 }
 
@@ -281,6 +313,8 @@ static void on_put(struct raft_io_snapshot_put *req, int status)
 	struct raft_io_snapshot_put *theirs = c->put.theirs;
 
 	c->put.theirs = NULL;
+	if (status == 0 && c->note.installing != 0)
+		consensus__note_installing(c, 0);
 	if (status != 0 && status != RAFT_CANCELED)
 		consensus__fail_stop(c, "a snapshot cannot be written", status);
 	c->put.cb(theirs, status);
@@ -296,6 +330,8 @@ static int guarded_snapshot_put(struct raft_io *io, unsigned trailing,
 	CHECK(c->put.theirs == NULL);
 	c->put.theirs = req;
 	c->put.cb = cb;
+	if (trailing == 0) /* in place of the log */
+		consensus__note_installing(c, snapshot->index);
 	rv = c->disk_snapshot_put(io, trailing, &c->put.req, snapshot, on_put);
 	if (rv != 0) {
 		c->put.theirs = NULL;
@@ -323,7 +359,7 @@ static int guarded_start(
 
 void consensus__guard_install(struct consensus *c)
 {
-	struct raft_io *io = c->cfg.disk;
+	struct raft_io *io = c->io;
 
 	c->disk_start = io->start;
 	c->disk_append = io->append;

@@ -28,7 +28,8 @@ enum {
 	F_PUSH,
 	F_SNAPSHOT,
 	F_CHUNK,
-	F_CHUNKS_DONE
+	F_CHUNKS_DONE,
+	F_ANEW
 };
 
 struct net_peer *consensus__peer(struct consensus *c, raft_id id)
@@ -402,6 +403,16 @@ static void send_append(struct consensus *c, struct net_peer *p, struct raft_io_
 	counter_max(&c->cfg.loop->env->counters, COUNTER_raft_queue_max, ++p->n_requests);
 }
 
+/* Before each refusal, so that it may be lost like any frame. */
+static void say_anew(struct consensus *c, const struct net_peer *p)
+{
+	struct buf b = { 0 };
+
+	buf_u64(&b, raft_last_index(&c->raft));
+	channel_send(c->channel, p->id, F_ANEW, b.data, b.len);
+	buf_fini(&b);
+}
+
 static void send_small(struct consensus *c, struct net_peer *p, const struct raft_message *m)
 {
 	struct buf b = { 0 };
@@ -414,6 +425,8 @@ static void send_small(struct consensus *c, struct net_peer *p, const struct raf
 
 		if (c->guard.push && r->rejected == 0)
 			break; /* the leader did not ask */
+		if (r->rejected != 0 && c->note.fetching)
+			say_anew(c, p);
 		type = F_APPEND_RESULT;
 		buf_u64(&b, r->term);
 		buf_u64(&b, r->rejected);
@@ -571,6 +584,7 @@ int consensus_receive(
 	struct raft_message m = { .server_id = peer };
 	struct reader r = reader_of(payload, n);
 	char address[UUID_LEN + 1];
+	raft_index last;
 
 	loop_assert(c->cfg.loop);
 	if (c->closing || c->broken)
@@ -592,6 +606,11 @@ int consensus_receive(
 	case F_CHUNKS_DONE:
 		if (rd_u32(&r) == p->out.number && !r.bad)
 			snapshot_end(c, p, 0);
+		return r.bad ? ERR_CORRUPT : 0;
+	case F_ANEW:
+		last = rd_u64(&r);
+		if (!r.bad)
+			consensus__begun_anew(c, p, last);
 		return r.bad ? ERR_CORRUPT : 0;
 	default: break;
 	}
@@ -647,7 +666,7 @@ static void net_close(struct raft_io *io, raft_io_close_cb cb)
 
 void consensus__net_install(struct consensus *c)
 {
-	struct raft_io *io = c->cfg.disk;
+	struct raft_io *io = c->io;
 
 	c->done_tail = &c->done;
 	c->disk_close = io->close;

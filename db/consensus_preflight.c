@@ -2,7 +2,8 @@
  * because libraft 0.15 reads some damage without a word: it forgets the newest vote with its file,
  * goes on behind a torn batch with the next file as if nothing were missing, and takes what an
  * interrupted snapshot installation left behind for entries after that snapshot (canonical/raft
- * issues 372, 373). Docs: docs/formats.md, what a fault leads to: consensus_raft.c.
+ * issues 372, 373). What a fault leads to: consensus_note.c; the formats:
+ * docs/formats.md.
  *
  * Sound means: the newest term and vote are there; the newest snapshot is whole; closed segments
  * follow one another without a gap, from the snapshot on, with right checksums and terms that never
@@ -46,7 +47,7 @@ struct snapshot_name {
 /* One preflight. */
 struct look {
 	const char *dir;
-	struct preflight *out;
+	struct consensus_found *out;
 	struct list closed, open;
 	struct snapshot_name *snapshots;
 	size_t n_snapshots;
@@ -70,6 +71,13 @@ static bool fault(struct look *l, const char *fmt, ...)
 	return false;
 }
 
+/* The system's fault, not that of the bytes. */
+static bool unreadable(struct look *l, const char *name)
+{
+	l->out->unreadable = errno != EFBIG && errno != EINVAL;
+	return fault(l, "%s: %s", name, strerror(errno));
+}
+
 static void path_of(const struct look *l, const char *name, char out[512])
 {
 	snprintf(out, 512, "%s/%s", l->dir, name);
@@ -80,7 +88,7 @@ static bool read_whole(struct look *l, const char *name, size_t most, struct buf
 	char path[512];
 
 	path_of(l, name, path);
-	return file_read(path, most, out) == 0 || fault(l, "%s: %s", name, strerror(errno));
+	return file_read(path, most, out) == 0 || unreadable(l, name);
 }
 
 /* The library's own CRC-32: most significant bit first, nothing inverted. */
@@ -179,8 +187,10 @@ static bool has_data(const struct look *l, const struct snapshot_name *s)
 
 static bool step_list(struct look *l)
 {
-	if (folder_list(l->dir, on_name, l) != 0)
-		return fault(l, "the folder cannot be read: %s", strerror(errno));
+	if (folder_list(l->dir, on_name, l) != 0) {
+		l->out->empty = errno == ENOENT;
+		return l->out->empty ? fault(l, "it is missing") : unreadable(l, l->dir);
+	}
 	qsort(l->closed.items, l->closed.n, sizeof *l->closed.items, by_place);
 	qsort(l->open.items, l->open.n, sizeof *l->open.items, by_place);
 	for (size_t i = 0; i < l->n_snapshots; i++)
@@ -211,7 +221,7 @@ static bool read_metadata(struct look *l, unsigned number, struct metadata *out)
 	snprintf(name, sizeof name, "metadata%u", number);
 	path_of(l, name, path);
 	if (file_read(path, METADATA_SIZE, &b) != 0 && errno != ENOENT)
-		ok = fault(l, "%s: %s", name, strerror(errno));
+		ok = unreadable(l, name);
 	r = reader_of(b.data, b.len);
 	if (ok && b.len == METADATA_SIZE) {
 		if (rd_u64(&r) != DISK_FORMAT)
@@ -458,8 +468,7 @@ static bool remove_one(struct look *l, const char *name)
 
 	path_of(l, name, path);
 	l->out->n_removed++;
-	return file_remove(path) == 0 ||
-	       fault(l, "%s cannot be removed: %s", name, strerror(errno));
+	return file_remove(path) == 0 || unreadable(l, name);
 }
 
 /* From the end, so that what a crash leaves of the leftovers is recognised again. */
@@ -477,18 +486,18 @@ static bool step_clean(struct look *l)
 		ok = remove_one(l, name);
 	}
 	if (ok && l->out->n_removed > 0 && folder_sync(l->dir) != 0)
-		ok = fault(l, "the folder cannot be written: %s", strerror(errno));
+		ok = unreadable(l, l->dir);
 	return ok;
 }
 
-bool consensus__preflight(const char *dir, uint64_t installing, struct preflight *out)
+bool consensus__preflight(const char *dir, uint64_t installing, struct consensus_found *out)
 {
 	static bool (*const steps[])(struct look * l) = { step_list, step_metadata, step_snapshot,
 		step_closed, step_open, step_terms, step_clean };
 	struct look l = { .dir = dir, .out = out, .installing = installing };
 	bool ok = true;
 
-	*out = (struct preflight){ 0 };
+	*out = (struct consensus_found){ 0 };
 	crc_table(l.crc);
 	for (size_t i = 0; i < ARRAY_LEN(steps) && ok; i++)
 		ok = steps[i](&l);

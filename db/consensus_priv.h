@@ -87,13 +87,21 @@ struct guard {
 	bool push; /* the message being delivered is a commit push: no answer */
 };
 
-/* What preflight has found in a directory. */
-struct preflight {
-	char why[256];	     /* "": it is sound */
-	bool empty;	     /* nothing was ever written into it */
-	uint64_t term;	     /* of the metadata; 0: not known */
-	uint64_t last_index; /* of snapshot and log; only when sound */
-	unsigned n_removed;  /* leftovers of a crash */
+/* What this member has acknowledged, see consensus_note.c. */
+enum note_writer { NOTE_LOOP, NOTE_WORKER, NOTE_WRITERS };
+
+struct note {
+	uint64_t sequence, term, index, committed, installing;
+	bool fetching;
+	unsigned writes[NOTE_WRITERS];
+};
+
+/* What a worker does once a second, see consensus_watch.c. */
+struct watch {
+	struct loop_timer timer;
+	struct raft_io_async_work work;
+	struct note note; /* to write, when `noting` */
+	bool busy, noting;
 };
 
 /* A snapshot being written, see consensus_guard.c. */
@@ -112,12 +120,15 @@ struct early {
 
 struct consensus {
 	struct consensus_config cfg;
+	struct raft_io *io; /* of cfg.disk */
 	struct channel *channel;
 	struct raft raft;
 	struct raft_fsm fsm;
 	struct guard guard;
 	struct early early;
 	struct put put;
+	struct note note;
+	struct watch watch;
 	struct raft_transfer transfer;
 	struct net_peer peers[CHANNEL_PEERS_MAX];
 	unsigned n_peers;
@@ -152,11 +163,18 @@ struct consensus {
 struct consensus *consensus__of(struct raft_io *io);
 
 /* disk */
-/* Is it sound? installing: index of a snapshot whose installation was begun and not seen to end, 0:
- * none. */
-bool consensus__preflight(const char *dir, uint64_t installing, struct preflight *out);
-/* The library's disk half as it is, without a preflight. */
-int consensus__disk_uv(struct raft_io **out, struct loop *loop, const char *dir);
+bool consensus__preflight(const char *dir, uint64_t installing, struct consensus_found *out);
+
+/* note */
+bool consensus__note_load(struct consensus_disk *d, struct note *out); /* false: there is none */
+int consensus__note_start(const struct consensus_config *cfg, struct note *out);
+bool consensus__note_look(struct consensus *c);
+void consensus__note_next(struct note *n, enum note_writer writer); /* before each write */
+int consensus__note_write(struct consensus_disk *d, const struct note *n, enum note_writer writer);
+void consensus__note_term(struct consensus *c, uint64_t term); /* it is on disk */
+void consensus__note_installing(struct consensus *c, uint64_t index);
+void consensus__note_fetched(struct consensus *c, uint64_t prev, uint64_t prev_term);
+void consensus__watch_start(struct consensus *c);
 
 /* guard */
 void consensus__guard_install(struct consensus *c);
@@ -166,10 +184,16 @@ void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_mes
 /* What an answer to the leader may claim. */
 raft_index consensus__vouched(struct consensus *c, const struct raft_append_entries_result *r);
 
+/* The peer's log was set aside and now ends here: the library would take its refusals for old
+ * messages and never go back so far. */
+void consensus__begun_anew(struct consensus *c, const struct net_peer *p, raft_index last);
+
 /* Do what the library does at a tick, under the guard's rules. */
 void consensus__tick(struct consensus *c);
-/* Is the log ahead of the disk? Then this member may not stand for election. */
+/* Is the log ahead of the disk? */
 bool consensus__behind_disk(const struct consensus *c);
+/* May this member not stand for election? */
+bool consensus__unfit(const struct consensus *c);
 
 /* early election: the connection to a peer has broken */
 void consensus__early(struct consensus *c, raft_id peer);

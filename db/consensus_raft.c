@@ -133,33 +133,40 @@ void consensus__role_look(struct consensus *c)
 	c->cfg.role(c->cfg.arg, role, c->role_term, leader);
 }
 
-int consensus_bootstrap(struct raft_io *disk, uint64_t raft_id, const char *address,
+int consensus_bootstrap(struct consensus_disk *disk, uint64_t raft_id, const char *address,
 	const struct consensus_voter *voters, unsigned n)
 {
+	struct note first = { .sequence = 1, .term = 1, .index = 1, .committed = 1 };
 	struct raft_configuration conf;
-	int rv = disk->init(disk, raft_id, address);
+	int rv = disk->attach(disk);
 
 	raft_configuration_init(&conf);
+	if (rv == 0)
+		rv = disk->io->init(disk->io, raft_id, address);
 	for (unsigned i = 0; i < n && rv == 0; i++)
 		rv = raft_configuration_add(
 			&conf, voters[i].raft_id, voters[i].address, RAFT_VOTER);
 	if (rv == 0)
-		rv = disk->bootstrap(disk, &conf);
+		rv = disk->io->bootstrap(disk->io, &conf);
+	if (rv == 0)
+		rv = consensus__note_write(disk, &first, NOTE_LOOP);
 	raft_configuration_close(&conf);
 	return rv == 0 ? 0 : ERR_IO;
 }
 
-static void peers_from_configuration(struct consensus *c)
+static void make_peers(struct consensus *c)
 {
-	for (unsigned i = 0; i < c->raft.configuration.n && c->n_peers < CHANNEL_PEERS_MAX; i++) {
+	CHECK(c->cfg.n_members <= CHANNEL_PEERS_MAX);
+	for (unsigned i = 0; i < c->cfg.n_members; i++) {
 		struct net_peer *p = &c->peers[c->n_peers];
 
-		if (c->raft.configuration.servers[i].id == c->cfg.raft_id)
+		if (c->cfg.members[i].raft_id == c->cfg.raft_id)
 			continue;
-		p->id = c->raft.configuration.servers[i].id;
+		p->id = c->cfg.members[i].raft_id;
 		p->tail = &p->head;
 		c->n_peers++;
 	}
+	c->cfg.members = NULL; /* the caller's */
 }
 
 static void on_unopened(struct raft *raft)
@@ -174,6 +181,12 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	int rv;
 
 	c->cfg = *config;
+	if (consensus__note_start(config, &c->note) != 0 ||
+		config->disk->attach(config->disk) != 0) {
+		free(c);
+		return ERR_IO;
+	}
+	c->io = config->disk->io;
 	c->fsm = (struct raft_fsm){ .version = 3,
 		.data = c,
 		.apply = fsm_apply,
@@ -183,7 +196,7 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 		.snapshot_async = fsm_snapshot_async };
 	consensus__guard_install(c);
 	consensus__net_install(c);
-	rv = raft_init(&c->raft, config->disk, &c->fsm, config->raft_id, config->address);
+	rv = raft_init(&c->raft, c->io, &c->fsm, config->raft_id, config->address);
 	if (rv != 0) {
 		log_err(env, "event=raft_init_failed why=\"%s\"", c->raft.errmsg);
 		free(c);
@@ -200,15 +213,13 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	rv = raft_start(&c->raft);
 	if (rv != 0)
 		log_err(env, "event=raft_start_failed why=\"%s\"", c->raft.errmsg);
-	else if (c->raft.configuration.n == 0)
-		log_err(env, "event=no_configuration why=\"the directory was never initialised: "
-			     "run xpoolctl init\"");
-	if (rv != 0 || c->raft.configuration.n == 0) {
+	if (rv != 0) {
 		c->closing = true;
 		raft_close(&c->raft, on_unopened);
 		return ERR_IO;
 	}
-	peers_from_configuration(c);
+	make_peers(c);
+	consensus__watch_start(c);
 	consensus__net_start(c);
 	*out = c;
 	return 0;
@@ -333,6 +344,7 @@ void consensus_close(struct consensus *c, void (*closed)(void *arg), void *arg)
 {
 	c->closing = true;
 	loop_timer_stop(&c->early.timer);
+	loop_timer_stop(&c->watch.timer);
 	c->closed = closed;
 	c->closed_arg = arg;
 	raft_close(&c->raft, on_raft_closed);

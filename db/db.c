@@ -298,7 +298,6 @@ static int open_channel(struct db *db)
 
 static int open_consensus(struct db *db)
 {
-	const char *address = NULL;
 	struct consensus_config cc = { .loop = db->cfg.loop,
 		.raft_id = db->cfg.raft_id,
 		.election_ms = db->cfg.election_ms ? db->cfg.election_ms : CONSENSUS_ELECTION_MS,
@@ -316,18 +315,19 @@ static int open_consensus(struct db *db)
 		.snapshot_entries = db->cfg.snapshot_entries,
 		.snapshot_trailing = db->cfg.snapshot_trailing,
 		.arg = db };
-	char path[512];
+	struct consensus_voter members[CHANNEL_PEERS_MAX];
 
-	for (unsigned i = 0; i < db->n_members; i++)
+	cc.members = members;
+	cc.n_members = db->n_members;
+	for (unsigned i = 0; i < db->n_members; i++) {
+		members[i] = (struct consensus_voter){ db->members[i].raft_id,
+			db->members[i].host_uuid };
 		if (db->members[i].raft_id == db->cfg.raft_id)
-			address = db->members[i].host_uuid;
-	CHECK(address != NULL);
-	cc.address = address;
-	if (cc.disk == NULL) {
-		snprintf(path, sizeof path, "%s/raft", db->cfg.dir);
-		if (consensus_disk_open(&cc.disk, db->cfg.loop, path) != 0)
-			return ERR_IO;
+			cc.address = db->members[i].host_uuid;
 	}
+	CHECK(cc.address != NULL);
+	if (cc.disk == NULL)
+		cc.disk = consensus_disk_open(db->cfg.loop, db->cfg.dir);
 	return consensus_open(&db->consensus, &cc);
 }
 

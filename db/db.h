@@ -49,7 +49,7 @@ struct db_config {
 	unsigned n_members;
 	struct tls *tls;
 	const char *dir;			      /* data directory; NULL in simulations */
-	struct raft_io *disk;			      /* given by simulations, NULL: made in dir */
+	struct consensus_disk *disk;		      /* given by simulations, NULL: made in dir */
 	unsigned election_ms, heartbeat_ms;	      /* 0: defaults */
 	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
 	bool projection_off;			      /* no SQLite file beside the log */

@@ -7,4 +7,6 @@ enum db_rule {
 	RULE_CLAMP = 1 << 2,   /* of the commit index in a part of a message: consensus_net.c */
 	RULE_DEDUPLICATION = 1 << 3, /* by proposal id: apply.c */
 	RULE_PRECONDITIONS = 1 << 4, /* apply.c */
+	RULE_NOTE = 1 << 5,	     /* a log below its note is in doubt: consensus_note.c */
+	RULE_ABSTAIN = 1 << 6,	     /* no voice without a whole log: consensus_guard.c */
 };

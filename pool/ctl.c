@@ -148,7 +148,6 @@ static int cmd_init(const struct options *o)
 	struct consensus_voter voters[CHANNEL_PEERS_MAX];
 	const char *self = NULL;
 	char path[512], why[256];
-	struct raft_io *disk;
 	struct env env;
 
 	if (o->dir == NULL || o->members == NULL || o->id == 0)
@@ -173,8 +172,8 @@ static int cmd_init(const struct options *o)
 	if (make_dir(path) != 0)
 		return fail(path, strerror(errno));
 	env_uv_init(&env, "xpoolctl");
-	if (consensus_disk_open(&disk, loop_new(&env, "init"), path) != 0 ||
-		consensus_bootstrap(disk, o->id, self, voters, members.n) != 0)
+	if (consensus_bootstrap(consensus_disk_open(loop_new(&env, "init"), o->dir), o->id, self,
+		    voters, members.n) != 0)
 		return fail(path, "the first configuration cannot be written");
 	members.self = o->id;
 	snprintf(path, sizeof path, "%s/members.json", o->dir);

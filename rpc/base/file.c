@@ -114,6 +114,16 @@ int file_remove(const char *path)
 	return unlink(path) == 0 ? 0 : ERR_IO;
 }
 
+int file_move(const char *from, const char *to)
+{
+	return renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0 ? 0 : ERR_IO;
+}
+
+int folder_make(const char *path)
+{
+	return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : ERR_IO;
+}
+
 int folder_list(const char *path, void (*each)(void *arg, const char *name), void *arg)
 {
 	DIR *d = opendir(path);

@@ -20,6 +20,14 @@ int file_write_at(const char *path, uint64_t offset, const void *p, size_t n);
 
 int file_remove(const char *path);
 
+/* Give it a name that nothing has yet (EEXIST), also a folder; not on stable storage before
+ * folder_sync.
+ */
+int file_move(const char *from, const char *to);
+
+/* Mode 0700; fine when it is there. */
+int folder_make(const char *path);
+
 /* Give each entry but "." and "..", in no order. */
 int folder_list(const char *path, void (*each)(void *arg, const char *name), void *arg);
 

@@ -1,4 +1,5 @@
 #include "tests/sim/raft_disk.h"
+#include "db/consensus_priv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -429,12 +430,86 @@ static void disk_close(struct raft_io *io, raft_io_close_cb cb)
 	world_at(d->m->w, 0, 0, on_closed, c);
 }
 
+/* The rest of struct consensus_disk. */
+
+static struct image *image_of(struct consensus_disk *base)
+{
+	return container_of(base, struct raft_disk, base)->image;
+}
+
+raft_index image_last(const struct image *g)
+{
+	return g->n > 0 ? g->start + g->n - 1 : g->snapshot.index;
+}
+
+void image_lose(struct image *g, raft_index last)
+{
+	/* what a snapshot covers lies in closed segments, whose damage is no torn write */
+	while (g->n > 0 && g->start + g->n - 1 > last && g->start + g->n - 1 > g->snapshot.index)
+		free(g->entries[--g->n].buf.base);
+}
+
+static void disk_look(struct consensus_disk *base, uint64_t installing, struct consensus_found *out)
+{
+	struct image *g = image_of(base);
+
+	(void)installing; /* here an installation is one step */
+	*out = (struct consensus_found){ .term = g->term, .last_index = image_last(g) };
+}
+
+static int disk_set_aside(struct consensus_disk *base, uint64_t term, uint64_t vote)
+{
+	struct image *g = image_of(base);
+
+	snapshot_fini(g);
+	image_lose(g, 0);
+	g->start = 1;
+	g->term = term;
+	g->vote = vote;
+	g->n_aside++;
+	return 0;
+}
+
+static int disk_attach(struct consensus_disk *base)
+{
+	(void)base;
+	return 0;
+}
+
+static int disk_note_read(struct consensus_disk *base, struct buf *out)
+{
+	struct image *g = image_of(base);
+	static const uint8_t zeros[CONSENSUS_NOTE_SLOT];
+
+	for (unsigned i = 0; i < NOTE_SLOTS; i++) {
+		buf_put(out, g->note[i], g->note_n[i]);
+		buf_put(out, zeros, CONSENSUS_NOTE_SLOT - g->note_n[i]);
+	}
+	return 0;
+}
+
+static int disk_note_write(struct consensus_disk *base, unsigned slot, const void *p, size_t n)
+{
+	struct image *g = image_of(base);
+
+	CHECK(slot < NOTE_SLOTS && n <= CONSENSUS_NOTE_SLOT);
+	memcpy(g->note[slot], p, n);
+	g->note_n[slot] = n;
+	return 0;
+}
+
 void raft_disk_init(
 	struct raft_disk *d, struct world_member *m, struct loop *loop, struct image *image)
 {
 	*d = (struct raft_disk){
 		.m = m, .loop = loop, .image = image, .generation = m->generation, .latency_ms = 3
 	};
+	d->base = (struct consensus_disk){ .io = &d->io,
+		.look = disk_look,
+		.set_aside = disk_set_aside,
+		.attach = disk_attach,
+		.note_read = disk_note_read,
+		.note_write = disk_note_write };
 	d->io = (struct raft_io){ .version = 2,
 		.impl = d,
 		.init = disk_init,
@@ -459,6 +534,8 @@ void image_bootstrap(struct image *g, unsigned n_members)
 	struct raft_configuration conf;
 	struct raft_buffer buf;
 	struct raft_entry e = { .term = 1, .type = RAFT_CHANGE };
+	struct note first = { .sequence = 1, .term = 1, .index = 1, .committed = 1 };
+	struct raft_disk d = { .base = { .note_write = disk_note_write }, .image = g };
 	char address[40];
 
 	raft_configuration_init(&conf);
@@ -473,6 +550,7 @@ void image_bootstrap(struct image *g, unsigned n_members)
 	g->entries = mem_new(sizeof e);
 	entry_copy(&g->entries[0], &e);
 	raft_free(buf.base);
+	CHECK(consensus__note_write(&d.base, &first, NOTE_LOOP) == 0);
 }
 
 void image_fini(struct image *g)

@@ -1,9 +1,12 @@
 /* The disk half of raft_io in memory, for simulations: what was not synced is lost at a crash. */
 #pragma once
 
+#include "db/consensus.h"
 #include "tests/sim/world.h"
 
 #include <raft.h>
+
+enum { NOTE_SLOTS = 4 };
 
 /* What survives. */
 struct image {
@@ -18,12 +21,16 @@ struct image {
 		struct raft_configuration conf;
 		struct raft_buffer data;
 	} snapshot;
+	uint8_t note[NOTE_SLOTS][CONSENSUS_NOTE_SLOT];
+	size_t note_n[NOTE_SLOTS];
+	unsigned n_aside; /* times it was set aside */
 };
 
 struct disk_append;
 struct disk_work;
 
 struct raft_disk {
+	struct consensus_disk base;
 	struct raft_io io;
 	struct world_member *m;
 	struct loop *loop;
@@ -42,5 +49,9 @@ struct raft_disk {
 
 void raft_disk_init(
 	struct raft_disk *d, struct world_member *m, struct loop *loop, struct image *image);
+/* Lose entries that were synced, down to this last index, as the library does when they have
+ * rotted. */
+void image_lose(struct image *image, raft_index last);
+raft_index image_last(const struct image *image);
 void image_bootstrap(struct image *image, unsigned n_members);
 void image_fini(struct image *image);

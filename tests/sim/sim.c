@@ -1,8 +1,8 @@
 /* Random schedules: three members with the product's database, channel, guard and network half on
  * virtual time, under loss, duplication, delay, cuts (one way too), crashes that tear or lose
- * unsynced writes, disk errors, slow disks, snapshots and restarts. Jobs on each member commit
- * transactions, raise one counter by comparing and setting, and follow the changes with a token
- * from member to member. Checked:
+ * unsynced writes, disk errors, disks that lose synced writes, slow disks, snapshots and restarts.
+ * Jobs on each member commit transactions, raise one counter by comparing and setting, and follow
+ * the changes with a token from member to member. Checked:
  *  - no two members ever had different hashes at the same index;
  *  - everything acknowledged is there, and nothing was done twice: no fresh row is refused, the
  *    counter stands at no less than its acknowledged and no more than its possible steps;
@@ -15,6 +15,7 @@
  * cuts sim --without RULE COUNT  the same without one rule: fails unless one of COUNT seeds finds
  * it
  */
+#include "db/consensus_priv.h"
 #include "db/db.h"
 #include "rpc/base/lane.h"
 #include "tests/sim/raft_disk.h"
@@ -52,11 +53,12 @@ struct life {
 struct test {
 	struct world w;
 	struct image images[MEMBERS + 1];
+	bool rotten[MEMBERS + 1]; /* and not whole again */
 	struct life lives[MEMBERS + 1];
 	struct db_member members[MEMBERS];
 	uint64_t *hashes; /* first hash seen at an index, 0: none */
 	char (*acked)[DB_REF_MAX + 1];
-	unsigned n_acked, n_unknown, n_refused, n_dead, n_boots, n_taken, n_sent;
+	unsigned n_acked, n_unknown, n_refused, n_dead, n_boots, n_taken, n_sent, n_rotten;
 	unsigned steps, maybe_steps; /* of the counter: acknowledged, unknown */
 	unsigned rules_off;
 	bool diverged, disordered, overpromised;
@@ -115,7 +117,7 @@ static void boot(struct test *t, unsigned i)
 	l->m->user = l;
 	l->loop = config.loop = loop_new(&l->m->env, "raft");
 	raft_disk_init(&l->disk, l->m, l->loop, &t->images[i]);
-	config.disk = &l->disk.io;
+	config.disk = &l->disk.base;
 	l->lane = lane_new(&l->m->env, "api", LANE_API, 4, 16);
 	CHECK(db_open(&l->db, &config) == 0);
 	loop_start(l->loop);
@@ -313,9 +315,31 @@ static void start_work(struct test *t)
 	}
 }
 
+/* A disk that rots while its member is down: entries that it had acknowledged, as the note tells,
+ * are gone. One at a time: who has lost a majority of its logs has lost what was in them. */
+static void rot(struct test *t, unsigned a)
+{
+	struct note n;
+
+	for (unsigned i = 1; i <= MEMBERS; i++) {
+		consensus__note_load(&t->lives[i].disk.base, &n);
+		t->rotten[i] = t->rotten[i] && (!t->lives[i].up || n.fetching);
+		if (t->rotten[i])
+			return;
+	}
+	consensus__note_load(&t->lives[a].disk.base, &n);
+	if (n.committed < 10 || image_last(&t->images[a]) < n.committed ||
+		t->images[a].snapshot.index >= n.committed - 8)
+		return; /* nothing that the note would tell */
+	image_lose(&t->images[a], n.committed - 1 - world_random(&t->w, 8));
+	CHECK(image_last(&t->images[a]) < n.committed);
+	t->rotten[a] = true;
+	t->n_rotten++;
+}
+
 static void fault(struct test *t)
 {
-	unsigned what = (unsigned)world_random(&t->w, 14),
+	unsigned what = (unsigned)world_random(&t->w, 16),
 		 a = 1 + (unsigned)world_random(&t->w, MEMBERS),
 		 b = 1 + (unsigned)world_random(&t->w, MEMBERS);
 
@@ -336,6 +360,11 @@ static void fault(struct test *t)
 	case 10: t->lives[a].disk.latency_ms = 1 + (unsigned)world_random(&t->w, 40); break;
 	case 11: t->w.duplicate_permille = (unsigned)world_random(&t->w, 60); break;
 	case 12: t->lives[a].disk.fail = true; break; /* its next write */
+	case 13:
+	case 14:
+		if (!t->lives[a].up)
+			rot(t, a);
+		break;
 	default: t->w.loss_permille = (unsigned)world_random(&t->w, 60); break;
 	}
 	/* a member that stopped itself (fail-stop) is started again, as systemd would */
@@ -405,11 +434,13 @@ static unsigned lost_rows(struct test *t, const struct db_view *view)
 static void report(struct test *t, const struct db_view *view, unsigned lost, const char *why)
 {
 	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u steps=%u boots=%u "
-	       "snapshots=%u/%u frames=%llu dropped=%llu duplicated=%llu lost=%u %s%s%s%s\n",
+	       "snapshots=%u/%u rotten=%u frames=%llu dropped=%llu duplicated=%llu lost=%u "
+	       "%s%s%s%s\n",
 		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(view),
 		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->steps, t->n_boots, t->n_taken,
-		t->n_sent, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped,
-		(unsigned long long)t->w.duplicated, lost, t->diverged ? "DIVERGED" : "equal",
+		t->n_sent, t->n_rotten, (unsigned long long)t->w.frames,
+		(unsigned long long)t->w.dropped, (unsigned long long)t->w.duplicated, lost,
+		t->diverged ? "DIVERGED" : "equal",
 		t->disordered	  ? " DISORDERED"
 		: t->overpromised ? " OVERPROMISED"
 				  : "",
@@ -583,7 +614,8 @@ static const struct {
 	const char *name;
 	unsigned rule;
 } rules[] = { { "masking", RULE_MASKING }, { "vouched", RULE_VOUCHED }, { "clamp", RULE_CLAMP },
-	{ "deduplication", RULE_DEDUPLICATION }, { "preconditions", RULE_PRECONDITIONS } };
+	{ "deduplication", RULE_DEDUPLICATION }, { "preconditions", RULE_PRECONDITIONS },
+	{ "note", RULE_NOTE } };
 
 /* A schedule that ends in an assertion or a stopped library has found it too: each runs in a
  * process of its own. */

@@ -31,14 +31,11 @@ struct life {
 	struct env env;
 	struct loop *loop;
 	struct consensus *c;
-	struct raft_io *disk;
+	struct consensus_disk *disk;
 	struct channel *channel; /* nobody is ever there: answers are dropped */
 	uint64_t applied;
 	bool restored;
 };
-
-static const char *const addresses[] = { "", "00000000-0000-4000-8000-000000000001",
-	"00000000-0000-4000-8000-000000000002", "00000000-0000-4000-8000-000000000003" };
 
 static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 {
@@ -90,11 +87,27 @@ static void on_up(void *arg, uint64_t peer, bool up)
 	(void)arg, (void)peer, (void)up;
 }
 
-/* careful: with preflight. */
-static int life_open(struct life *l, const char *dir, bool careful)
+static void look_blindly(struct consensus_disk *d, uint64_t installing, struct consensus_found *out)
+{
+	(void)d, (void)installing;
+	*out = (struct consensus_found){ 0 };
+}
+
+static const struct consensus_voter members[] = { { 1, "00000000-0000-4000-8000-000000000001" },
+	{ 2, "00000000-0000-4000-8000-000000000002" },
+	{ 3, "00000000-0000-4000-8000-000000000003" } };
+
+/* How careful a start is. */
+enum care { CARE, BLIND /* no preflight, no note */, ALONE /* as if there were no others */ };
+
+/* On DIR/raft. */
+static int life_open(struct life *l, const char *dir, enum care care)
 {
 	struct consensus_config cc = { .raft_id = SELF,
-		.address = addresses[SELF],
+		.address = members[SELF - 1].address,
+		.members = members,
+		.n_members = care == ALONE ? 1 : ARRAY_LEN(members),
+		.rules_off = care == BLIND ? RULE_NOTE : 0,
 		.election_ms = 60000,
 		.heartbeat_ms = 50,
 		.apply = on_apply,
@@ -117,9 +130,9 @@ static int life_open(struct life *l, const char *dir, bool careful)
 	*l = (struct life){ 0 };
 	env_uv_init(&l->env, "m1");
 	l->loop = cc.loop = loop_new(&l->env, "raft");
-	if ((careful ? consensus_disk_open : consensus__disk_uv)(&l->disk, l->loop, dir) != 0)
-		return ERR_IO;
-	cc.disk = l->disk;
+	cc.disk = l->disk = consensus_disk_open(l->loop, dir);
+	if (care == BLIND)
+		l->disk->look = look_blindly;
 	if (consensus_open(&l->c, &cc) != 0)
 		return ERR_IO;
 	ch.loop = l->loop;
@@ -174,7 +187,7 @@ static void hear_snapshot(struct life *l, uint64_t term, uint64_t index, uint64_
 	for (unsigned i = 1; i <= 3; i++) {
 		buf_u64(&b, i);
 		buf_u32(&b, RAFT_VOTER);
-		buf_str(&b, addresses[i]);
+		buf_str(&b, members[i - 1].address);
 	}
 	hear(l, F_SNAPSHOT, &b);
 	buf_u32(&b, 1);
@@ -257,7 +270,7 @@ static void live_truncated_under_snapshot(struct life *l)
 
 static void live_unguarded(struct life *l)
 {
-	l->disk->truncate = l->c->disk_truncate;
+	l->c->io->truncate = l->c->disk_truncate;
 	live_truncated_under_snapshot(l);
 }
 
@@ -277,7 +290,7 @@ static int live_and_end(const char *dir, void (*script)(struct life *l))
 	if (pid == 0) {
 		struct life l;
 
-		if (life_open(&l, dir, true) != 0)
+		if (life_open(&l, dir, CARE) != 0)
 			_exit(1);
 		script(&l);
 		_exit(0);
@@ -314,35 +327,6 @@ struct bench {
 	char top[64], dir[PATH], other[PATH];
 };
 
-static void make(const char *dir)
-{
-	static const struct consensus_voter voters[] = {
-		{ 1, "00000000-0000-4000-8000-000000000001" },
-		{ 2, "00000000-0000-4000-8000-000000000002" },
-		{ 3, "00000000-0000-4000-8000-000000000003" }
-	};
-	struct raft_io *disk;
-	struct env env;
-	struct loop *loop;
-
-	env_uv_init(&env, "init");
-	loop = loop_new(&env, "init");
-	ck_assert_int_eq(mkdir(dir, 0700), 0);
-	ck_assert_int_eq(consensus_disk_open(&disk, loop, dir), 0);
-	ck_assert_int_eq(consensus_bootstrap(disk, SELF, voters[0].address, voters, 3), 0);
-	loop_free(loop);
-}
-
-static void bench_open(struct bench *b)
-{
-	strcpy(b->top, "/tmp/xpool-unit-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(b->top));
-	snprintf(b->dir, PATH, "%s/raft", b->top);
-	snprintf(b->other, PATH, "%s/other", b->top);
-	make(b->dir);
-	make(b->other);
-}
-
 static void shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 static void shell(const char *fmt, ...)
@@ -356,6 +340,30 @@ static void shell(const char *fmt, ...)
 	ck_assert_msg(system(command) == 0, "%s", command);
 }
 
+static void make(const char *dir)
+{
+	struct env env;
+	struct loop *loop;
+
+	env_uv_init(&env, "init");
+	loop = loop_new(&env, "init");
+	shell("mkdir -p %s/raft", dir);
+	ck_assert_int_eq(consensus_bootstrap(consensus_disk_open(loop, dir), SELF,
+				 members[SELF - 1].address, members, ARRAY_LEN(members)),
+		0);
+	loop_free(loop);
+}
+
+static void bench_open(struct bench *b)
+{
+	strcpy(b->top, "/tmp/xpool-unit-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(b->top));
+	snprintf(b->dir, PATH, "%s/data", b->top);
+	snprintf(b->other, PATH, "%s/other", b->top);
+	make(b->dir);
+	make(b->other);
+}
+
 static void bench_close(struct bench *b)
 {
 	shell("rm -rf %s", b->top);
@@ -366,7 +374,7 @@ static void flip(const char *dir, const char *name, long offset)
 	char path[PATH], byte;
 	FILE *f;
 
-	snprintf(path, PATH, "%s/%s", dir, name);
+	snprintf(path, PATH, "%s/raft/%s", dir, name);
 	f = fopen(path, "r+");
 	ck_assert_ptr_nonnull(f);
 	ck_assert_int_eq(fseek(f, offset, offset < 0 ? SEEK_END : SEEK_SET), 0);
@@ -386,32 +394,32 @@ static void nothing(struct bench *b)
 static void newest_metadata_gone(struct bench *b)
 {
 	live(b->dir, live_vote);
-	shell("rm %s/metadata2", b->dir);
+	shell("rm %s/raft/metadata2", b->dir);
 }
 
 static void newest_metadata_short(struct bench *b)
 {
 	live(b->dir, live_vote);
-	shell("truncate -s 10 %s/metadata2", b->dir);
+	shell("truncate -s 10 %s/raft/metadata2", b->dir);
 }
 
 static void all_metadata_gone(struct bench *b)
 {
 	live(b->dir, live_log);
-	shell("rm %s/metadata?", b->dir);
+	shell("rm %s/raft/metadata?", b->dir);
 }
 
 static void metadata_of_old(struct bench *b)
 {
 	live(b->dir, live_log);
 	live(b->other, live_new_term);
-	shell("cp %s/open-1 %s/open-1", b->other, b->dir);
+	shell("cp %s/raft/open-1 %s/raft/open-1", b->other, b->dir);
 }
 
 static void metadata_misplaced(struct bench *b)
 {
 	live(b->dir, live_log);
-	shell("cp %s/metadata1 %s/metadata2", b->dir, b->dir);
+	shell("cp %s/raft/metadata1 %s/raft/metadata2", b->dir, b->dir);
 }
 
 static void closed_flipped(struct bench *b)
@@ -425,7 +433,7 @@ static void closed_cut(struct bench *b)
 {
 	live(b->dir, live_log);
 	live(b->dir, live_more);
-	shell("truncate -s -64 %s/0000000000000002-0000000000000151", b->dir);
+	shell("truncate -s -64 %s/raft/0000000000000002-0000000000000151", b->dir);
 }
 
 static void closed_missing(struct bench *b)
@@ -433,14 +441,14 @@ static void closed_missing(struct bench *b)
 	live(b->dir, live_log);
 	live(b->dir, live_more);
 	live(b->dir, live_more);
-	shell("rm %s/0000000000000002-0000000000000151", b->dir);
+	shell("rm %s/raft/0000000000000002-0000000000000151", b->dir);
 }
 
 static void first_closed_missing(struct bench *b)
 {
 	live(b->dir, live_log);
 	live(b->dir, live_more);
-	shell("rm %s/0000000000000001-0000000000000001", b->dir);
+	shell("rm %s/raft/0000000000000001-0000000000000001", b->dir);
 }
 
 static void open_torn(struct bench *b)
@@ -452,7 +460,7 @@ static void open_torn(struct bench *b)
 static void open_cut(struct bench *b)
 {
 	live(b->dir, live_log);
-	shell("truncate -s 9000 %s/open-1", b->dir);
+	shell("truncate -s 9000 %s/raft/open-1", b->dir);
 }
 
 static void open_of_nothing(struct bench *b)
@@ -464,7 +472,7 @@ static void open_of_nothing(struct bench *b)
 static void open_behind_a_torn_one(struct bench *b)
 {
 	live(b->dir, live_log);
-	shell("rm -f %s/open-2; cp %s/open-1 %s/open-2", b->dir, b->dir, b->dir);
+	shell("rm -f %s/raft/open-2; cp %s/raft/open-1 %s/raft/open-2", b->dir, b->dir, b->dir);
 	flip(b->dir, "open-1", 9000);
 }
 
@@ -473,7 +481,7 @@ static void open_of_an_older_term(struct bench *b)
 	live(b->dir, live_log);
 	live(b->other, live_new_term);
 	live(b->other, live_more);
-	shell("cp %s/open-1 %s/open-1", b->dir, b->other);
+	shell("cp %s/raft/open-1 %s/raft/open-1", b->dir, b->other);
 	shell("rm -r %s; mv %s %s", b->dir, b->other, b->dir);
 }
 
@@ -482,7 +490,8 @@ static void truncation_interrupted(struct bench *b)
 	live(b->other, live_log);
 	live(b->other, live_more);
 	live(b->dir, live_truncated);
-	shell("cp %s/0000000000000002-0000000000000151 %s; rm %s/open-*", b->other, b->dir, b->dir);
+	shell("cp %s/raft/0000000000000002-0000000000000151 %s/raft; rm %s/raft/open-*", b->other,
+		b->dir, b->dir);
 }
 
 static void snapshot_sound(struct bench *b)
@@ -493,23 +502,23 @@ static void snapshot_sound(struct bench *b)
 static void snapshot_flipped(struct bench *b)
 {
 	live(b->dir, live_snapshot);
-	shell("cd %s; mv snapshot-3-500-*[0-9] data; mv snapshot-3-500-*.meta meta", b->dir);
+	shell("cd %s/raft; mv snapshot-3-500-*[0-9] data; mv snapshot-3-500-*.meta meta", b->dir);
 	flip(b->dir, "data", 3);
-	shell("cd %s; mv data snapshot-3-500-7; mv meta snapshot-3-500-7.meta", b->dir);
+	shell("cd %s/raft; mv data snapshot-3-500-7; mv meta snapshot-3-500-7.meta", b->dir);
 }
 
 static void snapshot_meta_flipped(struct bench *b)
 {
 	live(b->dir, live_snapshot);
-	shell("cd %s; mv snapshot-3-500-*.meta meta; mv snapshot-3-500-*[0-9] data", b->dir);
+	shell("cd %s/raft; mv snapshot-3-500-*.meta meta; mv snapshot-3-500-*[0-9] data", b->dir);
 	flip(b->dir, "meta", -5);
-	shell("cd %s; mv data snapshot-3-500-7; mv meta snapshot-3-500-7.meta", b->dir);
+	shell("cd %s/raft; mv data snapshot-3-500-7; mv meta snapshot-3-500-7.meta", b->dir);
 }
 
 static void snapshot_data_missing(struct bench *b)
 {
 	live(b->dir, live_snapshot);
-	shell("rm %s/snapshot-3-500-*[0-9]", b->dir);
+	shell("rm %s/raft/snapshot-3-500-*[0-9]", b->dir);
 }
 
 static void segment_before_the_snapshot(struct bench *b)
@@ -517,7 +526,7 @@ static void segment_before_the_snapshot(struct bench *b)
 	live(b->dir, live_snapshot);
 	live(b->other, live_log);
 	live(b->other, live_more);
-	shell("cp %s/0000000000000002-0000000000000151 %s", b->other, b->dir);
+	shell("cp %s/raft/0000000000000002-0000000000000151 %s/raft", b->other, b->dir);
 }
 
 /* What a crash between the snapshot and the removal of the segments leaves behind. */
@@ -526,7 +535,7 @@ static void installation_interrupted(struct bench *b)
 	live(b->other, live_snapshot);
 	live(b->dir, live_log);
 	live(b->dir, live_more);
-	shell("cp %s/snapshot-* %s", b->other, b->dir);
+	shell("cp %s/raft/snapshot-* %s/raft", b->other, b->dir);
 }
 
 /* The same, when the library had not closed its open segment before (canonical/raft issue 373) and
@@ -534,7 +543,7 @@ static void installation_interrupted(struct bench *b)
 static void installation_interrupted_late(struct bench *b)
 {
 	installation_interrupted(b);
-	shell("rm %s/0000*", b->dir);
+	shell("rm %s/raft/0000*", b->dir);
 }
 
 static const struct damage {
@@ -579,36 +588,71 @@ static const struct damage {
 		500 },
 };
 
+/* The control: what the library makes of a copy, when nobody looks first. */
+static void check_misread(struct bench *b, const struct damage *d)
+{
+	char copy[PATH];
+	struct life l;
+
+	snprintf(copy, PATH, "%s/copy", b->top);
+	shell("cp -r %s %s", b->dir, copy);
+	ck_assert_msg(life_open(&l, copy, BLIND) == 0, "%s: the library refuses", d->name);
+	ck_assert_msg(raft_last_index(&l.c->raft) == d->misread, "%s: misread as %llu", d->name,
+		raft_last_index(&l.c->raft));
+	life_close(&l);
+}
+
+/* It starts empty, without a voice, in the newest term that it knew. */
+static void check_set_aside(struct bench *b)
+{
+	struct consensus_found found;
+	char log[PATH + 8];
+	uint64_t term;
+	struct note n;
+	struct life l;
+
+	snprintf(log, sizeof log, "%s/raft", b->dir);
+	consensus__preflight(log, 0, &found);
+	consensus__note_load(consensus_disk_open(NULL, b->dir), &n);
+	term = found.term > n.term ? found.term : n.term;
+	ck_assert_uint_ge(term, TERM);
+
+	ck_assert_int_eq(life_open(&l, b->dir, CARE), 0);
+	ck_assert_uint_eq(raft_last_index(&l.c->raft), 0);
+	ck_assert_uint_eq(l.c->raft.current_term, term);
+	ck_assert_uint_eq(l.c->raft.voted_for, SELF);
+	ck_assert(consensus__note_load(l.disk, &n) && n.fetching && n.term == term);
+	life_close(&l);
+	shell("test -d %s/raft.aside-1", b->dir);
+}
+
 static void check_one(const struct damage *d)
 {
-	struct preflight found;
+	struct consensus_found found;
+	char log[PATH + 8];
 	struct bench b;
 	struct life l;
 
 	bench_open(&b);
 	d->make(&b);
-	if (d->misread != 0) { /* on a copy: the control, that the library says nothing */
-		shell("cp -r %s %s/copy", b.dir, b.top);
-		strcat(b.top, "/copy");
-		ck_assert_msg(life_open(&l, b.top, false) == 0, "%s: the library refuses", d->name);
-		ck_assert_msg(raft_last_index(&l.c->raft) == d->misread, "%s: misread as %llu",
-			d->name, raft_last_index(&l.c->raft));
-		life_close(&l);
-		*strrchr(b.top, '/') = 0;
-	}
-	consensus__preflight(b.dir, d->installing, &found);
+	if (d->misread != 0)
+		check_misread(&b, d);
+	snprintf(log, sizeof log, "%s/raft", b.dir);
+	consensus__preflight(log, d->installing, &found);
 	if (d->why != NULL) {
 		ck_assert_msg(strstr(found.why, d->why) != NULL, "%s: \"%s\"", d->name, found.why);
-		bench_close(&b);
-		return;
+		ck_assert_int_eq(life_open(&l, b.dir, ALONE), ERR_IO); /* who would have it? */
+		loop_free(l.loop);
+		check_set_aside(&b);
+	} else {
+		ck_assert_msg(found.why[0] == 0, "%s: \"%s\"", d->name, found.why);
+		ck_assert_msg(found.last_index == d->last && (found.n_removed > 0) == d->removed,
+			"%s: last %llu, removed %u", d->name, (unsigned long long)found.last_index,
+			found.n_removed);
+		ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+		ck_assert_uint_eq(raft_last_index(&l.c->raft), d->last);
+		life_close(&l);
 	}
-	ck_assert_msg(found.why[0] == 0, "%s: \"%s\"", d->name, found.why);
-	ck_assert_msg(found.last_index == d->last && (found.n_removed > 0) == d->removed,
-		"%s: last %llu, removed %u", d->name, (unsigned long long)found.last_index,
-		found.n_removed);
-	ck_assert_int_eq(life_open(&l, b.dir, true), 0);
-	ck_assert_uint_eq(raft_last_index(&l.c->raft), d->last);
-	life_close(&l);
 	bench_close(&b);
 }
 
@@ -619,18 +663,120 @@ START_TEST(preflight_finds_what_the_library_would_misread)
 }
 END_TEST
 
-START_TEST(a_damaged_folder_is_refused_and_nothing_is_left_open)
+/* The note, written as it is once a second. */
+static void live_noted(struct life *l)
+{
+	live_log(l);
+	hear_entries(l, TERM, 131, TERM, 0, 0); /* committed so far */
+	ck_assert(consensus__note_look(l->c));
+	consensus__note_next(&l->c->note, NOTE_WORKER);
+	ck_assert_int_eq(consensus__note_write(l->disk, &l->c->note, NOTE_WORKER), 0);
+	ck_assert_uint_eq(l->c->note.index, 151);
+	ck_assert_uint_eq(l->c->note.committed, 131);
+}
+
+START_TEST(a_log_that_lost_what_was_acknowledged_is_set_aside)
 {
 	struct bench b;
 	struct life l;
 
 	bench_open(&b);
-	closed_flipped(&b);
-	ck_assert_int_eq(life_open(&l, b.dir, true), ERR_IO);
+	live(b.dir, live_noted);
+	flip(b.dir, "open-1", 9000); /* what the library takes for a torn write */
+	ck_assert_int_eq(life_open(&l, b.dir, ALONE), ERR_IO);
 	loop_free(l.loop);
-	/* and by the library itself, had preflight not looked */
-	ck_assert_int_eq(life_open(&l, b.dir, false), ERR_IO);
+	check_set_aside(&b);
+	/* the control */
+	live(b.other, live_noted);
+	flip(b.other, "open-1", 9000);
+	ck_assert_int_eq(life_open(&l, b.other, BLIND), 0);
+	ck_assert_uint_eq(raft_last_index(&l.c->raft), 101);
+	life_close(&l);
+	bench_close(&b);
+}
+END_TEST
+
+/* A newer term may cut off what an older one had acknowledged, but never what was committed. */
+static void live_cut_off(struct life *l)
+{
+	live_noted(l);
+	hear_entries(l, TERM + 1, 135, TERM, 1, 'h');
+	until(l, 136);
+}
+
+START_TEST(a_log_that_was_cut_off_by_a_newer_term_is_sound)
+{
+	struct bench b;
+	struct life l;
+
+	bench_open(&b);
+	live(b.dir, live_cut_off);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+	ck_assert_uint_eq(raft_last_index(&l.c->raft), 136);
+	ck_assert(!l.c->note.fetching);
+	life_close(&l);
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_missing_or_damaged_note_is_doubt)
+{
+	struct bench b;
+	struct note n;
+
+	bench_open(&b);
+	live(b.dir, live_noted);
+	/* the newest slot alone: the one before it says enough */
+	shell("printf x | dd of=%s/acknowledged bs=1 seek=1540 conv=notrunc 2>/dev/null", b.dir);
+	ck_assert(consensus__note_load(consensus_disk_open(NULL, b.dir), &n));
+	ck_assert_uint_eq(n.term, TERM);
+	ck_assert_uint_eq(n.index, 1);
+	shell("rm %s/acknowledged", b.dir);
+	check_set_aside(&b);
+	live(b.other, live_noted);
+	shell("truncate -s 0 %s/acknowledged", b.other);
+	memcpy(b.dir, b.other, PATH);
+	check_set_aside(&b);
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(what_the_system_refuses_is_never_set_aside)
+{
+	struct bench b;
+	struct life l;
+
+	bench_open(&b);
+	live(b.dir, live_log);
+	shell("cd %s/raft; mv open-1 ../kept; ln -s open-1 open-1", b.dir);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), ERR_IO);
 	loop_free(l.loop);
+	shell("cd %s/raft; mv ../kept open-1", b.dir);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+	ck_assert_uint_eq(raft_last_index(&l.c->raft), 151);
+	life_close(&l);
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(only_so_many_logs_are_kept_aside)
+{
+	struct bench b;
+	struct life l;
+
+	bench_open(&b);
+	for (int i = 0; i < CONSENSUS_ASIDE_MAX; i++) {
+		shell("rm %s/raft/metadata1; touch %s/raft/open-1", b.dir, b.dir);
+		ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+		life_close(&l);
+	}
+	shell("rm %s/raft/metadata1; touch %s/raft/open-1", b.dir, b.dir);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), ERR_IO);
+	loop_free(l.loop);
+	/* removing one helps */
+	shell("rm -r %s/raft.aside-2", b.dir);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+	life_close(&l);
 	bench_close(&b);
 }
 END_TEST
@@ -643,13 +789,13 @@ START_TEST(a_truncation_never_meets_a_snapshot_being_written)
 
 	bench_open(&b);
 	ck_assert_int_eq(live_and_end(b.dir, live_truncated_under_snapshot), FAIL_STOP);
-	ck_assert_int_eq(life_open(&l, b.dir, true), 0);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
 	ck_assert_uint_eq(
 		raft_last_index(&l.c->raft), 151); /* nothing was cut off, nothing added */
 	life_close(&l);
 	/* the control: the library puts the new entries behind those that it should have cut off */
 	live(b.other, live_unguarded);
-	ck_assert_int_eq(life_open(&l, b.other, true), 0);
+	ck_assert_int_eq(life_open(&l, b.other, CARE), 0);
 	ck_assert_uint_eq(raft_last_index(&l.c->raft), 161);
 	life_close(&l);
 	bench_close(&b);
@@ -659,8 +805,10 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = { preflight_finds_what_the_library_would_misread,
-		a_truncation_never_meets_a_snapshot_being_written,
-		a_damaged_folder_is_refused_and_nothing_is_left_open };
+		a_log_that_lost_what_was_acknowledged_is_set_aside,
+		a_log_that_was_cut_off_by_a_newer_term_is_sound, a_missing_or_damaged_note_is_doubt,
+		what_the_system_refuses_is_never_set_aside, only_so_many_logs_are_kept_aside,
+		a_truncation_never_meets_a_snapshot_being_written };
 
 	return suite_run("consensus", tests, ARRAY_LEN(tests), 60);
 }
