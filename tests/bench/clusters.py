@@ -27,17 +27,6 @@ class Failed(Exception):
     """The benchmark cannot go on: one line for the user."""
 
 
-def free_ports(ip, n):
-    """Ports nobody uses at this moment; held open together so that they differ."""
-    held = [socket.socket() for _ in range(n)]
-    for s in held:
-        s.bind((ip, 0))
-    ports = [s.getsockname()[1] for s in held]
-    for s in held:
-        s.close()
-    return ports
-
-
 def wait_until(what, condition, timeout=READY_S, pause=0.02):
     until = time.monotonic() + timeout
     while not condition():
@@ -46,16 +35,19 @@ def wait_until(what, condition, timeout=READY_S, pause=0.02):
         time.sleep(pause)
 
 
+def stat(pid):
+    """The fields of /proc/PID/stat behind the name."""
+    with open("/proc/%d/stat" % pid, encoding="ascii") as handle:
+        return handle.read().rpartition(")")[2].split()
+
+
+def state(pid):
+    return stat(pid)[0]
+
+
 def cpu_s(pid):
     """User and system time of a process so far."""
-    with open("/proc/%d/stat" % pid, encoding="ascii") as handle:
-        parts = handle.read().rpartition(")")[2].split()
-    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_bytes(pid):
-    with open("/proc/%d/statm" % pid, encoding="ascii") as handle:
-        return int(handle.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return sum(int(x) for x in stat(pid)[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
 class Process:
@@ -87,18 +79,93 @@ class Process:
                 raise Failed("a process has ended: %s" % (handle.read().splitlines() or [self.log])[-1])
 
 
-class Cluster:
-    """What both have: processes by member, killed, frozen and started again."""
+def ip(*words):
+    done = subprocess.run(["ip", *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise Failed("ip %s: %s" % (" ".join(words), done.stdout.strip()))
 
-    def __init__(self, folder, build):
-        self.dir, self.build = folder, build
-        os.makedirs(folder)
-        self.processes = {}
-        self.ports = {m: free_ports(self.address(m), 2) for m in MEMBERS}
+
+class Loopback:
+    """All members at one address. etcd holds a member's certificate against the address that a connection comes from."""
 
     @staticmethod
     def address(member):
-        raise NotImplementedError
+        del member
+        return "127.0.0.1"
+
+    @staticmethod
+    def prefix(member):
+        del member
+        return []
+
+    def ports(self, member, n):
+        """Ports nobody uses at this moment; held open together so that they differ."""
+        held = [socket.socket() for _ in range(n)]
+        for s in held:
+            s.bind((self.address(member), 0))
+        ports = [s.getsockname()[1] for s in held]
+        for s in held:
+            s.close()
+        return ports
+
+
+class Links:
+    """Each member behind a link of its own, in a network namespace that lives as long as its holder. Root only; xpool-bench
+    itself runs in a namespace of its own then, so the bridge is nobody else's."""
+    FIRST_PORT = 9000
+
+    def __init__(self):
+        self.holders, self.given = {}, self.FIRST_PORT
+        ip("link", "add", "hub", "type", "bridge")
+        ip("addr", "add", "10.213.0.254/24", "dev", "hub")
+        ip("link", "set", "hub", "up")
+        for m in MEMBERS:
+            holder = self.holders[m] = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+            own = os.readlink("/proc/self/ns/net")
+            wait_until("a namespace", lambda h=holder: os.readlink("/proc/%d/ns/net" % h.pid) != own)
+            ip("link", "add", "link%d" % m, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
+            ip("link", "set", "link%d" % m, "master", "hub", "up")
+            for words in ("addr add %s/24 dev eth0" % self.address(m), "link set lo up", "link set eth0 up"):
+                subprocess.run([*self.prefix(m), "ip", *words.split()], check=True)
+
+    @staticmethod
+    def address(member):
+        return "10.213.0.%d" % member
+
+    def prefix(self, member):
+        return ["nsenter", "--net=/proc/%d/ns/net" % self.holders[member].pid, "--"]
+
+    def ports(self, member, n):
+        del member
+        self.given += n
+        return list(range(self.given - n, self.given))
+
+    @staticmethod
+    def cut(member):
+        ip("link", "set", "link%d" % member, "down")
+
+    @staticmethod
+    def mend(member):
+        ip("link", "set", "link%d" % member, "up")
+
+    def close(self):
+        for holder in self.holders.values():
+            holder.kill()
+            holder.wait()
+        ip("link", "del", "hub")
+
+
+class Cluster:
+    """What both have: processes by member, killed, frozen and started again."""
+
+    def __init__(self, folder, build, network=None):
+        self.dir, self.build, self.network = folder, build, network or Loopback()
+        os.makedirs(folder)
+        self.processes = {}
+        self.ports = {m: self.network.ports(m, 2) for m in MEMBERS}
+
+    def address(self, member):
+        return self.network.address(member)
 
     def endpoint(self, member):
         return "%s:%d" % (self.address(member), self.ports[member][0])
@@ -137,14 +204,10 @@ class Pool(Cluster):
     """Ours: xpoold and xpool-agent for each member, made by xpoolctl."""
     name = "ours"
 
-    def __init__(self, folder, build):
-        super().__init__(folder, build)
+    def __init__(self, folder, build, network=None):
+        super().__init__(folder, build, network)
         self.agents, self.session = {}, None
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-    @staticmethod
-    def address(member):
-        return "127.0.0.%d" % (20 + member)
 
     def up(self):
         self.make()
@@ -188,7 +251,7 @@ class Pool(Cluster):
                                           home)
         root = ["--allow-root"] if os.geteuid() == 0 else []
         self.processes[member] = Process(
-            [os.path.join(self.build, "xpoold"), "--dir", "data", "--listen", "%s:%d" % (self.address(member), self.ports[member][0]),
+            [*self.network.prefix(member), os.path.join(self.build, "xpoold"), "--dir", "data", "--listen", "%s:%d" % (self.address(member), self.ports[member][0]),
              "--certificate", "member.pem", "--password-file", "passwd", "--agent", "agent/agent.sock", "--election-ms",
              str(ELECTION_MS), "--log", "warn", *root], self.home(member, "xpoold.log"), home)
 
@@ -209,6 +272,14 @@ class Pool(Cluster):
 
     def wait_ready(self):
         wait_until("the pool is ready", lambda: all(self.ready(m) for m in MEMBERS))
+
+    def wait_whole(self):
+        """All serve, and agree."""
+        def agree():
+            seen = [self.status(m) for m in MEMBERS]
+            return all(s.get("ready") == "yes" for s in seen) and len({(s["applied"], s["hash"], s["leader"]) for s in seen}) == 1
+        wait_until("the members agree", agree)
+        self.leader()
 
     def leader(self):
         found = []
@@ -240,15 +311,9 @@ class Etcd(Cluster):
     name = "etcd"
     KEY = b"bench"
 
-    def __init__(self, folder, build):
-        super().__init__(folder, build)
+    def __init__(self, folder, build, network=None):
+        super().__init__(folder, build, network)
         self.ca = os.path.join(folder, "ca.pem")
-
-    @staticmethod
-    def address(member):
-        """One for all: it holds a member's certificate against the address that the connection comes from."""
-        del member
-        return "127.0.0.1"
 
     def up(self):
         with open(self.ca, "w", encoding="ascii") as ca:
@@ -276,7 +341,7 @@ class Etcd(Cluster):
         fresh = "existing" if member in self.processes else "new"
         pem = self.pem(member)
         self.processes[member] = Process(
-            ["etcd", "--name", "etcd%d" % member, "--data-dir", os.path.join(self.dir, "data%d" % member),
+            [*self.network.prefix(member), "etcd", "--name", "etcd%d" % member, "--data-dir", os.path.join(self.dir, "data%d" % member),
              "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
              "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--initial-cluster-state", fresh,
              "--cert-file", pem, "--key-file", pem, "--peer-cert-file", pem, "--peer-key-file", pem, "--peer-trusted-ca-file",
@@ -316,6 +381,16 @@ class Etcd(Cluster):
             return len(found) == 1 and all(self.leader_of(m) for m in self.others(found[0]))
         wait_until("etcd has a leader", look)
         return found[0]
+
+    def wait_whole(self):
+        """All know one leader, and take writes."""
+        def writes():
+            self.leader()
+            try:
+                return all(self.put(m, b"whole") for m in MEMBERS)
+            except (OSError, grpc_raw.Refused):
+                return False
+        wait_until("etcd takes writes", writes)
 
     def url(self, member, method):
         return "https://%s/etcdserverpb.KV/%s" % (self.endpoint(member), method)

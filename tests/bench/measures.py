@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 
+import failover
 from clusters import MEMBERS, Failed, wait_until
 
 VALUE = 200  # bytes that a write carries
@@ -184,4 +185,5 @@ ALL = {
     "events": events,
     "start": start,
     "catch_up": catch_up,
+    "failover": failover.measure,
 }
