@@ -14,7 +14,7 @@ enum { SNAPSHOT_MAGIC = 0x31535058 /* "XPS1" */ };
 
 static void put_rows(struct buf *out, const struct class_state *cs)
 {
-	for (const struct tree *e = tree_seek(cs->rows, "", 0, false); e != NULL;) {
+	for (const struct tree_entry *e = tree_seek(cs->rows, "", 0, false); e != NULL;) {
 		const struct db_row *row = tree_value(e);
 		size_t n;
 		const void *key = tree_key(e, &n);
@@ -30,7 +30,7 @@ static void put_rows(struct buf *out, const struct class_state *cs)
 
 static void put_deleted(struct buf *out, const struct class_state *cs)
 {
-	for (const struct tree *e = tree_seek(cs->deleted, "", 0, false); e != NULL;) {
+	for (const struct tree_entry *e = tree_seek(cs->deleted, "", 0, false); e != NULL;) {
 		const struct db_gone_row *gone = tree_value(e);
 		size_t n;
 		const void *key = tree_key(e, &n);

@@ -181,7 +181,7 @@ void db__state_put(
 
 static void forget_oldest(struct reclaim *r, struct class_state *cs)
 {
-	const struct tree *e = tree_seek(cs->deleted, "", 0, false);
+	const struct tree_entry *e = tree_seek(cs->deleted, "", 0, false);
 	const void *gone;
 	uint64_t index;
 	size_t n;
@@ -233,7 +233,7 @@ void db__state_delete(
 /* The same keys in both. */
 static bool same_keys(const struct tree *a, const struct tree *b)
 {
-	const struct tree *x = tree_seek(a, "", 0, false), *y = tree_seek(b, "", 0, false);
+	const struct tree_entry *x = tree_seek(a, "", 0, false), *y = tree_seek(b, "", 0, false);
 
 	while (x != NULL && y != NULL) {
 		size_t xn, yn;
@@ -251,7 +251,7 @@ static bool same_keys(const struct tree *a, const struct tree *b)
 static void rebuild(struct reclaim *r, const struct db_state *s, struct db_state *fresh)
 {
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
-		const struct tree *e = tree_seek(s->classes[c].rows, "", 0, false);
+		const struct tree_entry *e = tree_seek(s->classes[c].rows, "", 0, false);
 
 		while (e != NULL) {
 			size_t n;
@@ -301,12 +301,12 @@ bool db__state_check(const struct db_state *s, char *why, size_t n)
 	rebuild(&v.reclaim, s, &fresh);
 	ok = compare(s, &fresh, why, n);
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
-		tree_free(fresh.classes[c].uuids);
-		tree_free(fresh.classes[c].labels);
-		tree_free(fresh.classes[c].modified);
+		tree_free(fresh.classes[c].uuids, false);
+		tree_free(fresh.classes[c].labels, false);
+		tree_free(fresh.classes[c].modified, false);
 	}
 	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
-		tree_free(fresh.relations[i]);
+		tree_free(fresh.relations[i], false);
 	db__views_fini(&v);
 	return ok;
 }

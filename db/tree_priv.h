@@ -1,9 +1,9 @@
 /* A persistent ordered map from byte strings to pointers: the one kind of index of the database.
  *
- * A treap whose priorities are hashes of the keys, so that its shape depends on its content alone.
- * An edit copies the path from the root and leaves the old tree as it was; what it replaces goes to
- * the reclaim list, which frees it when no reader can hold it any more (db/view.c). One writer;
- * readers need no lock.
+ * A B+tree whose nodes are never written once made. An edit copies the path from the root, a few
+ * nodes of some hundred bytes, and leaves the old tree as it was; what it replaces goes to the
+ * reclaim list, which frees it when no reader can hold it any more (db/view.c). One writer; readers
+ * need no lock.
  */
 #pragma once
 
@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct tree;
+struct tree_entry; /* lives as long as the tree it was found in */
 struct reclaim;
 
 /* NULL is the empty tree. */
@@ -22,14 +23,14 @@ const struct tree *tree_del(struct reclaim *r, const struct tree *t, const void 
 /* The value, NULL when absent. */
 const void *tree_get(const struct tree *t, const void *key, size_t n);
 /* The first entry whose key is >= (after: >) the given one; NULL when there is none. */
-const struct tree *tree_seek(const struct tree *t, const void *key, size_t n, bool after);
-const void *tree_key(const struct tree *entry, size_t *n_out);
-const void *tree_value(const struct tree *entry);
-/* Subtrees, for who gives back a whole tree. */
-const struct tree *tree_left(const struct tree *t);
-const struct tree *tree_right(const struct tree *t);
-/* Free a whole tree, now. */
-void tree_free(const struct tree *t);
+const struct tree_entry *tree_seek(const struct tree *t, const void *key, size_t n, bool after);
+const void *tree_key(const struct tree_entry *entry, size_t *n_out);
+const void *tree_value(const struct tree_entry *entry);
+/* Give back a whole tree, with the values when they are memory: now, or when readers have gone. */
+void tree_free(const struct tree *t, bool values);
+void tree_retire(struct reclaim *r, const struct tree *t, bool values);
+/* Order, fill and depth as they must be. For tests. */
+bool tree_sound(const struct tree *t);
 
 /* Memory that readers may still see. */
 void reclaim_later(struct reclaim *r, const void *p);

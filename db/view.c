@@ -79,29 +79,17 @@ void db__views_publish(struct views *v, const struct db_state *next)
 	collect(v);
 }
 
-static void free_rows(const struct tree *t)
-{
-	for (const struct tree *e = tree_seek(t, "", 0, false); e != NULL;) {
-		size_t n;
-		const void *k = tree_key(e, &n);
-
-		free((void *)tree_value(e));
-		e = tree_seek(t, k, n, true);
-	}
-	tree_free(t);
-}
-
 void db__state_free(const struct db_state *s)
 {
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
-		tree_free(s->classes[c].uuids);
-		tree_free(s->classes[c].labels);
-		tree_free(s->classes[c].modified);
-		free_rows(s->classes[c].rows);
-		free_rows(s->classes[c].deleted);
+		tree_free(s->classes[c].uuids, false);
+		tree_free(s->classes[c].labels, false);
+		tree_free(s->classes[c].modified, false);
+		tree_free(s->classes[c].rows, true);
+		tree_free(s->classes[c].deleted, true);
 	}
 	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
-		tree_free(s->relations[i]);
+		tree_free(s->relations[i], false);
 	free((void *)s);
 }
 
@@ -113,31 +101,19 @@ void db__reclaim_now(struct reclaim *r)
 	r->now = NULL;
 }
 
-/* Every node and value of a tree. */
-static void retire_tree(struct reclaim *r, const struct tree *t, bool values)
-{
-	if (t == NULL)
-		return;
-	retire_tree(r, tree_left(t), values);
-	retire_tree(r, tree_right(t), values);
-	if (values)
-		reclaim_later(r, tree_value(t));
-	reclaim_later(r, t);
-}
-
 void db__views_replace(struct views *v, const struct db_state *next)
 {
 	const struct db_state *old = v->root;
 
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
-		retire_tree(&v->reclaim, old->classes[c].rows, true);
-		retire_tree(&v->reclaim, old->classes[c].deleted, true);
-		retire_tree(&v->reclaim, old->classes[c].uuids, false);
-		retire_tree(&v->reclaim, old->classes[c].labels, false);
-		retire_tree(&v->reclaim, old->classes[c].modified, false);
+		tree_retire(&v->reclaim, old->classes[c].rows, true);
+		tree_retire(&v->reclaim, old->classes[c].deleted, true);
+		tree_retire(&v->reclaim, old->classes[c].uuids, false);
+		tree_retire(&v->reclaim, old->classes[c].labels, false);
+		tree_retire(&v->reclaim, old->classes[c].modified, false);
 	}
 	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
-		retire_tree(&v->reclaim, old->relations[i], false);
+		tree_retire(&v->reclaim, old->relations[i], false);
 	db__views_publish(v, next);
 }
 
@@ -345,11 +321,12 @@ struct db_cursor db_deleted(const struct db_view *view, int class_id, uint64_t a
 
 /* Step; NULL at the end of the prefix. Keys longer than the cursor's buffer do not occur: see
  * key_text(). */
-static const struct tree *step(struct db_cursor *c)
+static const struct tree_entry *step(struct db_cursor *c)
 {
-	const struct tree *e = c->tree != NULL ? tree_seek(c->tree, c->key, c->n,
-							 c->n != c->prefix || c->kind == WALK_ROWS)
-					       : NULL;
+	const struct tree_entry *e = c->tree != NULL
+					     ? tree_seek(c->tree, c->key, c->n,
+						       c->n != c->prefix || c->kind == WALK_ROWS)
+					     : NULL;
 	const void *key;
 	size_t n;
 
@@ -366,7 +343,7 @@ static const struct tree *step(struct db_cursor *c)
 
 const struct db_row *db_next(struct db_cursor *c)
 {
-	const struct tree *e = step(c);
+	const struct tree_entry *e = step(c);
 	const char *key;
 	size_t n, at;
 
@@ -384,7 +361,7 @@ const struct db_row *db_next(struct db_cursor *c)
 
 bool db_next_deleted(struct db_cursor *c, struct db_gone *out)
 {
-	const struct tree *e = step(c);
+	const struct tree_entry *e = step(c);
 	const struct db_gone_row *gone;
 	uint64_t index;
 	size_t n;

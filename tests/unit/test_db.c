@@ -89,46 +89,80 @@ static unsigned related(struct bench *b, const char *host)
 	return n;
 }
 
+enum { TREE_KEYS = 3000 };
+
+/* Keys of several shapes: long shared beginnings, one being the beginning of another, zero bytes.
+ */
+static size_t tree_key_of(int k, char out[64])
+{
+	static const char *const shapes[] = { "OpaqueRef:0000%04d", "%04d", "OpaqueRef:%04d-tail" };
+	int n = snprintf(out, 64, shapes[k % 3], k / 3);
+
+	if (k % 7 == 0)
+		memset(out + n, 0, 2);
+	return (size_t)n + (k % 7 == 0 ? 2 : 0);
+}
+
+/* Everything in the tree, in order, is what the model has. */
+static void tree_is(const struct tree *t, const bool have[TREE_KEYS])
+{
+	const struct tree_entry *e = tree_seek(t, "", 0, false);
+	char before[64] = "", key[64];
+	size_t n_before = 0, n;
+	unsigned seen = 0, want = 0;
+
+	ck_assert(tree_sound(t));
+	for (; e != NULL; seen++) {
+		const char *k = tree_key(e, &n);
+		int r = memcmp(before, k, n < n_before ? n : n_before);
+
+		ck_assert(r < 0 || (r == 0 && n > n_before));
+		memcpy(before, k, n_before = n);
+		e = tree_seek(t, k, n, true);
+	}
+	for (int k = 0; k < TREE_KEYS; k++) {
+		n = tree_key_of(k, key);
+		want += have[k];
+		ck_assert((tree_get(t, key, n) != NULL) == have[k]);
+		e = tree_seek(t, key, n, false);
+		ck_assert(!have[k] || (e != NULL && tree_value(e) == tree_get(t, key, n)));
+	}
+	ck_assert_uint_eq(seen, want);
+}
+
 START_TEST(tree_agrees_with_a_plain_model)
 {
-	enum { KEYS = 200 };
+	enum { STEPS = 60000, LOOKS = 10 };
 	static const char mark;
-	bool have[KEYS] = { false };
+	bool have[TREE_KEYS] = { false }, then[TREE_KEYS] = { false };
 	struct views v;
-	const struct tree *t = NULL;
+	const struct tree *t = NULL, *old = NULL;
 
 	db__views_init(&v);
 	srand(1);
-	for (int i = 0; i < 20000; i++) {
-		int k = rand() % KEYS;
-		char key[16];
-		int n = snprintf(key, sizeof key, "%d", k);
+	for (int i = 0; i < STEPS; i++) {
+		int k = rand() % TREE_KEYS;
+		char key[64];
+		size_t n = tree_key_of(k, key);
 
-		if (rand() % 3) {
-			t = tree_put(&v.reclaim, t, key, (size_t)n, &mark);
-			have[k] = true;
-		} else {
-			t = tree_del(&v.reclaim, t, key, (size_t)n);
-			have[k] = false;
+		/* it grows, shrinks to nearly nothing, grows again */
+		have[k] = rand() % 10 < (i / (STEPS / 3) == 1 ? 1 : 7);
+		t = have[k] ? tree_put(&v.reclaim, t, key, n, &mark)
+			    : tree_del(&v.reclaim, t, key, n);
+		if (i % (STEPS / LOOKS) == 0) {
+			tree_is(t, have);
+			tree_is(old, then); /* an older tree is as it was */
+			old = t;
+			memcpy(then, have, sizeof have);
 		}
-		k = rand() % KEYS;
-		n = snprintf(key, sizeof key, "%d", k);
-		ck_assert((tree_get(t, key, (size_t)n) != NULL) == have[k]);
 	}
-	for (int k = 0; k < KEYS; k++) {
-		char key[16];
-		int n = snprintf(key, sizeof key, "%d", k);
-		const struct tree *e = tree_seek(t, key, (size_t)n, false),
-				  *after = tree_seek(t, key, (size_t)n, true);
-		size_t len;
+	for (int k = 0; k < TREE_KEYS; k++) {
+		char key[64];
+		size_t n = tree_key_of(k, key);
 
-		if (have[k])
-			ck_assert(e != NULL && memcmp(tree_key(e, &len), key, (size_t)n) == 0 &&
-				  e != after);
-		if (after != NULL)
-			ck_assert(strncmp(key, tree_key(after, &len), 16) != 0);
+		t = tree_del(&v.reclaim, t, key, n);
 	}
-	tree_free(t);
+	ck_assert(t == NULL);
 	db__views_fini(&v);
 }
 END_TEST
