@@ -105,8 +105,8 @@ static void send_reply(struct rpc_conn *c, unsigned status, const char *content_
 			? ""
 			: "Access-Control-Allow-Headers: X-Requested-With\r\n",
 		headers != NULL ? headers : "", n);
-	buf_put(&out, body, n);
 	stream_write(c->stream, out.data, out.len);
+	stream_write(c->stream, body, n);
 	buf_fini(&out);
 }
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ARENA_BLOCK = 4096, ARENA_ALIGN = 16 };
+enum { ARENA_FIRST = 1024, ARENA_BLOCK = 4096, ARENA_ALIGN = 16 };
 
 struct arena_block {
 	struct arena_block *next;
@@ -34,7 +34,9 @@ void *arena_alloc(struct arena *a, size_t size)
 
 	size = (size + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
 	if (a->head == NULL || a->size - a->used < size) {
-		size_t room = size > ARENA_BLOCK ? size : ARENA_BLOCK;
+		/* a small first block: hundreds of parked calls need no more */
+		size_t least = a->head == NULL ? ARENA_FIRST : ARENA_BLOCK;
+		size_t room = size > least ? size : least;
 		struct arena_block *b = must(malloc(sizeof *b + room));
 
 		b->next = a->head;

@@ -51,6 +51,7 @@
 	X(connections_now, "API connections open")                                                 \
 	X(connections_refused, "API connections refused at the limit")                             \
 	X(events_parked_now, "event.from calls waiting")                                           \
+	X(events_answers, "answers of event.from made, each for all that ask the same")            \
 	X(lane_queue_max, "most jobs queued on a lane")                                            \
 	X(agent_calls, "calls to the agent")                                                       \
 	X(agent_reconnects, "times the connection to the agent came up")

@@ -5,6 +5,8 @@
 
 #include <uv.h>
 
+enum { READ_CHUNK = 65536 };
+
 struct loop_uv {
 	struct loop *loop;
 	uv_loop_t uv;
@@ -16,7 +18,9 @@ struct loop_uv {
 	bool started;
 	_Atomic bool stopping;
 	uint64_t prepared_us,
-		idle_us; /* end of the last prepare; the poll's waiting time by then */
+		idle_us;	   /* end of the last prepare; the poll's waiting time by then */
+	char read_buf[READ_CHUNK]; /* of all streams: what is read is consumed before the next read
+				    */
 };
 
 int loop_uv_attach(struct loop *loop);

@@ -18,7 +18,6 @@ enum {
 	LISTEN_BACKLOG = 128,
 	KEEPALIVE_S = 3,
 	USER_TIMEOUT_MS = 30000,
-	READ_CHUNK = 65536,
 	LINGER_MS = 2000 /* what a peer still sends is read and dropped, so that it sees our last
 			    words and no reset */
 };
@@ -37,7 +36,6 @@ struct stream_uv {
 	uv_write_t last_write;
 	struct loop_timer linger;
 	bool is_pipe, paused, closing, closed;
-	char read_buf[READ_CHUNK];
 };
 
 struct listener_uv {
@@ -109,8 +107,10 @@ static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *out)
 {
 	struct stream_uv *u = h->data;
 
+	struct loop_uv *l = u->s->loop->impl;
+
 	(void)hint;
-	*out = uv_buf_init(u->read_buf, sizeof u->read_buf);
+	*out = uv_buf_init(l->read_buf, sizeof l->read_buf);
 }
 
 static void close_now(struct stream_uv *u);

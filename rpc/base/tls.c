@@ -41,8 +41,9 @@ static struct tls *context(struct env *env, const char *cert, const char *key)
 	struct tls *tls = mem_new(sizeof *tls);
 
 	tls->ctx = must(SSL_CTX_new(TLS_method()));
-	SSL_CTX_set_mode(
-		tls->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	SSL_CTX_set_mode(tls->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
+					   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+					   SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_options(tls->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
 	if (SSL_CTX_use_certificate_chain_file(tls->ctx, cert) != 1 ||
 		SSL_CTX_use_PrivateKey_file(tls->ctx, key, SSL_FILETYPE_PEM) != 1 ||

@@ -48,6 +48,16 @@ struct val val_map(void)
 	return (struct val){ .kind = VAL_MAP };
 }
 
+struct val val_encoded(const char *text, size_t n)
+{
+	struct val v = { .kind = VAL_ENCODED };
+
+	CHECK(n <= UINT32_MAX);
+	v.s = text;
+	v.n = (uint32_t)n;
+	return v;
+}
+
 /* Arenas cannot resize: double and copy, so that n pushes cost O(n). */
 static void *grown(struct arena *a, const void *old, uint32_t n, uint32_t *cap, size_t size)
 {
@@ -124,6 +134,7 @@ bool val_equal(const struct val *a, const struct val *b)
 				!val_equal(&a->pairs[i].value, &b->pairs[i].value))
 				return false;
 		return a->n == b->n;
+	case VAL_ENCODED: break;
 	}
 	UNREACHABLE();
 }
@@ -175,6 +186,7 @@ void val_pack(struct buf *out, const struct val *v)
 			val_pack(out, &v->pairs[i].value);
 		}
 		break;
+	case VAL_ENCODED: UNREACHABLE();
 	}
 }
 
@@ -218,6 +230,7 @@ static struct val unpack(struct reader *in, struct arena *a, unsigned depth)
 			val_map_push(a, &v, key, item);
 		}
 		break;
+	case VAL_ENCODED: UNREACHABLE();
 	}
 	return in->bad ? val_void() : v;
 }

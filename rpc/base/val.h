@@ -19,13 +19,14 @@ enum val_kind {
 	VAL_DATETIME,
 	VAL_SET,
 	VAL_MAP,
+	VAL_ENCODED, /* only in results: text in the encoding of the reply already */
 };
 
 struct val {
 	enum val_kind kind;
 	union {
-		const char *s;
-		int64_t i; /* VAL_INT, VAL_INT32, VAL_DATETIME */
+		const char *s; /* VAL_ENCODED: n bytes */
+		int64_t i;     /* VAL_INT, VAL_INT32, VAL_DATETIME */
 		double f;
 		bool b;
 		struct {
@@ -51,6 +52,7 @@ struct val val_bool(bool b);
 struct val val_datetime(int64_t seconds);
 struct val val_set(void);
 struct val val_map(void);
+struct val val_encoded(const char *text, size_t n); /* borrowed */
 
 /* Append; the strings stay the caller's, the arrays grow in the arena. */
 void val_set_push(struct arena *a, struct val *set, struct val item);

@@ -1,5 +1,6 @@
 /* Values as text: JSON, and the form in which the reference keeps and compares them. */
 #include "rpc/base/val.h"
+#include "rpc/base/check.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -81,6 +82,7 @@ void val_json(struct buf *out, const struct val *v)
 		}
 		buf_puts(out, "}");
 		break;
+	case VAL_ENCODED: buf_put(out, v->s, v->n); break;
 	}
 }
 
@@ -133,6 +135,7 @@ static void text_of(struct buf *b, const struct val *v, bool inner)
 		}
 		buf_puts(b, ")");
 		break;
+	case VAL_ENCODED: UNREACHABLE();
 	}
 }
 

@@ -285,11 +285,16 @@ static void value_body(struct buf *out, const struct val *v)
 		}
 		buf_puts(out, "</struct>");
 		break;
+	case VAL_ENCODED: UNREACHABLE(); /* has its <value> already */
 	}
 }
 
 void rpc_xml_value(struct buf *out, const struct val *v)
 {
+	if (v->kind == VAL_ENCODED) {
+		buf_put(out, v->s, v->n);
+		return;
+	}
 	buf_puts(out, "<value>");
 	value_body(out, v);
 	buf_puts(out, "</value>");
