@@ -223,8 +223,10 @@ void db__state_delete(
 	cs->rows = tree_del(r, cs->rows, old->ref, strlen(old->ref));
 	cs->n_rows--;
 	reindex(r, s, old, NULL);
-	index = htobe64(index);
-	db__state_put_deleted(r, cs, old->ref, old->created, (const uint8_t *)&index);
+	if (model_classes[old->class_id].events) { /* else nobody asks */
+		index = htobe64(index);
+		db__state_put_deleted(r, cs, old->ref, old->created, (const uint8_t *)&index);
+	}
 	if (cs->n_deleted > DB_DELETED_MAX)
 		forget_oldest(r, cs);
 	reclaim_later(r, old);

@@ -1,327 +1,301 @@
 /* event.from and event.inject: changes in commit order, on any member. tasks-events.md section 3.5.
  *
- * State based: the answer is the difference between the token's index and a view, at most one event
- * per object, with its snapshot in that view. A token carries epoch and log index, so it may be
- * used on another member: an index that is ahead of this member waits until it has been applied. A
- * waiting call is parked on its loop; it costs memory only.
+ * A call is parked on its loop; it costs memory only. When something was applied, and at most every
+ * POOL_EVENT_BATCH_MS, a round looks at all that are parked. Who asks the same (what is watched,
+ * from where, in which encoding) gets the same text, made once in the round. After a look that
+ * found nothing a call stands where the view was, so those that watch the same come to stand at the
+ * same place. A round is cut into slices, so that a loop with many readers still does its other
+ * work; a client that does not read has a queue of its own and holds nobody.
+ *
+ * A token carries epoch and log index, so it may be used on another member: an index that is ahead
+ * of this member waits until it has been applied.
  */
-#include "pool/pool_priv.h"
-#include "rpc/base/hash.h"
+#include "pool/event_priv.h"
 
-#include <ctype.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUBSCRIPTIONS_MAX = 256, DAY_MS = 86400000 };
-#define EPOCH_STEP UINT64_C(10000000000000000) /* 10^16 */
-
-struct subscription {
-	int class_id; /* -1: all; -2: unknown, matches nothing */
-	const char *ref;
+/* What a loop knows of its round. */
+struct event_round {
+	struct call *next; /* to be looked at; NULL: no round is under way */
+	bool again;	   /* something was applied, or parked, since it began */
+	uint64_t began_ms;
+	struct event_answer answers[EVENT_ANSWERS_MAX]; /* in a ring */
+	unsigned n_answers;
+	struct event_texts texts;
 };
 
-struct event_wait {
-	struct subscription subs[SUBSCRIPTIONS_MAX];
-	unsigned n;
-	uint64_t index; /* of the token */
-	bool first;	/* the empty token: everything as add */
-	uint64_t until_ms;
-};
-
-struct change_row {
-	uint64_t index;
-	const struct db_row *row; /* NULL: deleted */
-	int class_id;
-	const char *op, *ref;
-};
-
-struct changes {
-	struct change_row *items;
-	size_t n, cap;
-};
-
-static int parse_subscription(
-	struct call *call, const char *text, struct subscription *out, struct err *err)
+static void answer_forget(struct pool *pool, struct event_answer *a)
 {
-	const char *slash = strchr(text, '/');
-	char *class = arena_strndup(
-		&call->arena, text, slash != NULL ? (size_t)(slash - text) : strlen(text));
-
-	*out = (struct subscription){ .class_id = -1 };
-	if (slash != NULL && strchr(slash + 1, '/') != NULL)
-		return err_set(err, ERR_EVENT_SUBSCRIPTION_PARSE_FAILURE, text, NULL);
-	if (slash != NULL)
-		out->ref = arena_strdup(&call->arena, slash + 1);
-	if (strcmp(class, "*") == 0)
-		return 0;
-	out->class_id = model_class_find(class, true);
-	if (out->class_id < 0 || model_classes[out->class_id].table == MODEL_TABLE_INTERNAL)
-		out->class_id = -2;
-	return 0;
+	if (a->of.watch == NULL)
+		return;
+	pthread_mutex_lock(&pool->events->mutex);
+	event_watch_drop(pool->events, a->of.watch);
+	pthread_mutex_unlock(&pool->events->mutex);
+	event_answer_fini(a);
+	*a = (struct event_answer){ 0 };
 }
 
-static bool token_number(const char *s, uint64_t *out)
+static void round_forget(struct pool_loop *io)
 {
-	char digits[21];
+	for (unsigned i = 0; i < EVENT_ANSWERS_MAX; i++)
+		answer_forget(io->pool, &io->round->answers[i]);
+	event_texts_fini(&io->round->texts);
+}
 
-	for (int i = 0; i < 20; i++)
-		if (!isdigit((unsigned char)s[i]))
-			return false;
-	memcpy(digits, s, 20);
-	digits[20] = 0;
-	*out = strtoull(digits, NULL, 10);
+static bool same_question(const struct event_question *a, const struct event_question *b)
+{
+	return a->watch == b->watch && a->from.index == b->from.index &&
+	       a->from.first == b->from.first && a->json == b->json && a->old == b->old;
+}
+
+/* The place of the next answer in the ring, empty. */
+static struct event_answer *answer_place(struct pool_loop *io)
+{
+	struct event_answer *a = &io->round->answers[io->round->n_answers++ % EVENT_ANSWERS_MAX];
+
+	answer_forget(io->pool, a);
+	return a;
+}
+
+static void answer_keep(struct pool *pool, struct event_answer *a)
+{
+	pthread_mutex_lock(&pool->events->mutex);
+	event_watch_share(a->of.watch);
+	pthread_mutex_unlock(&pool->events->mutex);
+}
+
+static struct event_answer *answer_for(
+	struct pool_loop *io, const struct db_view *view, const struct event_question *q)
+{
+	struct event_answer *a;
+
+	for (unsigned i = 0; i < EVENT_ANSWERS_MAX; i++)
+		if (io->round->answers[i].of.watch != NULL &&
+			same_question(&io->round->answers[i].of, q))
+			return &io->round->answers[i];
+	a = answer_place(io);
+	event_answer_make(q, view, &io->pool->events->tokens, env_wall_s(io->pool->env),
+		&io->round->texts, a);
+	COUNT(io->pool->env, events_answers);
+	answer_keep(io->pool, a);
+	return a;
+}
+
+/* This member has not applied yet what the client has seen. */
+static bool look_behind(struct call *call, const struct db_view *view, bool last)
+{
+	struct event_answer *a;
+
+	if (!last)
+		return false;
+	a = answer_place(call->io);
+	event_answer_behind(&call->event->question, view, call->event->token, a);
+	answer_keep(call->pool, a);
+	call->result = val_encoded((const char *)a->text.data, a->text.len);
 	return true;
 }
 
-static int parse_token(struct call *call, const char *token, struct event_wait *w, struct err *err)
-{
-	uint64_t position, tags;
-
-	if (*token == 0) {
-		w->first = true;
-		return 0;
-	}
-	if (strlen(token) != 41 || token[20] != ',' || !token_number(token, &position) ||
-		!token_number(token + 21, &tags))
-		return err_set(err, ERR_EVENT_FROM_TOKEN_PARSE_FAILURE, token, NULL);
-	if (position / EPOCH_STEP != call->pool->cfg.db.epoch)
-		return err_set(err, ERR_EVENTS_LOST, NULL);
-	w->index = position % EPOCH_STEP;
-	return 0;
-}
-
-static const char *token_at(struct call *call, uint64_t index)
-{
-	uint64_t epoch = call->pool->cfg.db.epoch;
-
-	/* epoch tag, tag of this member, volatile counter: there are no volatile changes yet */
-	return arena_printf(&call->arena, "%020" PRIu64 ",%04u%04u%012u",
-		epoch * EPOCH_STEP + index, (unsigned)(epoch % 9999),
-		(unsigned)(hash_text(call->pool->host_uuid) % 9999), 0);
-}
-
-static bool wants(const struct event_wait *w, int class_id, const char *ref)
-{
-	for (unsigned i = 0; i < w->n; i++) {
-		const struct subscription *s = &w->subs[i];
-
-		if ((s->class_id == -1 || s->class_id == class_id) &&
-			(s->ref == NULL || ref == NULL || strcmp(s->ref, ref) == 0))
-			return true;
-	}
-	return false;
-}
-
-static void add_change(struct changes *c, struct change_row row)
-{
-	if (c->n == c->cap) {
-		c->cap = c->cap ? 2 * c->cap : 64;
-		c->items = mem_resize(c->items, c->cap * sizeof *c->items);
-	}
-	c->items[c->n++] = row;
-}
-
-static void collect_class(
-	const struct db_view *view, const struct event_wait *w, int class_id, struct changes *out)
-{
-	struct db_cursor c = db_rows_modified(view, class_id, w->first ? 0 : w->index);
-	const struct db_row *row;
-	struct db_gone gone;
-
-	while ((row = db_next(&c)) != NULL) {
-		bool added = w->first || db_row_created(row) > w->index;
-
-		if (wants(w, class_id, db_row_ref(row)))
-			add_change(out, (struct change_row){ db_row_modified(row), row, class_id,
-						added ? "add" : "mod", db_row_ref(row) });
-	}
-	if (w->first)
-		return;
-	c = db_deleted(view, class_id, w->index);
-	while (db_next_deleted(&c, &gone))
-		if (gone.created <= w->index && wants(w, class_id, gone.ref))
-			add_change(out, (struct change_row){
-						gone.deleted, NULL, class_id, "del", gone.ref });
-}
-
-static int in_order(const void *a, const void *b)
-{
-	const struct change_row *x = a, *y = b;
-
-	return x->index != y->index ? (x->index > y->index) - (x->index < y->index)
-				    : strcmp(x->ref, y->ref);
-}
-
-static struct val event_of(
-	struct call *call, const struct db_view *view, const struct change_row *c)
-{
-	struct arena *a = &call->arena;
-	struct val e = val_map();
-
-	val_map_push(a, &e, "id", val_string(arena_printf(a, "%" PRIu64, c->index)));
-	val_map_push(a, &e, "timestamp", val_string("0.0"));
-	val_map_push(a, &e, "class", val_string(model_classes[c->class_id].lower));
-	val_map_push(a, &e, "operation", val_string(c->op));
-	val_map_push(a, &e, "ref", val_string(arena_strdup(a, c->ref)));
-	if (c->row != NULL) {
-		/* records point into rows; the answer is encoded after the view has gone */
-		struct val record = pool_record(view, c->row, a);
-
-		val_map_push(a, &e, "snapshot", val_dup(a, &record));
-	}
-	return e;
-}
-
-static struct val counts(struct call *call, const struct db_view *view)
-{
-	struct val v = val_map(), n;
-
-	for (int i = 0; i < MODEL_CLASS_COUNT; i++) {
-		if (model_classes[i].table == MODEL_TABLE_INTERNAL ||
-			model_classes[i].table == MODEL_TABLE_NONE)
-			continue;
-		n = val_int((int64_t)db_view_count(view, i));
-		n.kind = VAL_INT32;
-		val_map_push(&call->arena, &v, model_classes[i].lower, n);
-	}
-	return v;
-}
-
-static void answer(struct call *call, const struct db_view *view, const struct changes *c)
-{
-	struct val events = val_set();
-
-	for (size_t i = 0; i < c->n; i++)
-		val_set_push(&call->arena, &events, event_of(call, view, &c->items[i]));
-	call->result = val_map();
-	val_map_push(&call->arena, &call->result, "events", events);
-	val_map_push(&call->arena, &call->result, "token",
-		val_string(token_at(call, db_view_index(view))));
-	val_map_push(&call->arena, &call->result, "valid_ref_counts", counts(call, view));
-}
-
-/* true: the call has its answer or error. */
-static bool look(struct call *call, bool last)
+/* true: the call has its answer, which lives until the next look, or its error. */
+static bool look(struct call *call, const struct db_view *view, bool last)
 {
 	struct event_wait *w = call->event;
-	struct changes c = { 0 };
-	struct db_view view;
-	bool done = last;
+	struct event_answer *a;
 
 	loop_assert(call->io->loop);
-	db_view_pin(call->pool->db, &view);
-	if (db_view_get(&view, MODEL_CLASS_session, call->caller.session) == NULL &&
-		db_view_index(&view) >= w->index) {
+	if (db_view_index(view) < w->question.from.index)
+		return look_behind(call, view, last);
+	if (db_view_get(view, MODEL_CLASS_session, call->caller.session) == NULL) {
 		err_set(&call->err, ERR_SESSION_INVALID, call->caller.session, NULL);
-		db_view_unpin(&view);
 		return true;
 	}
-	for (int i = 0; i < MODEL_CLASS_COUNT && call->err.code == NULL; i++) {
-		if (!model_classes[i].events || model_classes[i].table == MODEL_TABLE_INTERNAL ||
-			!wants(w, i, NULL))
-			continue;
-		if (!w->first && w->index < db_view_horizon(&view, i))
-			err_set(&call->err, ERR_EVENTS_LOST, NULL);
-		else
-			collect_class(&view, w, i, &c);
+	if (w->question.old && !event_next_prepare(call, &call->err))
+		return true;
+	a = answer_for(call->io, view, &w->question);
+	if (w->question.old)
+		event_next_told(call, a);
+	if (a->lost) {
+		err_set(&call->err, ERR_EVENTS_LOST, NULL);
+		return true;
 	}
-	done |= call->err.code != NULL || c.n > 0;
-	if (done && call->err.code == NULL) {
-		if (c.n > 0)
-			qsort(c.items, c.n, sizeof *c.items, in_order);
-		if (db_view_index(&view) <
-			w->index) { /* the time is over before this member has caught up */
-			c.n = 0;
-			answer(call, &view, &c);
-			for (uint32_t i = 0; i < call->result.n; i++)
-				if (strcmp(call->result.pairs[i].key, "token") == 0)
-					call->result.pairs[i].value =
-						val_string(token_at(call, w->index));
-		} else {
-			answer(call, &view, &c);
-		}
+	if (a->n == 0 && !last) {
+		w->question.from = a->to;
+		return false;
 	}
-	free(c.items);
-	db_view_unpin(&view);
-	return done;
+	call->result = val_encoded((const char *)a->text.data, a->text.len);
+	return true;
 }
 
 void event_unpark(struct call *call)
 {
-	struct call **at = &call->io->event_waiters;
+	struct event_wait *w = call->event;
 
 	loop_assert(call->io->loop);
-	while (*at != NULL && *at != call)
-		at = &(*at)->next_waiter;
-	if (*at == call) {
-		*at = call->next_waiter;
-		counter_add(&call->pool->env->counters, COUNTER_events_parked_now, -1);
-	}
+	if (call->io->round->next == call)
+		call->io->round->next = w->next;
+	*w->at = w->next;
+	if (w->next != NULL)
+		w->next->event->at = w->at;
+	counter_add(&call->pool->env->counters, COUNTER_events_parked_now, -1);
 	loop_timer_stop(&call->timer);
+	pthread_mutex_lock(&call->pool->events->mutex);
+	event_watch_drop(call->pool->events, w->question.watch);
+	pthread_mutex_unlock(&call->pool->events->mutex);
+	call->event = NULL;
+}
+
+static void answer_now(struct call *call)
+{
+	struct pool_loop *io = call->io;
+	struct db_view view;
+
+	db_view_pin(io->pool->db, &view);
+	look(call, &view, true);
+	db_view_unpin(&view);
+	event_unpark(call);
+	call_finish(call);
+	if (io->round->next == NULL)
+		round_forget(io);
 }
 
 static void on_timeout(struct loop_timer *t)
 {
-	struct call *call = container_of(t, struct call, timer);
-
-	event_unpark(call);
-	look(call, true);
-	call_finish(call);
+	answer_now(container_of(t, struct call, timer));
 }
 
-void events_look(struct pool_loop *io)
-{
-	struct call *next;
+/* Rounds. */
 
-	loop_assert(io->loop);
-	for (struct call *call = io->event_waiters; call != NULL; call = next) {
-		next = call->next_waiter;
-		if (!look(call, false))
+static void on_batch(struct loop_timer *t);
+
+static void round_slice(struct pool_loop *io)
+{
+	uint64_t until_ms = env_now_ms(io->pool->env) + EVENT_SLICE_MS;
+	size_t bytes = 0;
+	struct db_view view;
+
+	db_view_pin(io->pool->db, &view);
+	while (io->round->next != NULL && bytes < EVENT_SLICE_BYTES &&
+		env_now_ms(io->pool->env) < until_ms) {
+		struct call *call = io->round->next;
+
+		io->round->next = call->event->next;
+		if (!look(call, &view, false))
 			continue;
+		bytes += call->err.code == NULL ? call->result.n : 0;
 		event_unpark(call);
 		call_finish(call);
 	}
+	db_view_unpin(&view);
+}
+
+void events_wake(struct pool_loop *io)
+{
+	uint64_t now = env_now_ms(io->pool->env), due = io->round->began_ms + POOL_EVENT_BATCH_MS;
+
+	loop_assert(io->loop);
+	if (io->round->next != NULL)
+		io->round->again = true;
+	else if (io->event_waiters != NULL && io->batch.pos == 0)
+		loop_timer_start(io->loop, &io->batch, due > now ? due - now : 0, on_batch);
+}
+
+static void on_batch(struct loop_timer *t)
+{
+	struct pool_loop *io = container_of(t, struct pool_loop, batch);
+
+	if (io->round->next == NULL) {
+		io->round->began_ms = env_now_ms(io->pool->env);
+		io->round->next = io->event_waiters;
+	}
+	round_slice(io);
+	if (io->round->next != NULL) {
+		loop_timer_start(io->loop, t, 0, on_batch);
+		return;
+	}
+	round_forget(io);
+	if (io->round->again) {
+		io->round->again = false;
+		events_wake(io);
+	}
+}
+
+/* Parking. */
+
+/* One more than EVENT_PARKED_MAX of a session: the oldest is answered as if its time were over. It
+ * may be of a connection that broke without a word. */
+static void end_surplus(struct call *fresh)
+{
+	struct call *oldest = NULL;
+	unsigned n = 0;
+
+	for (struct call *c = fresh->io->event_waiters; c != NULL; c = c->event->next)
+		if (!c->event->ending && strcmp(c->caller.session, fresh->caller.session) == 0) {
+			n++;
+			oldest = c; /* the list begins with the newest */
+		}
+	if (n > EVENT_PARKED_MAX) {
+		oldest->event->ending = true;
+		loop_timer_start(fresh->io->loop, &oldest->timer, 0, on_timeout);
+	}
+}
+
+int event_park(struct call *call, struct event_watch *watch, const struct event_position *from,
+	const char *token, uint64_t ms)
+{
+	struct event_wait *w = arena_alloc(&call->arena, sizeof *w);
+	struct pool_loop *io = call->io;
+
+	loop_assert(io->loop);
+	*w = (struct event_wait){ .next = io->event_waiters,
+		.at = &io->event_waiters,
+		.question = { watch, *from, call->message.codec != RPC_XML, token == NULL },
+		.token = token };
+	call->event = w;
+	if (w->next != NULL)
+		w->next->event->at = &w->next;
+	io->event_waiters = call;
+	COUNT(call->pool->env, events_parked_now);
+	if (call->request != NULL)
+		call->request->waits = true;
+	loop_timer_start(io->loop, &call->timer, ms, on_timeout);
+	if (ms > 0)
+		events_wake(io);
+	end_surplus(call);
+	return CALL_PENDING;
+}
+
+static uint64_t span_ms(double seconds)
+{
+	enum { DAY_MS = 86400000 };
+
+	return !isfinite(seconds) || seconds < 0 || seconds > DAY_MS / 1000
+		       ? DAY_MS
+		       : (uint64_t)(seconds * 1000);
 }
 
 int event_from(struct call *call, const struct event_from_args *args, struct err *err)
 {
-	struct event_wait *w = arena_alloc(&call->arena, sizeof *w);
-	double seconds = args->timeout;
-	uint64_t ms = !isfinite(seconds) || seconds < 0 || seconds > 86400
-			      ? DAY_MS
-			      : (uint64_t)(seconds * 1000);
+	struct pool_events *e = call->pool->events;
+	struct event_position from;
+	struct event_watch *watch;
+	int rc = event_token_parse(&e->tokens, args->token, &from, err);
 
-	if (args->classes->n > SUBSCRIPTIONS_MAX)
-		return err_set(err, ERR_EVENT_SUBSCRIPTION_PARSE_FAILURE,
-			"more than 256 subscriptions", NULL);
-	for (uint32_t i = 0; i < args->classes->n; i++)
-		if (parse_subscription(call, args->classes->items[i].s, &w->subs[w->n++], err) != 0)
-			return ERR_API;
-	if (parse_token(call, args->token, w, err) != 0)
-		return ERR_API;
-	call->event = w;
-	if (look(call, ms == 0)) {
-		call->event = NULL; /* not parked */
-		return call->err.code != NULL ? ERR_API : 0;
-	}
-	call->next_waiter = call->io->event_waiters;
-	call->io->event_waiters = call;
-	COUNT(call->pool->env, events_parked_now);
-	if (call->request != NULL)
-		call->request->waits = true;
-	loop_timer_start(call->io->loop, &call->timer, ms, on_timeout);
-	return CALL_PENDING;
+	if (rc != 0)
+		return rc;
+	pthread_mutex_lock(&e->mutex);
+	rc = event_watch_make(e, args->classes, NULL, false, &watch, err);
+	pthread_mutex_unlock(&e->mutex);
+	return rc != 0 ? rc : event_park(call, watch, &from, args->token, span_ms(args->timeout));
 }
 
-/* The touch has been applied at this index: one below it is smaller than every token that has seen
- * it. */
+/* The touch has been applied at this index. */
 static void injected(struct call *call)
 {
-	call->result = val_string(arena_printf(&call->arena, "%020" PRIu64 ",99999999999999999999",
-		call->pool->cfg.db.epoch * EPOCH_STEP + call->proposal.result.index - 1));
+	char token[EVENT_TOKEN_LEN + 1];
+
+	event_token_before(&call->pool->events->tokens, call->proposal.result.index, token);
+	call->result = val_string(arena_strdup(&call->arena, token));
 	call_finish(call);
 }
 
@@ -339,4 +313,18 @@ int event_inject(struct call *call, const struct event_inject_args *args, struct
 	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, args->class_, args->ref, NULL);
 	db_txn_touch(&txn, class_id, args->ref);
 	return call_write(call, &txn, injected);
+}
+
+void events_init(struct pool *pool)
+{
+	struct pool_events *e = mem_new(sizeof *e);
+	uint64_t member[2] = { pool->cfg.db.raft_id, 0 };
+
+	env_random(pool->env, &member[1], sizeof member[1]); /* another one in each life */
+	e->tokens =
+		event_tokens_of(pool->cfg.db.epoch, pool->cfg.db.pool_uuid, member[0] ^ member[1]);
+	pthread_mutex_init(&e->mutex, NULL);
+	pool->events = e;
+	for (unsigned i = 0; i < pool->n_loops; i++)
+		pool->loops[i].round = mem_new(sizeof *pool->loops[i].round);
 }

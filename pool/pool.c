@@ -9,21 +9,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* Something was applied: on every I/O loop look at what waits. event.from looks at most every 50
- * ms. */
-
-static void on_batch(struct loop_timer *t)
-{
-	events_look(container_of(t, struct pool_loop, batch));
-}
+/* Something was applied: on every I/O loop look at what waits. */
 
 static void on_wake(struct loop_call *call)
 {
 	struct pool_loop *io = container_of(call, struct pool_loop, wake);
 
 	tasks_look(io);
-	if (io->event_waiters != NULL && io->batch.pos == 0)
-		loop_timer_start(io->loop, &io->batch, POOL_EVENT_BATCH_MS, on_batch);
+	events_wake(io);
 }
 
 /* Raft loop. */
@@ -86,6 +79,7 @@ int pool_new(struct pool **out, const struct pool_config *config)
 		pool->loops[i].pool = pool;
 		pool->loops[i].loop = loop_new(pool->env, strdup(name));
 	}
+	events_init(pool);
 	pool->api = lane_new(pool->env, "api", LANE_API, POOL_JOBS_RUNNING, POOL_THREADS_MAX);
 	pool->vms = lane_new(pool->env, "vm", LANE_VM, POOL_JOBS_RUNNING, POOL_THREADS_MAX);
 	pool->raft_loop = loop_new(pool->env, "raft");

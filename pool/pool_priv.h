@@ -29,6 +29,8 @@ enum {
 
 struct call;
 struct owned;
+struct event_round;
+struct pool_events;
 
 /* What belongs to one I/O loop. */
 struct pool_loop {
@@ -38,6 +40,7 @@ struct pool_loop {
 	struct loop_call wake, stop; /* something was applied */
 	struct loop_timer batch;     /* event.from looks at most so often */
 	struct call *task_waiters, *event_waiters;
+	struct event_round *round; /* of looks at event_waiters */
 	_Atomic unsigned n_calls;
 };
 
@@ -50,6 +53,7 @@ struct pool {
 	unsigned n_loops;
 	struct lane *api, *vms;
 	struct member *agent;
+	struct pool_events *events;
 	char host_uuid[UUID_LEN + 1];
 	char password_file[256], agent_address[256];
 
@@ -187,7 +191,9 @@ const char *owner_vm_uuid(void *task);
 const struct db_row *owner_vm(void *task, struct db_view *view);
 
 /* event.c */
-void events_look(struct pool_loop *io);
+void events_init(struct pool *pool);
+/* Something was applied. */
+void events_wake(struct pool_loop *io);
 void event_unpark(struct call *call);
 
 /* bootstrap.c */

@@ -1,0 +1,270 @@
+/* What has changed between a position and a view, as the text of an answer.
+ *
+ * State based: at most one event for each object, with its record in the view. Hundreds of clients
+ * that watch the same get the same text (event.c keeps it for the round); clients that differ in
+ * what they watch or in where they are share the text of the records.
+ *
+ * Order: messages, then what is new, what has changed, what has gone; inside each by index. So
+ * nothing is referred to before it has been told of, and nothing goes while it is.
+ */
+#include "pool/event_priv.h"
+#include "rpc/base/hash.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum change_kind { ADD, MOD, DEL };
+
+struct change {
+	enum change_kind kind;
+	uint64_t index;
+	int class_id;
+	const struct db_row *row; /* NULL: gone */
+	const char *ref;
+};
+
+struct changes {
+	struct change *items;
+	size_t n, cap;
+};
+
+static void put(struct changes *c, struct change what)
+{
+	if (c->n == c->cap) {
+		c->cap = c->cap ? 2 * c->cap : 64;
+		c->items = mem_resize(c->items, c->cap * sizeof *c->items);
+	}
+	c->items[c->n++] = what;
+}
+
+static void put_row(struct changes *c, const struct event_position *from, const struct db_row *row)
+{
+	bool added = from->first || db_row_created(row) > from->index;
+
+	if (from->first || db_row_modified(row) > from->index)
+		put(c, (struct change){ added ? ADD : MOD, db_row_modified(row), db_row_class(row),
+			       row, db_row_ref(row) });
+}
+
+static bool watches(const struct event_watch *w, int class_id)
+{
+	for (unsigned i = 0; i < w->n_objects; i++)
+		if (w->objects[i].class_id == class_id)
+			return true;
+	return w->classes[class_id];
+}
+
+static void collect_class(const struct event_question *q, const struct db_view *view, int class_id,
+	struct changes *out)
+{
+	struct db_cursor c = db_rows_modified(view, class_id, q->from.index);
+	const struct db_row *row;
+	struct db_gone gone;
+
+	while (q->watch->classes[class_id] && (row = db_next(&c)) != NULL)
+		put_row(out, &q->from, row);
+	if (q->from.first)
+		return;
+	c = db_deleted(view, class_id, q->from.index);
+	while (db_next_deleted(&c, &gone))
+		if (gone.created <= q->from.index &&
+			event_watch_wants(q->watch, class_id, gone.ref))
+			put(out, (struct change){ DEL, gone.deleted, class_id, NULL, gone.ref });
+}
+
+/* false: what was deleted since is not known any more. */
+static bool collect(const struct event_question *q, const struct db_view *view, struct changes *out)
+{
+	const struct db_row *row;
+
+	for (int i = 0; i < MODEL_CLASS_COUNT; i++) {
+		if (!watches(q->watch, i))
+			continue;
+		if (!q->from.first && q->from.index < db_view_horizon(view, i))
+			return false;
+		collect_class(q, view, i, out);
+	}
+	for (unsigned i = 0; i < q->watch->n_objects; i++) {
+		const struct event_object *o = &q->watch->objects[i];
+
+		row = db_view_get(view, o->class_id, o->ref);
+		if (row != NULL)
+			put_row(out, &q->from, row);
+	}
+	return true;
+}
+
+static int rank(const struct change *c)
+{
+	return c->class_id == MODEL_CLASS_message ? -1 : (int)c->kind;
+}
+
+static int in_order(const void *a, const void *b)
+{
+	const struct change *x = a, *y = b;
+	int i = rank(x), k = rank(y);
+
+	return i != k		      ? i - k
+	       : x->index != y->index ? (x->index > y->index) - (x->index < y->index)
+				      : strcmp(x->ref, y->ref);
+}
+
+/* Texts of records. */
+
+struct event_text {
+	struct event_text *next;
+	uint64_t modified;
+	int class_id;
+	bool json;
+	char ref[DB_REF_MAX + 1];
+	struct buf bytes;
+};
+
+static void encode(bool json, const struct val *v, struct buf *out)
+{
+	if (json)
+		val_json(out, v);
+	else
+		rpc_xml_value(out, v);
+}
+
+static struct event_text *text_of(
+	struct event_texts *texts, const struct db_view *view, const struct db_row *row, bool json)
+{
+	struct event_text **at, *t;
+	struct val record;
+	struct arena a;
+
+	at = &texts->buckets[hash_text(db_row_ref(row)) % EVENT_TEXT_BUCKETS];
+	for (t = *at; t != NULL; t = t->next)
+		if (t->modified == db_row_modified(row) && t->json == json &&
+			t->class_id == db_row_class(row) && strcmp(t->ref, db_row_ref(row)) == 0)
+			return t;
+	t = mem_new(sizeof *t);
+	t->modified = db_row_modified(row);
+	t->class_id = db_row_class(row);
+	t->json = json;
+	strcpy(t->ref, db_row_ref(row));
+	arena_init(&a);
+	record = pool_record(view, row, &a);
+	encode(json, &record, &t->bytes);
+	arena_fini(&a);
+	t->next = *at;
+	*at = t;
+	texts->bytes += t->bytes.cap + sizeof *t;
+	return t;
+}
+
+void event_texts_fini(struct event_texts *t)
+{
+	for (unsigned i = 0; t->bytes > 0 && i < EVENT_TEXT_BUCKETS; i++)
+		while (t->buckets[i] != NULL) {
+			struct event_text *first = t->buckets[i];
+
+			t->buckets[i] = first->next;
+			buf_fini(&first->bytes);
+			free(first);
+		}
+	t->bytes = 0;
+}
+
+/* The answer. */
+
+static struct val event_of(struct arena *a, const struct change *c, const char *timestamp,
+	const struct event_text *record)
+{
+	static const char *const names[] = { "add", "mod", "del" };
+	struct val e = val_map();
+
+	val_map_push(a, &e, "id", val_string(arena_printf(a, "%" PRIu64, c->index)));
+	val_map_push(a, &e, "timestamp", val_string(timestamp));
+	val_map_push(a, &e, "class", val_string(model_classes[c->class_id].lower));
+	val_map_push(a, &e, "operation", val_string(names[c->kind]));
+	val_map_push(a, &e, "ref", val_string(c->ref));
+	if (record != NULL)
+		val_map_push(a, &e, "snapshot",
+			val_encoded((const char *)record->bytes.data, record->bytes.len));
+	return e;
+}
+
+static struct val counts(struct arena *a, const struct db_view *view)
+{
+	struct val v = val_map(), n;
+
+	for (int i = 0; i < MODEL_CLASS_COUNT; i++) {
+		if (model_classes[i].table == MODEL_TABLE_INTERNAL ||
+			model_classes[i].table == MODEL_TABLE_NONE)
+			continue;
+		n = val_int((int64_t)db_view_count(view, i));
+		n.kind = VAL_INT32;
+		val_map_push(a, &v, model_classes[i].lower, n);
+	}
+	return v;
+}
+
+static void put_result(struct arena *a, const struct event_question *q, const struct db_view *view,
+	const char *token, struct val events, struct buf *out)
+{
+	struct val v = val_map();
+
+	if (q->old) {
+		encode(q->json, &events, out);
+		return;
+	}
+	val_map_push(a, &v, "events", events);
+	val_map_push(a, &v, "valid_ref_counts", counts(a, view));
+	val_map_push(a, &v, "token", val_string(token));
+	encode(q->json, &v, out);
+}
+
+void event_answer_make(const struct event_question *q, const struct db_view *view,
+	const struct event_tokens *tokens, int64_t now_s, struct event_texts *texts,
+	struct event_answer *out)
+{
+	struct changes c = { 0 };
+	struct val events = val_set();
+	char token[EVENT_TOKEN_LEN + 1];
+	const char *timestamp = "0.0";
+	struct arena a;
+
+	CHECK(q->from.first || q->from.index <= db_view_index(view));
+	*out = (struct event_answer){ .of = *q, .to = { .index = db_view_index(view) } };
+	arena_init(&a);
+	out->lost = !collect(q, view, &c);
+	if (!out->lost) {
+		if (c.n > 0)
+			qsort(c.items, c.n, sizeof *c.items, in_order);
+		if (q->old)
+			timestamp = arena_printf(&a, "%" PRId64 ".0", now_s);
+		if (texts->bytes > EVENT_TEXTS_MAX)
+			event_texts_fini(texts);
+		for (size_t i = 0; i < c.n; i++)
+			val_set_push(&a, &events,
+				event_of(&a, &c.items[i], timestamp,
+					c.items[i].row != NULL
+						? text_of(texts, view, c.items[i].row, q->json)
+						: NULL));
+		event_token_print(tokens, &out->to, token);
+		put_result(&a, q, view, token, events, &out->text);
+		out->n = (unsigned)c.n;
+	}
+	free(c.items);
+	arena_fini(&a);
+}
+
+void event_answer_behind(const struct event_question *q, const struct db_view *view,
+	const char *token, struct event_answer *out)
+{
+	struct arena a;
+
+	*out = (struct event_answer){ .of = *q, .to = q->from };
+	arena_init(&a);
+	put_result(&a, q, view, token, val_set(), &out->text);
+	arena_fini(&a);
+}
+
+void event_answer_fini(struct event_answer *a)
+{
+	buf_fini(&a->text);
+}

@@ -1,0 +1,130 @@
+/* Parts of the events: tokens, what is watched, answers, and who waits. */
+#pragma once
+
+#include "pool/pool_priv.h"
+
+enum {
+	EVENT_OBJECTS_MAX = 1024, /* single objects in one subscription */
+	EVENT_PARKED_MAX = 4,	  /* calls of one session on one loop; one more ends the oldest */
+	EVENT_REGISTERED_MAX = 1024, /* sessions with a subscription of the old interface */
+	EVENT_ANSWERS_MAX = 16,	     /* answers of a round that are kept for who asks the same */
+	EVENT_TEXTS_MAX = 32 << 20,  /* bytes of records of a round that are kept as text */
+	EVENT_TEXT_BUCKETS = 1024,
+	EVENT_SLICE_BYTES = 4 << 20, /* of a round; then the loop does other things first */
+	EVENT_SLICE_MS = 10,
+	EVENT_TOKEN_LEN = 41,
+};
+
+/* Where a client is. */
+struct event_position {
+	uint64_t index; /* of the log */
+	bool first;	/* before everything: all objects are new */
+};
+
+/* event_token.c: two fields of 20 digits and a comma (tasks-events.md 3.5): epoch number * 10^16 +
+ * index; then 4 digits of the epoch's tag, 4 of the member's, 12 of its volatile changes. */
+struct event_tokens {
+	uint64_t epoch;
+	unsigned epoch_tag, member_tag; /* below 9999, which stands for "not checked" */
+};
+
+/* member: a number that differs between members and between lives of one. */
+struct event_tokens event_tokens_of(uint64_t epoch, const char *pool_uuid, uint64_t member);
+void event_token_print(const struct event_tokens *t, const struct event_position *at,
+	char out[EVENT_TOKEN_LEN + 1]);
+/* Smaller than the token of every answer that has seen this index, not smaller than any other. */
+void event_token_before(
+	const struct event_tokens *t, uint64_t index, char out[EVENT_TOKEN_LEN + 1]);
+/* Errors EVENT_FROM_TOKEN_PARSE_FAILURE; EVENTS_LOST: it is of another epoch. */
+int event_token_parse(const struct event_tokens *t, const char *text, struct event_position *out,
+	struct err *err);
+
+/* event_watch.c: what a client watches. Immutable and shared by all who watch the same, so that
+ * comparing pointers is enough. */
+struct event_object {
+	int class_id;
+	const char *ref;
+};
+
+struct event_watch {
+	struct event_watch *next;
+	uint64_t hash;
+	unsigned uses;
+	bool classes[MODEL_CLASS_COUNT];
+	unsigned n_objects; /* single ones, sorted; none of a class that is watched whole */
+	struct event_object objects[];
+};
+
+/* The old interface: the subscription of a session, and how far it has been told. */
+struct event_registration {
+	struct event_registration *next;
+	char session[DB_REF_MAX + 1];
+	struct event_watch *watch;
+	struct event_position from;
+};
+
+/* Of one member, for all its loops. */
+struct pool_events {
+	struct event_tokens tokens;
+	pthread_mutex_t mutex; /* of all below */
+	struct event_watch *watches;
+	struct event_registration *registrations; /* the one used last is first */
+	unsigned n_registrations;
+};
+
+/* These three with the mutex held. What classes name, together with base (or, without: base less
+ * that); base may be NULL. Errors EVENT_SUBSCRIPTION_PARSE_FAILURE [text]. */
+int event_watch_make(struct pool_events *e, const struct val *classes,
+	const struct event_watch *base, bool without, struct event_watch **out, struct err *err);
+struct event_watch *event_watch_share(struct event_watch *w);
+void event_watch_drop(struct pool_events *e, struct event_watch *w);
+/* Pure. */
+bool event_watch_wants(const struct event_watch *w, int class_id, const char *ref);
+
+/* event_answer.c: what has changed from a position to a view, as text that is made once for all who
+ * ask the same. */
+struct event_question {
+	struct event_watch *watch;
+	struct event_position from;
+	bool json; /* else XML */
+	bool old;  /* for event.next: the bare list, with real times */
+};
+
+struct event_answer {
+	struct event_question of;
+	struct event_position to;
+	bool lost; /* the position is older than the deletions that are remembered */
+	unsigned n;
+	struct buf text; /* the whole result */
+};
+
+/* Records as text, each made once. */
+struct event_texts {
+	struct event_text *buckets[EVENT_TEXT_BUCKETS];
+	size_t bytes;
+};
+
+void event_answer_make(const struct event_question *q, const struct db_view *view,
+	const struct event_tokens *tokens, int64_t now_s, struct event_texts *texts,
+	struct event_answer *out);
+/* No events, the token as it was: the time is over and this member has not got there yet. */
+void event_answer_behind(const struct event_question *q, const struct db_view *view,
+	const char *token, struct event_answer *out);
+void event_answer_fini(struct event_answer *a);
+void event_texts_fini(struct event_texts *t);
+
+/* event.c: waiting. */
+struct event_wait {
+	struct call *next, **at; /* in the list of its loop */
+	struct event_question question;
+	const char *token; /* as it was given; NULL: event.next */
+	bool ending;	   /* there were too many of its session */
+};
+
+/* Wait for news, at most ms, and answer. The watch is taken. Returns CALL_PENDING. */
+int event_park(struct call *call, struct event_watch *watch, const struct event_position *from,
+	const char *token, uint64_t ms);
+
+/* event_next.c: false, and an error: the session is not registered any more. Sets the watch. */
+bool event_next_prepare(struct call *call, struct err *err);
+void event_next_told(struct call *call, const struct event_answer *answer);
