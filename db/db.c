@@ -473,6 +473,48 @@ uint64_t db_silence_ms(struct db *db, uint64_t raft_id)
 	return since < QUIET_MS ? 0 : since;
 }
 
+struct projection_call {
+	struct wait wait; /* first */
+	struct store_ask ask;
+};
+
+static void projection_fini(struct wait *w)
+{
+	struct projection_call *pc = container_of(w, struct projection_call, wait);
+
+	buf_fini(&pc->ask.report);
+	free(pc);
+}
+
+static void projection_answered(struct store_ask *ask)
+{
+	wait_done(&container_of(ask, struct projection_call, ask)->wait);
+}
+
+int db_projection(struct job *job, struct db *db, bool check, struct buf *report)
+{
+	struct projection_call *pc;
+	int rc;
+
+	if (db->store == NULL) {
+		buf_puts(report, "projection: switched off by --no-projection\n");
+		return 0;
+	}
+	pc = mem_new(sizeof *pc);
+	wait_init(&pc->wait, job, projection_fini);
+	pc->ask.check = check;
+	pc->ask.answered = projection_answered;
+	db__store_ask(db->store, &pc->ask);
+	/* the thread always answers: it waits for nothing but the disk */
+	rc = wait_join(&pc->wait, UINT64_MAX, false);
+	if (rc == 0) {
+		buf_put(report, pc->ask.report.data, pc->ask.report.len);
+		rc = pc->ask.ok ? 0 : ERR_IO;
+	}
+	wait_drop(&pc->wait);
+	return rc;
+}
+
 bool db_check(struct db *db, char *why, size_t n)
 {
 	struct db_view view;

@@ -144,6 +144,11 @@ const struct db_member *db_members(const struct db *db, unsigned *n_out);
  * one). Any thread. */
 uint64_t db_silence_ms(struct db *db, uint64_t raft_id);
 
+/* The bridge for jobs to the projection: what is visible now has been written to its file when this
+ * returns 0; check: and every row has been compared. ERR_IO: it has not, or differs; either way the
+ * report says so in lines. ERR_DEAD. Seconds on large pools. */
+int db_projection(struct job *job, struct db *db, bool check, struct buf *report);
+
 /* Every index against every row: false and a reason when something is wrong. Any thread, seconds on
  * large pools. */
 bool db_check(struct db *db, char *why, size_t n);

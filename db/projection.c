@@ -1,6 +1,7 @@
 /* The file of the projection: see store_priv.h.
  *
- *   projection  one row: pool, epoch; idx, hash, time: where the state was
+ *   projection  one row: pool, epoch; idx, hash, time: where the state was; since: history tells
+ *               everything behind this index
  *   one table per class, named as it: ref, and a column per stored field, named as the reference's
  *   history     (idx, time, class, ref, field, old, user, task, method); a row that appeared has
  *               field '' and old NULL, one that went has field '' and what it was as JSON
@@ -39,7 +40,7 @@ static void put_table(struct buf *out, int class_id)
 
 static const char *const fixed_tables[] = {
 	"CREATE TABLE projection(pool TEXT, epoch INTEGER, idx INTEGER, hash TEXT, "
-	"time INTEGER)",
+	"time INTEGER, since INTEGER)",
 	"CREATE TABLE history(idx INTEGER, time INTEGER, class TEXT, ref TEXT, field TEXT, "
 	"old TEXT, user TEXT, task TEXT, method TEXT)",
 	"CREATE INDEX history_ref ON history(ref, idx)",
@@ -90,7 +91,7 @@ static int make_tables(struct projection *p)
 	}
 	buf_fini(&text);
 	if (rc == 0)
-		rc = sql_run(p->sql, "INSERT INTO projection VALUES (?, ?, 0, '', 0)", "si",
+		rc = sql_run(p->sql, "INSERT INTO projection VALUES (?, ?, 0, '', 0, 0)", "si",
 			p->cfg->pool_uuid, (int64_t)p->cfg->epoch);
 	if (rc == 0)
 		rc = sql_run(p->sql, "COMMIT", "");
@@ -530,6 +531,11 @@ int db__projection_weed(
 	return rc;
 }
 
+int db__projection_forget(struct projection *p)
+{
+	return sql_run(p->sql, "UPDATE projection SET since = ?", "i", (int64_t)p->index);
+}
+
 /* Limits. */
 
 static int64_t bytes_used(struct projection *p)
@@ -552,9 +558,14 @@ int db__projection_prune(struct projection *p)
 		if (time < 0 || (time >= oldest && bytes_used(p) <= p->cfg->history_bytes))
 			break;
 		rc = sql_run(p->sql,
-			"DELETE FROM history WHERE rowid IN (SELECT rowid FROM history ORDER BY "
-			"rowid LIMIT ?)",
+			"UPDATE projection SET since = (SELECT max(idx) FROM (SELECT idx FROM "
+			"history ORDER BY rowid LIMIT ?))",
 			"i", (int64_t)STORE_PRUNE_ROWS);
+		if (rc == 0)
+			rc = sql_run(p->sql,
+				"DELETE FROM history WHERE rowid IN (SELECT rowid FROM history "
+				"ORDER BY rowid LIMIT ?)",
+				"i", (int64_t)STORE_PRUNE_ROWS);
 	}
 	return rc;
 }

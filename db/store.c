@@ -212,6 +212,8 @@ static int settle(struct store *s)
 	p->time = db_view_time(&view);
 	s->proven = true;
 	db_view_unpin(&view);
+	if (rc == 0 && p->fresh)
+		rc = db__projection_forget(p);
 	COUNT(s->cfg.env, projection_settled);
 	return rc;
 }

@@ -105,6 +105,8 @@ int db__projection_settle(struct projection *p, const struct stamp *st, const st
 /* Delete the rows of a class that the view does not have. */
 int db__projection_weed(
 	struct projection *p, const struct stamp *st, const struct db_view *view, int class_id);
+/* Say that history begins at the file's index. */
+int db__projection_forget(struct projection *p);
 /* Remove history beyond the limits. */
 int db__projection_prune(struct projection *p);
 /* Compare with a view at the same index; false and a report when something differs. */

@@ -39,47 +39,151 @@ static void put_counters(struct pool *pool, struct buf *out)
 			(unsigned long long)counter_get(&pool->env->counters, i), counter_help[i]);
 }
 
-static void put_check(struct pool *pool, struct buf *out)
+/* References of living rows that lead nowhere: the API allows them, people want to know. */
+static void put_dead_references(const struct db_view *view, struct buf *out)
 {
-	char why[256];
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
+		const struct model_class *m = &model_classes[c];
 
-	if (db_check(pool->db, why, sizeof why))
-		buf_puts(out, "sound\n");
+		for (unsigned i = 0; i < m->n_fields; i++) {
+			const struct model_type *t = m->fields[i].type;
+			struct db_cursor cursor = db_rows(view, c);
+			const struct db_row *row;
+			unsigned dead = 0;
+
+			if (t->kind != MODEL_REF ||
+				model_classes[t->class_id].table == MODEL_TABLE_NONE)
+				continue;
+			while ((row = db_next(&cursor)) != NULL) {
+				const char *ref = db_row_s(row, (int)i);
+
+				dead += *ref != 0 && strcmp(ref, NULL_REF) != 0 &&
+					db_view_get(view, t->class_id, ref) == NULL;
+			}
+			if (dead > 0)
+				buf_printf(out, "references: %u of %s.%s lead nowhere\n", dead,
+					m->name, m->fields[i].name);
+		}
+	}
+}
+
+static void put_check(struct job *job, struct pool *pool, struct buf *out)
+{
+	struct db_view view;
+	uint64_t rows = 0;
+	char why[256];
+	bool sound = db_check(pool->db, why, sizeof why);
+
+	db_view_pin(pool->db, &view);
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++)
+		rows += db_view_count(&view, c);
+	if (sound)
+		buf_printf(out,
+			"state: %llu rows at index %llu, hash %016llx; indexes, relations and hash "
+			"agree\n",
+			(unsigned long long)rows, (unsigned long long)db_view_index(&view),
+			(unsigned long long)db_view_hash(&view));
 	else
-		buf_printf(out, "broken: %s\n", why);
+		buf_printf(out, "state: %s\n", why);
+	put_dead_references(&view, out);
+	db_view_unpin(&view);
+	if (db_projection(job, pool->db, true, out) != 0)
+		sound = false;
+	buf_puts(out, sound ? "sound\n" : "broken\n");
+}
+
+static void put_flushed(struct job *job, struct pool *pool, struct buf *out)
+{
+	if (db_projection(job, pool->db, false, out) == 0)
+		buf_puts(out, "flushed\n");
+}
+
+static const struct command {
+	const char *name;
+	void (*put)(struct pool *pool, struct buf *out);
+	void (*job)(struct job *job, struct pool *pool, struct buf *out); /* what takes its time */
+} commands[] = {
+	{ "status", put_status, NULL },
+	{ "counters", put_counters, NULL },
+	{ "check", NULL, put_check },
+	{ "flush", NULL, put_flushed },
+};
+
+struct control {
+	struct pool *pool;
+	struct stream *stream; /* NULL: the asker has gone */
+	const struct command *command;
+	struct loop_call call;
+	struct buf out;
+	bool busy; /* a job has it */
+};
+
+static void control_answer(struct control *c)
+{
+	if (c->stream != NULL) {
+		stream_write(c->stream, c->out.data, c->out.len);
+		stream_close(c->stream);
+	}
+	buf_fini(&c->out);
+	free(c);
+}
+
+static void on_done(struct loop_call *call)
+{
+	control_answer(container_of(call, struct control, call));
+}
+
+static void control_main(struct job *job, void *arg)
+{
+	struct control *c = arg;
+
+	c->command->job(job, c->pool, &c->out);
+	loop_post(c->pool->loops[0].loop, &c->call, on_done);
 }
 
 static void on_command(void *arg, struct stream *s, const uint8_t *p, size_t n)
 {
-	static const struct {
-		const char *name;
-		void (*put)(struct pool *pool, struct buf *out);
-	} commands[] = { { "status", put_status }, { "counters", put_counters },
-		{ "check", put_check } };
-	struct buf out = { 0 };
+	struct control *c = arg;
 
+	(void)s;
+	if (c->busy)
+		return;
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		if (n == strlen(commands[i].name) + 1 && memcmp(p, commands[i].name, n - 1) == 0)
-			commands[i].put(arg, &out);
-	if (out.len == 0)
-		buf_puts(&out, "unknown command\n");
-	stream_write(s, out.data, out.len);
-	buf_fini(&out);
-	stream_close(s);
+			c->command = &commands[i];
+	if (c->command == NULL) {
+		buf_puts(&c->out, "unknown command\n");
+	} else if (c->command->put != NULL) {
+		c->command->put(c->pool, &c->out);
+	} else {
+		c->busy = lane_submit(c->pool->api, "", control_main, c, NULL) == 0;
+		if (c->busy)
+			return;
+		buf_puts(&c->out, "too much to do\n");
+	}
+	control_answer(c);
 }
 
 static void on_gone(void *arg, struct stream *s, const char *why)
 {
-	(void)arg;
+	struct control *c = arg;
+
 	(void)s;
 	(void)why;
+	c->stream = NULL;
+	if (!c->busy)
+		control_answer(c);
 }
 
 static const struct stream_handler handler = { .data = on_command, .closed = on_gone };
 
 static void on_accept(void *arg, struct stream *s)
 {
-	stream_handle(s, &handler, arg);
+	struct control *c = mem_new(sizeof *c);
+
+	c->pool = arg;
+	c->stream = s;
+	stream_handle(s, &handler, c);
 }
 
 int pool_control(struct pool *pool, const char *path)

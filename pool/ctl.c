@@ -1,4 +1,5 @@
 /* xpoolctl: what must work without a pool, on the member's own machine. */
+#include "pool/ctl_priv.h"
 #include "pool/members.h"
 
 #include <crypt.h>
@@ -27,19 +28,15 @@ static const char usage[] =
 	"  status --dir DIR                                  role, term, applied index, state "
 	"hash, domains\n"
 	"  counters --dir DIR                                what this member has counted\n"
-	"  check --dir DIR                                   indexes against rows, hash against "
-	"content\n"
+	"  db log|at|check --dir DIR ...                     who changed what; how it was; is all "
+	"sound (xpoolctl db --help)\n"
+	"  sql --dir DIR 'SELECT ...'                        ask the database in SQL, reading "
+	"only (xpoolctl sql --help)\n"
 	"  uuid                                              a random uuid\n";
 
 enum { CONTROL_TIMEOUT_S = 10 };
 
-struct options {
-	const char *dir, *members, *address, *name, *out, *file, *user;
-	uint64_t id;
-	const char *rest;
-};
-
-static int fail(const char *what, const char *why)
+int ctl_fail(const char *what, const char *why)
 {
 	fprintf(stderr, "xpoolctl: %s: %s\n", what, why);
 	return 1;
@@ -50,6 +47,7 @@ static bool parse(int argc, char **argv, struct options *o)
 	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "members", 1, NULL, 'm' },
 		{ "id", 1, NULL, 'i' }, { "address", 1, NULL, 'a' }, { "name", 1, NULL, 'n' },
 		{ "out", 1, NULL, 'o' }, { "file", 1, NULL, 'f' }, { "user", 1, NULL, 'u' },
+		{ "field", 1, NULL, 'F' }, { "since", 1, NULL, 's' }, { "json", 0, NULL, 'j' },
 		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	int c;
 
@@ -64,11 +62,15 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'o': o->out = optarg; break;
 		case 'f': o->file = optarg; break;
 		case 'u': o->user = optarg; break;
-		case 'h': fputs(usage, stdout); exit(0);
+		case 'F': o->field = optarg; break;
+		case 's': o->since = optarg; break;
+		case 'j': o->json = true; break;
+		case 'h': o->help = true; break;
 		default: return false;
 		}
 	}
-	o->rest = optind < argc ? argv[optind] : NULL;
+	o->rest = argv + optind;
+	o->n_rest = argc - optind;
 	return true;
 }
 
@@ -77,7 +79,7 @@ static int print_fingerprint(const char *path)
 	uint8_t f[TLS_FINGERPRINT_LEN];
 
 	if (!tls_file_fingerprint(path, f))
-		return fail(path, "no certificate can be read from it");
+		return ctl_fail(path, "no certificate can be read from it");
 	for (int i = 0; i < TLS_FINGERPRINT_LEN; i++)
 		printf("%02x", f[i]);
 	printf("\n");
@@ -87,16 +89,17 @@ static int print_fingerprint(const char *path)
 static int cmd_certificate(const struct options *o)
 {
 	if (o->address == NULL || o->name == NULL || o->out == NULL)
-		return fail("certificate", "needs --address, --name and --out");
+		return ctl_fail("certificate", "needs --address, --name and --out");
 	if (tls_certificate_make(o->out, o->name, o->address) != 0)
-		return fail(
+		return ctl_fail(
 			o->out, errno == EINVAL ? "the address is no IP address" : strerror(errno));
 	return print_fingerprint(o->out);
 }
 
 static int cmd_fingerprint(const struct options *o)
 {
-	return o->rest != NULL ? print_fingerprint(o->rest) : fail("fingerprint", "needs a file");
+	return o->n_rest == 1 ? print_fingerprint(o->rest[0])
+			      : ctl_fail("fingerprint", "needs a file");
 }
 
 /* Replace or append one line; the file changes by rename. */
@@ -109,18 +112,18 @@ static int cmd_passwd(const struct options *o)
 	int fd;
 
 	if (o->file == NULL || o->user == NULL || strpbrk(o->user, ":\n") != NULL)
-		return fail("passwd", "needs --file and --user");
+		return ctl_fail("passwd", "needs --file and --user");
 	if (fgets(password, sizeof password, stdin) == NULL)
-		return fail("passwd", "no password on standard input");
+		return ctl_fail("passwd", "no password on standard input");
 	password[strcspn(password, "\n")] = 0;
 	data = mem_new(sizeof *data);
 	hash = crypt_r(password, crypt_gensalt("$6$", 0, NULL, 0), data);
 	if (hash == NULL || hash[0] == '*')
-		return fail("passwd", "crypt failed");
+		return ctl_fail("passwd", "crypt failed");
 	snprintf(temporary, sizeof temporary, "%s.new", o->file);
 	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
-		return fail(temporary, strerror(errno));
+		return ctl_fail(temporary, strerror(errno));
 	out = must(fdopen(fd, "w"));
 	in = fopen(o->file, "re");
 	n = strlen(o->user);
@@ -133,7 +136,7 @@ static int cmd_passwd(const struct options *o)
 	free(data);
 	if (fflush(out) != 0 || fsync(fd) != 0 || fclose(out) != 0 ||
 		rename(temporary, o->file) != 0)
-		return fail(o->file, strerror(errno));
+		return ctl_fail(o->file, strerror(errno));
 	return 0;
 }
 
@@ -151,9 +154,9 @@ static int cmd_init(const struct options *o)
 	struct env env;
 
 	if (o->dir == NULL || o->members == NULL || o->id == 0)
-		return fail("init", "needs --dir, --members and --id");
+		return ctl_fail("init", "needs --dir, --members and --id");
 	if (!members_read(o->members, &members, why, sizeof why))
-		return fail(o->members, why);
+		return ctl_fail(o->members, why);
 	for (unsigned i = 0; i < members.n; i++) {
 		voters[i] =
 			(struct consensus_voter){ members.m[i].raft_id, members.m[i].host_uuid };
@@ -161,56 +164,70 @@ static int cmd_init(const struct options *o)
 			self = members.m[i].host_uuid;
 	}
 	if (self == NULL)
-		return fail(o->members, "there is no member with this --id");
+		return ctl_fail(o->members, "there is no member with this --id");
 	if (make_dir(o->dir) != 0)
-		return fail(o->dir, strerror(errno));
+		return ctl_fail(o->dir, strerror(errno));
 	snprintf(path, sizeof path, "%s/members.json", o->dir);
 	if (access(path, F_OK) == 0)
-		return fail(o->dir, "it belongs to a pool already; an existing data directory is "
-				    "never overwritten");
+		return ctl_fail(o->dir,
+			"it belongs to a pool already; an existing data directory is "
+			"never overwritten");
 	snprintf(path, sizeof path, "%s/raft", o->dir);
 	if (make_dir(path) != 0)
-		return fail(path, strerror(errno));
+		return ctl_fail(path, strerror(errno));
 	env_uv_init(&env, "xpoolctl");
 	if (consensus_bootstrap(consensus_disk_open(loop_new(&env, "init"), o->dir), o->id, self,
 		    voters, members.n) != 0)
-		return fail(path, "the first configuration cannot be written");
+		return ctl_fail(path, "the first configuration cannot be written");
 	members.self = o->id;
 	snprintf(path, sizeof path, "%s/members.json", o->dir);
 	if (members_write(path, &members) != 0)
-		return fail(path, strerror(errno));
+		return ctl_fail(path, strerror(errno));
 	return 0;
 }
 
-/* One word to the running xpoold, and its answer to standard output. */
-static int ask(const struct options *o, const char *word)
+int ctl_ask(const char *dir, const char *word, unsigned timeout_s, struct buf *out)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = CONTROL_TIMEOUT_S };
+	struct timeval limit = { .tv_sec = timeout_s };
 	char buf[4096], line[64];
-	ssize_t n, total = 0;
-	int fd;
+	int fd, e = 0;
+	ssize_t n;
 
-	if (o->dir == NULL)
-		return fail(word, "needs --dir");
-	if ((size_t)snprintf(a.sun_path, sizeof a.sun_path, "%s/control.sock", o->dir) >=
+	if ((size_t)snprintf(a.sun_path, sizeof a.sun_path, "%s/control.sock", dir) >=
 		sizeof a.sun_path)
-		return fail(o->dir, "the path is too long for a socket");
+		return ENAMETOOLONG;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0)
-		return fail(a.sun_path, errno == ENOENT || errno == ECONNREFUSED
-						? "xpoold does not run here"
-						: strerror(errno));
 	snprintf(line, sizeof line, "%s\n", word);
-	if (write(fd, line, strlen(line)) != (ssize_t)strlen(line))
-		return fail(a.sun_path, strerror(errno));
-	while ((n = read(fd, buf, sizeof buf)) > 0) {
-		fwrite(buf, 1, (size_t)n, stdout);
-		total += n;
+	if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0)
+		e = errno == ENOENT ? ECONNREFUSED : errno;
+	else if (write(fd, line, strlen(line)) != (ssize_t)strlen(line))
+		e = errno;
+	while (e == 0 && (n = read(fd, buf, sizeof buf)) != 0) {
+		if (n < 0)
+			e = errno == EAGAIN ? ETIMEDOUT : errno;
+		else
+			buf_put(out, buf, (size_t)n);
 	}
 	close(fd);
-	return total > 0 ? 0 : fail(a.sun_path, "no answer");
+	return e;
+}
+
+static int ask(const struct options *o, const char *word)
+{
+	struct buf out = { 0 };
+	int e;
+
+	if (o->dir == NULL)
+		return ctl_fail(word, "needs --dir");
+	e = ctl_ask(o->dir, word, CONTROL_TIMEOUT_S, &out);
+	fwrite(out.data, 1, out.len, stdout);
+	buf_fini(&out);
+	if (e != 0)
+		return ctl_fail(
+			o->dir, e == ECONNREFUSED ? "xpoold does not run here" : strerror(e));
+	return 0;
 }
 
 static int cmd_status(const struct options *o)
@@ -221,11 +238,6 @@ static int cmd_status(const struct options *o)
 static int cmd_counters(const struct options *o)
 {
 	return ask(o, "counters");
-}
-
-static int cmd_check(const struct options *o)
-{
-	return ask(o, "check");
 }
 
 static int cmd_uuid(const struct options *o)
@@ -247,20 +259,24 @@ int main(int argc, char **argv)
 		int (*run)(const struct options *o);
 	} commands[] = { { "certificate", cmd_certificate }, { "fingerprint", cmd_fingerprint },
 		{ "passwd", cmd_passwd }, { "init", cmd_init }, { "status", cmd_status },
-		{ "counters", cmd_counters }, { "check", cmd_check }, { "uuid", cmd_uuid } };
+		{ "counters", cmd_counters }, { "db", ctl_db }, { "sql", ctl_sql },
+		{ "uuid", cmd_uuid } };
 	struct options o;
+	bool own_help;
 
 	if (argc < 2 || !parse(argc - 1, argv + 1, &o)) {
 		fputs(usage, stderr);
 		return 2;
 	}
-	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		if (strcmp(argv[1], commands[i].name) == 0)
-			return commands[i].run(&o);
-	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+	own_help = strcmp(argv[1], "db") == 0 || strcmp(argv[1], "sql") == 0;
+	if ((o.help && !own_help) || strcmp(argv[1], "--help") == 0 ||
+		strcmp(argv[1], "help") == 0) {
 		fputs(usage, stdout);
 		return 0;
 	}
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(&o);
 	fprintf(stderr, "xpoolctl: unknown command %s\n%s", argv[1], usage);
 	return 2;
 }

@@ -138,9 +138,20 @@ class Pool:
                 raise AssertionError("the members do not agree: %s" % seen)
             time.sleep(0.1)
 
-    def ctl(self, member, command):
-        return subprocess.run([os.path.join(sys.argv[1], "xpoolctl"), command, "--dir", self.data(member)], text=True,
-                              check=True, stdout=subprocess.PIPE).stdout
+    def ctl_run(self, member, command, *args):
+        """Whatever comes of it."""
+        return subprocess.run([os.path.join(sys.argv[1], "xpoolctl"), *command.split(), *args, "--dir", self.data(member)],
+                              text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def ctl(self, member, command, *args):
+        done = self.ctl_run(member, command, *args)
+        assert done.returncode == 0, "xpoolctl %s: %s%s" % (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def check(self, *members):
+        """State, references and projection of these members (all) are sound."""
+        for member in members or range(1, self.n + 1):
+            self.ctl(member, "db check")
 
     def data(self, member):
         return os.path.join(self.dir, "member%d" % member, "data")

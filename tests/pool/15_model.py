@@ -216,7 +216,7 @@ with Pool() as pool:
     assert len(apis[2]("role.get_subroles", reader)) >= 1363
     missing = unwritten(apis[0])
     for n in (1, 2, 3):
-        print("member %d: %s" % (n, pool.ctl(n, "check").strip()))
+        print("member %d: %s" % (n, pool.ctl(n, "db check").strip()))
     pool.agree()
     print("declared %d, unwritten %d; %d objects made, %d writes through accessors, %d records decoded" % (
         tried, missing, len(made), written, seen))

@@ -26,7 +26,7 @@ with Pool(options="--snapshot-entries 60") as pool:
     assert back["snapshots_restored"] >= 1, back
     sent = sum(pool.counters(n)["snapshots_sent"] for n in (1, 2, 3) if n != away)
     assert sent >= 1, "nobody sent a snapshot"
-    assert pool.ctl(away, "check") == "sound\n"
+    pool.check(away)
     there = Api(pool, away, api.session)
     assert there("VM.get_all_records") == api("VM.get_all_records")
     # its events go on where another member's ended

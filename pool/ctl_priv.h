@@ -1,0 +1,23 @@
+/* Between the files of xpoolctl. */
+#pragma once
+
+#include "rpc/base/buf.h"
+
+struct options {
+	const char *dir, *members, *address, *name, *out, *file, *user, *field, *since;
+	uint64_t id;
+	bool json, help;
+	char **rest; /* what is no option */
+	int n_rest;
+};
+
+/* "xpoolctl: what: why" to standard error; 1, for the shell. */
+int ctl_fail(const char *what, const char *why);
+
+/* One word to the xpoold of that directory; its answer. 0; else errno, ECONNREFUSED: none runs
+ * there. */
+int ctl_ask(const char *dir, const char *word, unsigned timeout_s, struct buf *out);
+
+/* ctl_db.c */
+int ctl_db(const struct options *o);
+int ctl_sql(const struct options *o);
