@@ -22,8 +22,13 @@ enum {
 	CHANNEL_PROTOCOL = 1,
 };
 
-/* 1 is HELLO; 2..31 belong to the network half of Raft, 32.. to proposals. */
-enum { CHANNEL_HELLO = 1, CHANNEL_RAFT_FIRST = 2, CHANNEL_PROPOSAL_FIRST = 32 };
+/* Types of frames: who reads them. */
+enum {
+	CHANNEL_HELLO = 1,
+	CHANNEL_RAFT_FIRST = 2, /* the network half of Raft */
+	CHANNEL_PROPOSAL_FIRST = 32,
+	CHANNEL_READ_FIRST = 40, /* read indexes */
+};
 
 struct channel;
 

@@ -31,7 +31,6 @@ struct answer {
 
 static void on_tick(struct loop_timer *t);
 static void take_inbox(struct loop_call *call);
-static void barrier_next(struct db *db);
 
 void db__proposals_init(struct db *db)
 {
@@ -73,7 +72,6 @@ void db__proposals_fini(struct db *db)
 	struct db_proposal *lists[] = { db->pending, db->waiting, db->inbox };
 
 	loop_timer_stop(&db->tick);
-	db->barriers_next = NULL;
 	for (unsigned i = 0; i < ARRAY_LEN(lists); i++)
 		end_all(lists[i]);
 	feed_clear(db);
@@ -382,7 +380,6 @@ static void take_inbox(struct loop_call *call)
 	struct db *db = container_of(call, struct db, inbox_call);
 	struct db_proposal *list;
 	struct answer *answers;
-	struct db_barrier *barriers;
 
 	loop_assert(db->cfg.loop);
 	pthread_mutex_lock(&db->inbox_mutex);
@@ -392,8 +389,6 @@ static void take_inbox(struct loop_call *call)
 	answers = db->answers;
 	db->answers = NULL;
 	db->answers_tail = &db->answers;
-	barriers = db->barrier_inbox;
-	db->barrier_inbox = NULL;
 	pthread_mutex_unlock(&db->inbox_mutex);
 	while (answers != NULL) {
 		struct answer *a = answers;
@@ -415,15 +410,6 @@ static void take_inbox(struct loop_call *call)
 		db->n_waiting++;
 	}
 	start_waiting(db);
-	while (barriers != NULL) {
-		struct db_barrier *b = barriers;
-
-		barriers = b->next;
-		b->next = db->barriers_next;
-		db->barriers_next = b;
-	}
-	if (db->barriers == NULL)
-		barrier_next(db);
 }
 
 void db__proposals_role(struct db *db)
@@ -537,57 +523,6 @@ int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t
 	case F_REFUSED: return peer == consensus_leader(db->consensus) ? refusal_frame(db, &r) : 0;
 	default: return ERR_CORRUPT;
 	}
-}
-
-/* Read barriers: one empty entry serves all who asked before it was proposed. */
-
-static void barrier_deliver(struct loop_call *call)
-{
-	struct db_barrier *b = container_of(call, struct db_barrier, call);
-
-	b->done(b);
-}
-
-static void barrier_done(struct db_proposal *p)
-{
-	struct db *db = p->db;
-	struct db_barrier *list = db->barriers;
-	bool ok = p->result.status == DB_DONE;
-
-	db->barriers = NULL;
-	db_proposal_fini(p);
-	while (list != NULL) {
-		struct db_barrier *b = list;
-
-		list = b->next;
-		b->ok = ok;
-		loop_post(b->loop, &b->call, barrier_deliver);
-	}
-	barrier_next(db);
-}
-
-static void barrier_next(struct db *db)
-{
-	struct db_txn empty;
-
-	loop_assert(db->cfg.loop);
-	if (db->barriers_next == NULL)
-		return;
-	db->barriers = db->barriers_next;
-	db->barriers_next = NULL;
-	db_txn_init(&empty, DB_FOR_BARRIER);
-	db_propose(db, &db->barrier, &empty, db->cfg.loop, barrier_done);
-}
-
-void db_read_barrier(
-	struct db *db, struct db_barrier *b, struct loop *loop, void (*done)(struct db_barrier *b))
-{
-	*b = (struct db_barrier){ .loop = loop, .done = done };
-	pthread_mutex_lock(&db->inbox_mutex);
-	b->next = db->barrier_inbox;
-	db->barrier_inbox = b;
-	pthread_mutex_unlock(&db->inbox_mutex);
-	loop_post(db->cfg.loop, &db->inbox_call, take_inbox);
 }
 
 /* The bridge. */

@@ -115,7 +115,7 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 /* Frames go out here from now on; call before the loop runs. */
 void consensus_connect(struct consensus *c, struct channel *channel);
 
-/* A frame of a type below CHANNEL_PROPOSAL_FIRST. 0 or ERR_CORRUPT. */
+/* A frame of Raft's own types. 0 or ERR_CORRUPT. */
 int consensus_receive(
 	struct consensus *c, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
 void consensus_peer_up(struct consensus *c, uint64_t peer, bool up);
@@ -133,6 +133,8 @@ enum consensus_role consensus_role(const struct consensus *c);
 uint64_t consensus_leader(const struct consensus *c); /* raft id, 0: none known */
 uint64_t consensus_term(const struct consensus *c);
 uint64_t consensus_applied(const struct consensus *c);
+uint64_t consensus_committed(const struct consensus *c); /* as far as this member knows */
+bool consensus_is_voter(const struct consensus *c, uint64_t raft_id);
 uint64_t consensus_last(const struct consensus *c); /* index of the last entry in the log */
 const char *consensus_role_name(enum consensus_role role);
 

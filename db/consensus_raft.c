@@ -318,6 +318,19 @@ uint64_t consensus_applied(const struct consensus *c)
 	return c->raft.last_applied;
 }
 
+uint64_t consensus_committed(const struct consensus *c)
+{
+	return c->raft.commit_index;
+}
+
+bool consensus_is_voter(const struct consensus *c, uint64_t raft_id)
+{
+	for (unsigned i = 0; i < c->raft.configuration.n; i++)
+		if (c->raft.configuration.servers[i].id == raft_id)
+			return c->raft.configuration.servers[i].role == RAFT_VOTER;
+	return false;
+}
+
 uint64_t consensus_last(const struct consensus *c)
 {
 	return raft_last_index((struct raft *)&c->raft);

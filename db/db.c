@@ -86,12 +86,19 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	db__proposal_applied(db, &head.id, &res);
 }
 
-static struct contact *contact_of(struct db *db, uint64_t raft_id)
+int db__slot(const struct db *db, uint64_t raft_id)
 {
 	for (unsigned i = 0; i < db->n_members; i++)
 		if (db->members[i].raft_id == raft_id)
-			return &db->contacts[i];
-	return NULL;
+			return (int)i;
+	return -1;
+}
+
+static struct contact *contact_of(struct db *db, uint64_t raft_id)
+{
+	int slot = db__slot(db, raft_id);
+
+	return slot < 0 ? NULL : &db->contacts[slot];
 }
 
 static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
@@ -106,8 +113,11 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 	/* followers hear nothing of each other: silence counts from when they answer to us */
 	for (unsigned i = 0; role >= CONSENSUS_LEADER && i < db->n_members; i++)
 		db->contacts[i].heard_ms = env_now_ms(db->cfg.loop->env);
+	if (db->stat.role >= CONSENSUS_LEADER)
+		db->led_ms = env_now_ms(db->cfg.loop->env);
 	stat_update(db);
 	db__proposals_role(db);
+	db__reads_role(db);
 	db->cfg.role(db->cfg.arg, role, term, leader);
 }
 
@@ -179,8 +189,11 @@ static void hear(struct db *db, uint64_t peer)
 	uint64_t now = env_now_ms(db->cfg.loop->env);
 	struct contact *c = contact_of(db, peer);
 
-	if (peer == consensus_leader(db->consensus) && now - c->heard_ms > 3 * interval)
-		COUNT(db->cfg.loop->env, heartbeats_missed);
+	if (peer == consensus_leader(db->consensus)) {
+		if (now - c->heard_ms > 3 * interval)
+			COUNT(db->cfg.loop->env, heartbeats_missed);
+		db->led_ms = now;
+	}
 	c->heard_ms = now;
 }
 
@@ -191,7 +204,9 @@ static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *paylo
 	hear(db, peer);
 	if (type < CHANNEL_PROPOSAL_FIRST)
 		return consensus_receive(db->consensus, peer, type, payload, n);
-	return db__proposal_frame(db, peer, type, payload, n);
+	if (type < CHANNEL_READ_FIRST)
+		return db__proposal_frame(db, peer, type, payload, n);
+	return db__read_frame(db, peer, type, payload, n);
 }
 
 static void on_peer(void *arg, uint64_t peer, bool up)
@@ -203,6 +218,7 @@ static void on_peer(void *arg, uint64_t peer, bool up)
 	c->lost_ms = up ? 0 : env_now_ms(db->cfg.loop->env);
 	consensus_peer_up(db->consensus, peer, up);
 	db__proposals_role(db);
+	db__reads_role(db);
 }
 
 static void on_turn(struct loop_hook *hook)
@@ -215,6 +231,8 @@ static void on_turn(struct loop_hook *hook)
 		stat_update(db);
 	}
 	db__proposals_turn(db);
+	if (!db->closing)
+		db__reads_turn(db);
 }
 
 /* Two processes on one directory would destroy it; the library takes no lock. */
@@ -367,7 +385,9 @@ int db_open(struct db **out, const struct db_config *config)
 	db__views_publish(&db->views, first);
 	db->done = db__done_new(db->cfg.rules_off);
 	env_random(config->loop->env, &db->boot, sizeof db->boot);
+	db->led_ms = env_now_ms(config->loop->env);
 	db__proposals_init(db);
+	db__reads_init(db);
 	rc = config->dir != NULL ? lock_directory(db) : 0;
 	if (rc == 0)
 		open_store(db);
@@ -393,6 +413,7 @@ static void on_consensus_closed(void *arg)
 	void *closed_arg = db->closed_arg;
 
 	db__proposals_fini(db);
+	db__reads_fini(db);
 	db__views_fini(&db->views);
 	db__done_free(db->done);
 	free(db->changes.items);
@@ -454,6 +475,21 @@ const struct db_member *db_members(const struct db *db, unsigned *n_out)
 {
 	*n_out = db->n_members;
 	return db->members;
+}
+
+uint64_t db_leader_silence_ms(struct db *db)
+{
+	struct db_stat s;
+
+	db_stat(db, &s);
+	return s.role >= CONSENSUS_LEADER ? 0 : env_now_ms(db->cfg.loop->env) - db->led_ms;
+}
+
+uint64_t db__patience_ms(struct db *db)
+{
+	uint64_t silence = db_leader_silence_ms(db);
+
+	return silence < DB_TIMEOUT_MS ? DB_TIMEOUT_MS - silence : 0;
 }
 
 uint64_t db_silence_ms(struct db *db, uint64_t raft_id)

@@ -112,14 +112,21 @@ int db_commit(struct job *job, struct db *db, struct db_txn *txn, struct db_resu
 /* A read index: done when everything that was acknowledged anywhere before this call is visible
  * here. Any thread. */
 struct db_barrier {
-	bool ok; /* false: no leader decided in time */
-	void (*done)(struct db_barrier *b);
+	bool ok;	/* false: not within DB_TIMEOUT_MS of when the leader was last heard */
+	uint64_t index; /* that is visible now */
+	void (*done)(struct db_barrier *b); /* on loop */
 	struct loop *loop;
 	struct db_barrier *next; /* private */
 	struct loop_call call;
+	uint64_t deadline_ms;
 };
 void db_read_barrier(
 	struct db *db, struct db_barrier *b, struct loop *loop, void (*done)(struct db_barrier *b));
+/* The same for an index that is known, above 0. */
+void db_await(struct db *db, struct db_barrier *b, uint64_t index, struct loop *loop,
+	void (*done)(struct db_barrier *b));
+/* The bridge for jobs: a read index. 0, ERR_TIMEOUT, ERR_DEAD. */
+int db_read_wait(struct job *job, struct db *db);
 
 /* The leader's answer to a request; any thread. The transaction is taken. Lost when this member
  * leads no more: the member that asked asks again. */
@@ -139,6 +146,9 @@ void db_step_down(struct db *db);
 uint64_t db_raft_id(const struct db *db);
 const char *db_pool_uuid(const struct db *db);
 const struct db_member *db_members(const struct db *db, unsigned *n_out);
+
+/* Milliseconds since this member heard a leader; 0: it is one. Any thread. */
+uint64_t db_leader_silence_ms(struct db *db);
 
 /* On the leader: milliseconds since the member was last heard of; 0: it is in contact (or is this
  * one). Any thread. */

@@ -11,6 +11,8 @@ struct contact {
 	_Atomic uint64_t heard_ms; /* its last frame, or when we began to listen as leader */
 };
 
+struct reads;
+
 /* An entry at the leader that waits for room in flight. */
 struct feed {
 	struct feed *next;
@@ -33,6 +35,7 @@ struct db {
 	struct loop_hook hook;
 	struct loop_call step_down;
 	bool applied_any, closing;
+	_Atomic uint64_t led_ms; /* last word of a leader, or when this member ceased to be it */
 	uint64_t boot;
 	int lock_fd;
 	pthread_mutex_t stat_mutex;
@@ -43,8 +46,7 @@ struct db {
 	/* Proposals (commit.c), Raft loop only but for the inbox. */
 	pthread_mutex_t inbox_mutex;
 	struct db_proposal *inbox, **inbox_tail; /* from any thread */
-	struct db_barrier *barrier_inbox;
-	struct answer *answers, **answers_tail; /* of the coordinator, from any thread */
+	struct answer *answers, **answers_tail;	 /* of the coordinator, from any thread */
 	struct loop_call inbox_call;
 	struct db_proposal *waiting, **waiting_tail; /* for a place under way */
 	struct db_proposal *pending;		     /* under way, by sequence */
@@ -56,10 +58,14 @@ struct db {
 	struct db_proposal_id admitted[ADMITTED_MAX]; /* the last ones, in a ring */
 	unsigned n_admitted;
 	struct loop_timer tick;
-	struct db_barrier *barriers,
-		*barriers_next; /* of the barrier under way; those that came since */
-	struct db_proposal barrier;
+
+	struct reads *reads; /* read_index.c */
 };
+
+/* Place of a member in the list; -1: none of ours. */
+int db__slot(const struct db *db, uint64_t raft_id);
+/* How long may somebody wait for the leader? DB_TIMEOUT_MS from when it was last heard. */
+uint64_t db__patience_ms(struct db *db);
 
 void db__proposals_init(struct db *db);
 void db__proposals_fini(struct db *db);
@@ -71,3 +77,11 @@ int db__proposal_frame(
 	struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
 void db__proposal_applied(
 	struct db *db, const struct db_proposal_id *id, const struct apply_result *res);
+
+void db__reads_init(struct db *db);
+void db__reads_fini(struct db *db);
+/* Role, term, leader or a connection changed. */
+void db__reads_role(struct db *db);
+/* End of a turn: whose index has been applied? */
+void db__reads_turn(struct db *db);
+int db__read_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);

@@ -9,4 +9,5 @@ enum db_rule {
 	RULE_PRECONDITIONS = 1 << 4, /* apply.c */
 	RULE_NOTE = 1 << 5,	     /* a log below its note is in doubt: consensus_note.c */
 	RULE_ABSTAIN = 1 << 6,	     /* no voice without a whole log: consensus_guard.c */
+	RULE_CONFIRM = 1 << 7,	     /* a read index by a majority: read_index.c */
 };

@@ -20,7 +20,6 @@ enum db_reason {
 	DB_FOR_SWEEP,
 	DB_FOR_EVENT,
 	DB_FOR_CONFIG,
-	DB_FOR_BARRIER,
 	DB_REASON_COUNT
 };
 

@@ -276,16 +276,12 @@ static bool facts_ours(const struct db_row *vm, const char *self)
  * word of a row before everything that was committed by now has been applied here. */
 static int catch_up(struct job *job, struct pool *pool)
 {
-	struct db_result res;
-	struct db_txn empty;
+	int rc;
 
 	do {
-		db_txn_init(&empty, DB_FOR_BARRIER);
-		if (db_commit(job, pool->db, &empty, &res) == ERR_DEAD)
-			return ERR_DEAD;
-		err_fini(&res.err);
-	} while (res.status != DB_DONE);
-	return 0;
+		rc = db_read_wait(job, pool->db);
+	} while (rc == ERR_TIMEOUT);
+	return rc;
 }
 
 /* 0: we run it; 1: it is not ours (any more); ERR_DEAD. */

@@ -15,13 +15,13 @@
 	X(commits_sweep, "entries applied that remove ended tasks")                                \
 	X(commits_event, "entries applied for event.inject")                                       \
 	X(commits_config, "entries applied that write configuration")                              \
-	X(commits_barrier, "empty entries applied for read barriers")                              \
 	X(entries_applied, "log entries applied")                                                  \
 	X(entries_refused, "log entries whose precondition failed")                                \
 	X(entries_duplicate, "log entries recognised as repeated")                                 \
 	X(proposals_now, "proposals of this member under way")                                     \
 	X(proposals_resent, "proposals asked again of a leader")                                   \
 	X(proposals_timeout, "proposals given up after their deadline")                            \
+	X(read_rounds, "rounds of this leader that confirmed a read index")                        \
 	X(elections_won, "times this member became leader")                                        \
 	X(elections_early, "times this member stood early because the leader's connection broke")  \
 	X(heartbeats_missed, "times the leader was not heard of for three heartbeats")             \

@@ -83,9 +83,9 @@ def reads(bench):
     bench.populate(vms(bench, 10000))
     read_rounds(bench, "local", True, (), (("ratio >=", 2),))
     header = "X-Pool-Read: linearizable"
-    before = bench.pool.counters(bench.pool.leader())["commits_barrier"]
+    before = bench.pool.counters(bench.pool.leader())["read_rounds"]
     bench.load([bench.roles()[1]], [bench.rpc("VM.get_record", "@REF@")], "--requests", "1", "--header", header)
-    if bench.pool.counters(bench.pool.leader())["commits_barrier"] == before:
+    if bench.pool.counters(bench.pool.leader())["read_rounds"] == before:
         bench.skip("linearizable reads", "the pool does not know the header %s" % header)
         return
     read_rounds(bench, "linearizable", False, ("--header", header), ())

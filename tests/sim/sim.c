@@ -1,11 +1,13 @@
 /* Random schedules: three members with the product's database, channel, guard and network half on
  * virtual time, under loss, duplication, delay, cuts (one way too), crashes that tear or lose
  * unsynced writes, disk errors, disks that lose synced writes, slow disks, snapshots and restarts.
- * Jobs on each member commit transactions, raise one counter by comparing and setting, and follow
- * the changes with a token from member to member. Checked:
+ * Jobs on each member commit transactions, raise one counter by comparing and setting, follow the
+ * changes with a token from member to member, and look behind a read index. Checked:
  *  - no two members ever had different hashes at the same index;
  *  - everything acknowledged is there, and nothing was done twice: no fresh row is refused, the
  *    counter stands at no less than its acknowledged and no more than its possible steps;
+ *  - behind a read index everything is visible that was acknowledged anywhere before it was asked
+ * for;
  *  - a follower of changes sees each row made exactly once, in order, wherever it asks;
  *  - no part of a message promises a commit beyond its own entries;
  *  - the indexes agree with the rows (db_check), and a seed run again gives the same history.
@@ -61,7 +63,9 @@ struct test {
 	unsigned n_acked, n_unknown, n_refused, n_dead, n_boots, n_taken, n_sent, n_rotten;
 	unsigned steps, maybe_steps; /* of the counter: acknowledged, unknown */
 	unsigned rules_off;
-	bool diverged, disordered, overpromised;
+	uint64_t acked_index; /* the largest that was acknowledged anywhere */
+	unsigned n_reads, n_unread;
+	bool diverged, disordered, overpromised, stale;
 	struct follower followers[FOLLOWERS];
 };
 
@@ -191,6 +195,16 @@ static void compose(
 	}
 }
 
+static int commit(struct job *job, struct life *l, struct db_txn *txn, struct db_result *res)
+{
+	int rc = db_commit(job, l->db, txn, res);
+
+	db_txn_fini(txn);
+	if (rc == 0 && res->status == DB_DONE && res->index > l->t->acked_index)
+		l->t->acked_index = res->index;
+	return rc;
+}
+
 static void work_main(struct job *job, void *arg)
 {
 	struct work *wk = arg;
@@ -204,8 +218,7 @@ static void work_main(struct job *job, void *arg)
 		env_uuid(job->env, uuid);
 		snprintf(ref, sizeof ref, "OpaqueRef:%s", uuid);
 		compose(t, &txn, ref, uuid, k);
-		rc = db_commit(job, wk->l->db, &txn, &res);
-		db_txn_fini(&txn);
+		rc = commit(job, wk->l, &txn, &res);
 		if (rc == ERR_DEAD)
 			t->n_dead++;
 		else if (res.status == DB_DONE)
@@ -257,13 +270,36 @@ static void count_main(struct job *job, void *arg)
 				&txn, MODEL_CLASS_VM, COUNTER_REF, VM_user_version, val_int(value));
 		db_txn_set(&txn, MODEL_CLASS_VM, COUNTER_REF, VM_user_version, val_int(value + 1));
 		db_view_unpin(&view);
-		rc = db_commit(job, l->db, &txn, &res);
-		db_txn_fini(&txn);
+		rc = commit(job, l, &txn, &res);
 		t->steps += rc == 0 && res.status == DB_DONE;
 		t->maybe_steps += rc == ERR_DEAD || res.status == DB_UNKNOWN;
 		err_fini(&res.err);
 		if (rc == 0)
 			rc = job_sleep(job, world_random(&t->w, 60));
+	}
+}
+
+/* Readers: what was acknowledged before they ask is there behind a read index. */
+static void read_main(struct job *job, void *arg)
+{
+	struct life *l = arg;
+	struct test *t = l->t;
+	int rc = 0;
+
+	for (unsigned k = 0; k < 20 && rc != ERR_DEAD; k++) {
+		uint64_t need = t->acked_index;
+		struct db_view view;
+
+		rc = db_read_wait(job, l->db);
+		if (rc == 0) {
+			db_view_pin(l->db, &view);
+			t->stale |= db_view_index(&view) < need;
+			db_view_unpin(&view);
+		}
+		t->n_reads += rc == 0;
+		t->n_unread += rc == ERR_TIMEOUT;
+		if (rc != ERR_DEAD)
+			rc = job_sleep(job, world_random(&t->w, 40));
 	}
 }
 
@@ -311,7 +347,8 @@ static void start_work(struct test *t)
 			CHECK(lane_submit(l->lane, "", work_main, wk, NULL) == 0);
 		}
 		if (l->up)
-			CHECK(lane_submit(l->lane, "", count_main, l, NULL) == 0);
+			CHECK(lane_submit(l->lane, "", count_main, l, NULL) == 0 &&
+				lane_submit(l->lane, "", read_main, l, NULL) == 0);
 	}
 }
 
@@ -433,16 +470,18 @@ static unsigned lost_rows(struct test *t, const struct db_view *view)
 
 static void report(struct test *t, const struct db_view *view, unsigned lost, const char *why)
 {
-	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u steps=%u boots=%u "
+	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u steps=%u "
+	       "reads=%u+%u boots=%u "
 	       "snapshots=%u/%u rotten=%u frames=%llu dropped=%llu duplicated=%llu lost=%u "
 	       "%s%s%s%s\n",
 		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(view),
-		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->steps, t->n_boots, t->n_taken,
-		t->n_sent, t->n_rotten, (unsigned long long)t->w.frames,
-		(unsigned long long)t->w.dropped, (unsigned long long)t->w.duplicated, lost,
-		t->diverged ? "DIVERGED" : "equal",
+		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->steps, t->n_reads,
+		t->n_unread, t->n_boots, t->n_taken, t->n_sent, t->n_rotten,
+		(unsigned long long)t->w.frames, (unsigned long long)t->w.dropped,
+		(unsigned long long)t->w.duplicated, lost, t->diverged ? "DIVERGED" : "equal",
 		t->disordered	  ? " DISORDERED"
 		: t->overpromised ? " OVERPROMISED"
+		: t->stale	  ? " STALE"
 				  : "",
 		*why != 0 ? " UNSOUND: " : "", why);
 	for (unsigned i = 1; i <= MEMBERS && t->diverged; i++) {
@@ -478,7 +517,7 @@ static bool verify(struct test *t)
 	ok = once(t, &view) && ok;
 	report(t, &view, lost, why);
 	db_view_unpin(&view);
-	return lost == 0 && !t->diverged && !t->disordered && !t->overpromised && ok &&
+	return lost == 0 && !t->diverged && !t->disordered && !t->overpromised && !t->stale && ok &&
 	       t->n_acked > 100;
 }
 
@@ -615,7 +654,7 @@ static const struct {
 	unsigned rule;
 } rules[] = { { "masking", RULE_MASKING }, { "vouched", RULE_VOUCHED }, { "clamp", RULE_CLAMP },
 	{ "deduplication", RULE_DEDUPLICATION }, { "preconditions", RULE_PRECONDITIONS },
-	{ "note", RULE_NOTE } };
+	{ "note", RULE_NOTE }, { "confirm", RULE_CONFIRM } };
 
 /* A schedule that ends in an assertion or a stopped library has found it too: each runs in a
  * process of its own. */
