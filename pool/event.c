@@ -6,6 +6,8 @@
  * found nothing a call stands where the view was, so those that watch the same come to stand at the
  * same place. A round is cut into slices, so that a loop with many readers still does its other
  * work; a client that does not read has a queue of its own and holds nobody.
+ * Calls of one session have no limit of their own, connections have: ending the oldest of too many
+ * would make clients that ask again at once chase each other.
  *
  * A token carries epoch and log index, so it may be used on another member: an index that is ahead
  * of this member waits until it has been applied.
@@ -222,24 +224,6 @@ static void on_batch(struct loop_timer *t)
 
 /* Parking. */
 
-/* One more than EVENT_PARKED_MAX of a session: the oldest is answered as if its time were over. It
- * may be of a connection that broke without a word. */
-static void end_surplus(struct call *fresh)
-{
-	struct call *oldest = NULL;
-	unsigned n = 0;
-
-	for (struct call *c = fresh->io->event_waiters; c != NULL; c = c->event->next)
-		if (!c->event->ending && strcmp(c->caller.session, fresh->caller.session) == 0) {
-			n++;
-			oldest = c; /* the list begins with the newest */
-		}
-	if (n > EVENT_PARKED_MAX) {
-		oldest->event->ending = true;
-		loop_timer_start(fresh->io->loop, &oldest->timer, 0, on_timeout);
-	}
-}
-
 int event_park(struct call *call, struct event_watch *watch, const struct event_position *from,
 	const char *token, uint64_t ms)
 {
@@ -261,7 +245,6 @@ int event_park(struct call *call, struct event_watch *watch, const struct event_
 	loop_timer_start(io->loop, &call->timer, ms, on_timeout);
 	if (ms > 0)
 		events_wake(io);
-	end_surplus(call);
 	return CALL_PENDING;
 }
 

@@ -4,8 +4,7 @@
 #include "pool/pool_priv.h"
 
 enum {
-	EVENT_OBJECTS_MAX = 1024, /* single objects in one subscription */
-	EVENT_PARKED_MAX = 4,	  /* calls of one session on one loop; one more ends the oldest */
+	EVENT_OBJECTS_MAX = 1024,    /* single objects in one subscription */
 	EVENT_REGISTERED_MAX = 1024, /* sessions with a subscription of the old interface */
 	EVENT_ANSWERS_MAX = 16,	     /* answers of a round that are kept for who asks the same */
 	EVENT_TEXTS_MAX = 32 << 20,  /* bytes of records of a round that are kept as text */
@@ -118,7 +117,6 @@ struct event_wait {
 	struct call *next, **at; /* in the list of its loop */
 	struct event_question question;
 	const char *token; /* as it was given; NULL: event.next */
-	bool ending;	   /* there were too many of its session */
 };
 
 /* Wait for news, at most ms, and answer. The watch is taken. Returns CALL_PENDING. */
