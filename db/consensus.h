@@ -23,6 +23,10 @@ enum {
 	CONSENSUS_IN_FLIGHT_BYTES = 4 << 20,
 	CONSENSUS_ELECTION_MS = 500,
 	CONSENSUS_HEARTBEAT_MS = 50,
+	CONSENSUS_SPACE_WARN = 128 << 20, /* bytes free on the disk: consensus_watch.c */
+	CONSENSUS_SPACE_LOW = 64 << 20,
+	CONSENSUS_SPACE_STOP = 32 << 20,
+	CONSENSUS_SNAPSHOT_SCARCE = 1024, /* entries between snapshots when it is scarce */
 	CONSENSUS_NOTE_SLOT = 512,
 	CONSENSUS_ASIDE_MAX = 4,	   /* logs kept aside; then nothing more is set aside */
 	CONSENSUS_SNAPSHOT_ENTRIES = 8192, /* a snapshot after so many entries */
@@ -59,6 +63,7 @@ struct consensus_disk {
 	 * vote has been given to `vote`. 0; ERR_IO after a log line. */
 	int (*set_aside)(struct consensus_disk *d, uint64_t term, uint64_t vote);
 	int (*attach)(struct consensus_disk *d); /* 0; ERR_IO after a log line */
+	int (*space)(struct consensus_disk *d, uint64_t *bytes_out); /* free; any thread */
 	/* The note (consensus_note.c): slots of CONSENSUS_NOTE_SLOT bytes. write: any thread, on
 	 * stable storage when it returns 0. */
 	int (*note_read)(struct consensus_disk *d, struct buf *out);

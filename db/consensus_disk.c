@@ -134,6 +134,11 @@ static int disk_set_aside(struct consensus_disk *base, uint64_t term, uint64_t v
 	return rc;
 }
 
+static int disk_space(struct consensus_disk *base, uint64_t *bytes_out)
+{
+	return disk_free(container_of(base, struct disk, base)->dir, bytes_out);
+}
+
 static int disk_note_read(struct consensus_disk *base, struct buf *out)
 {
 	struct disk *d = container_of(base, struct disk, base);
@@ -155,6 +160,7 @@ struct consensus_disk *consensus_disk_open(struct loop *loop, const char *dir)
 	d->base = (struct consensus_disk){ .look = disk_look,
 		.set_aside = disk_set_aside,
 		.attach = disk_attach,
+		.space = disk_space,
 		.note_read = disk_note_read,
 		.note_write = disk_note_write };
 	d->loop = loop;

@@ -45,7 +45,7 @@ bool consensus__behind_disk(const struct consensus *c)
 
 bool consensus__unfit(const struct consensus *c)
 {
-	return consensus__behind_disk(c) || abstains(c);
+	return consensus__behind_disk(c) || abstains(c) || consensus__cramped(c);
 }
 
 static void on_barrier(struct raft_barrier *req, int status)

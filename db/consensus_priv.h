@@ -102,6 +102,8 @@ struct watch {
 	struct raft_io_async_work work;
 	struct note note; /* to write, when `noting` */
 	bool busy, noting;
+	uint64_t bytes; /* free, as just seen */
+	unsigned space; /* level */
 };
 
 /* A snapshot being written, see consensus_guard.c. */
@@ -130,6 +132,7 @@ struct consensus {
 	struct note note;
 	struct watch watch;
 	struct raft_transfer transfer;
+	unsigned called; /* peer to which the lead was last offered */
 	struct net_peer peers[CHANNEL_PEERS_MAX];
 	unsigned n_peers;
 	struct net_done *done, **done_tail;
@@ -174,7 +177,11 @@ int consensus__note_write(struct consensus_disk *d, const struct note *n, enum n
 void consensus__note_term(struct consensus *c, uint64_t term); /* it is on disk */
 void consensus__note_installing(struct consensus *c, uint64_t index);
 void consensus__note_fetched(struct consensus *c, uint64_t prev, uint64_t prev_term);
+/* watch */
+int consensus__watch_open(
+	struct consensus *c); /* ERR_IO after a log line: too little room to start */
 void consensus__watch_start(struct consensus *c);
+bool consensus__cramped(const struct consensus *c); /* too little room to lead */
 
 /* guard */
 void consensus__guard_install(struct consensus *c);

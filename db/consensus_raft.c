@@ -120,7 +120,8 @@ void consensus__role_look(struct consensus *c)
 	if (c->raft.state == RAFT_CANDIDATE)
 		role = CONSENSUS_CANDIDATE;
 	else if (c->raft.state == RAFT_LEADER)
-		role = c->guard.ready && c->guard.term == c->raft.current_term
+		role = c->guard.ready && c->guard.term == c->raft.current_term &&
+				       !consensus__cramped(c)
 			       ? CONSENSUS_LEADER_READY
 			       : CONSENSUS_LEADER;
 	if (role == c->role && leader == c->leader && c->raft.current_term == c->role_term)
@@ -181,7 +182,11 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	int rv;
 
 	c->cfg = *config;
-	if (consensus__note_start(config, &c->note) != 0 ||
+	if (c->cfg.snapshot_entries == 0)
+		c->cfg.snapshot_entries = CONSENSUS_SNAPSHOT_ENTRIES;
+	if (c->cfg.snapshot_trailing == 0)
+		c->cfg.snapshot_trailing = CONSENSUS_SNAPSHOT_TRAILING;
+	if (consensus__watch_open(c) != 0 || consensus__note_start(config, &c->note) != 0 ||
 		config->disk->attach(config->disk) != 0) {
 		free(c);
 		return ERR_IO;
@@ -205,11 +210,6 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	raft_set_election_timeout(&c->raft, config->election_ms);
 	raft_set_heartbeat_timeout(&c->raft, config->heartbeat_ms);
 	raft_set_pre_vote(&c->raft, true);
-	raft_set_snapshot_threshold(&c->raft,
-		config->snapshot_entries ? config->snapshot_entries : CONSENSUS_SNAPSHOT_ENTRIES);
-	raft_set_snapshot_trailing(&c->raft, config->snapshot_trailing
-						     ? config->snapshot_trailing
-						     : CONSENSUS_SNAPSHOT_TRAILING);
 	rv = raft_start(&c->raft);
 	if (rv != 0)
 		log_err(env, "event=raft_start_failed why=\"%s\"", c->raft.errmsg);
@@ -276,25 +276,28 @@ static void on_transferred(struct raft_transfer *req)
 
 void consensus_step_down(struct consensus *c)
 {
-	struct raft_progress *progress;
-	raft_id best = 0;
+	const struct net_peer *best = NULL;
 	raft_index most = 0;
 
 	loop_assert(c->cfg.loop);
 	if (c->raft.state != RAFT_LEADER || c->raft.transfer != NULL || c->closing || c->broken)
 		return;
-	/* a member that is still writing would ignore the call: take the one that has most */
-	for (unsigned i = 0; i < c->n_peers; i++) {
-		progress = consensus__progress(c, c->peers[i].id);
-		if (c->peers[i].up && progress != NULL && progress->match_index >= most) {
+	/* a member that is still writing would ignore the call: take one that has most; of those
+	 * another one each time */
+	for (unsigned i = 1; i <= c->n_peers; i++) {
+		const struct net_peer *p = &c->peers[(c->called + i) % c->n_peers];
+		const struct raft_progress *progress = consensus__progress(c, p->id);
+
+		if (p->up && progress != NULL && (best == NULL || progress->match_index > most)) {
 			most = progress->match_index;
-			best = c->peers[i].id;
+			best = p;
 		}
 	}
-	if (best == 0)
+	if (best == NULL)
 		return;
-	log_info(c->cfg.loop->env, "event=transfer to=%llu", best);
-	if (raft_transfer(&c->raft, &c->transfer, best, on_transferred) != 0)
+	c->called = (unsigned)(best - c->peers);
+	log_info(c->cfg.loop->env, "event=transfer to=%llu", best->id);
+	if (raft_transfer(&c->raft, &c->transfer, best->id, on_transferred) != 0)
 		log_warn(c->cfg.loop->env, "event=transfer_refused why=\"%s\"", c->raft.errmsg);
 }
 

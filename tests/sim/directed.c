@@ -13,6 +13,9 @@
  * never had the entry to the lead. Not the library's fault, and the rule (abstain) is in
  * consensus_note.c.
  *
+ *  full: the disk of the leader fills up, then that of a second member; whoever has room leads and
+ * everything goes on, until the two end themselves before their disks do.
+ *
  *  early, not a fault: the leader dies, nobody has any patience left to stand for election, and yet
  *  another leads at once because every survivor sees its connection break.
  */
@@ -418,6 +421,64 @@ static bool amnesia(struct cluster *cl)
 	return elect(cl, 3);
 }
 
+static unsigned leader_of(struct cluster *cl)
+{
+	for (unsigned i = 1; i <= cl->n; i++)
+		if (cl->nodes[i].c != NULL &&
+			consensus_role(cl->nodes[i].c) == CONSENSUS_LEADER_READY)
+			return i;
+	return 0;
+}
+
+/* Does everybody but the lost ones get to know this within a second? */
+static bool goes_on(struct cluster *cl, char what)
+{
+	unsigned leader = leader_of(cl);
+
+	if (leader == 0)
+		return false;
+	put(cl, leader, what, 8);
+	run_ms(cl, 1000);
+	for (unsigned i = 1; i <= cl->n; i++)
+		if (cl->nodes[i].c != NULL && strchr(cl->nodes[i].log, what) == NULL)
+			return false;
+	return true;
+}
+
+static bool full(struct cluster *cl)
+{
+	enum { LOW_MIB = 50, STOP_MIB = 10, NOTICED_MS = 4000 };
+	unsigned first = 1, second, third;
+
+	CHECK(elect(cl, first));
+	candidate(cl, 0); /* nobody stands by itself: the lead is handed over */
+	run_ms(cl, 500);
+	cl->nodes[first].image.full_mib = LOW_MIB;
+	run_ms(cl, NOTICED_MS);
+	second = leader_of(cl);
+	if (second == first || !goes_on(cl, 'a'))
+		return false;
+	cl->nodes[second].image.full_mib = LOW_MIB;
+	run_ms(cl, NOTICED_MS); /* it may call the first one in vain */
+	third = leader_of(cl);
+	if (third != 6 - first - second || !goes_on(cl, 'b'))
+		return false;
+	cl->nodes[first].image.full_mib = cl->nodes[second].image.full_mib = STOP_MIB;
+	run_ms(cl, NOTICED_MS);
+	if (cl->nodes[first].m->alive || cl->nodes[second].m->alive || leader_of(cl) != 0)
+		return false;
+	for (unsigned i = 1; i <= cl->n; i++) {
+		if (i == third)
+			continue;
+		node_stop(cl, i);
+		cl->nodes[i].image.full_mib = 0;
+		node_start(cl, i);
+	}
+	CHECK(elect(cl, second));
+	run_ms(cl, 500);
+	return goes_on(cl, 'c') && !diverged(cl) && strcmp(cl->nodes[first].log, "abc") == 0;
+}
+
 static const struct schedule {
 	const char *name;
 	unsigned n;
@@ -428,6 +489,7 @@ static const struct schedule {
 	{ "counting", 3, counting, false, RULE_MASKING },
 	{ "tail", 5, tail, true, RULE_VOUCHED },
 	{ "amnesia", 3, amnesia, false, RULE_ABSTAIN },
+	{ "full", 3, full, false, RULE_SPACE },
 	{ "early", 3, early, false, 0 },
 };
 

@@ -476,6 +476,15 @@ static int disk_attach(struct consensus_disk *base)
 	return 0;
 }
 
+static int disk_space(struct consensus_disk *base, uint64_t *bytes_out)
+{
+	enum { PLENTY_MIB = 1 << 20 };
+	unsigned mib = image_of(base)->full_mib;
+
+	*bytes_out = (uint64_t)(mib ? mib : PLENTY_MIB) << 20;
+	return 0;
+}
+
 static int disk_note_read(struct consensus_disk *base, struct buf *out)
 {
 	struct image *g = image_of(base);
@@ -508,6 +517,7 @@ void raft_disk_init(
 		.look = disk_look,
 		.set_aside = disk_set_aside,
 		.attach = disk_attach,
+		.space = disk_space,
 		.note_read = disk_note_read,
 		.note_write = disk_note_write };
 	d->io = (struct raft_io){ .version = 2,

@@ -23,7 +23,8 @@ struct image {
 	} snapshot;
 	uint8_t note[NOTE_SLOTS][CONSENSUS_NOTE_SLOT];
 	size_t note_n[NOTE_SLOTS];
-	unsigned n_aside; /* times it was set aside */
+	unsigned n_aside;  /* times it was set aside */
+	unsigned full_mib; /* free space; 0: plenty */
 };
 
 struct disk_append;
