@@ -10,8 +10,10 @@ ROLES = ("local-root", "pool-admin", "pool-operator", "vm-power-admin", "vm-admi
 QUALIFIERS = ("RW", "StaticRO", "DynamicRO")
 TABLES = ("none", "records", "volatile", "fixed", "internal")
 GENERATED = ("get_all", "get_by_uuid", "get_by_name_label", "create_destroy")
-# Declared messages may be answered "as" one of these generated ones: {name: number of its parameters}.
-SHARED = {"get_all": 0, "get_all_records": 0, "get_all_records_where": 1, "get_by_uuid": 1, "get_record": 1, "destroy": 1}
+# Declared messages may be answered "as" one of the generated ones, if they take the same: {name: types of its parameters}.
+SHARED = {"get_all": [], "get_all_records": [], "get_all_records_where": ["string"], "get_by_uuid": ["string"],
+          "get_record": ["self"], "destroy": ["self"], "set_field": ["self", "field"], "add_to_field": ["self", "key", "item"],
+          "remove_from_field": ["self", "key"]}
 KEYS = {
     "class": {"name", "text", "table", "events", "generated", "accessors", "create_role", "role", "deprecated", "prototyped", "removed", "key",
               "operations", "fields", "messages", "removed_messages", "file"},
@@ -132,6 +134,27 @@ def check_field(model, cls, field):
         check_value(model, where, field["type"], field["default"])
 
 
+def shared_field(cls, message):
+    """The place of the field that a message answered as an accessor is about, else -1."""
+    if not message.get("as", "").endswith("_field"):
+        return -1
+    name = message["name"][len(message["as"]) - len("field"):]
+    return [f["name"] for f in cls["fields"]].index(name)
+
+
+def check_shared(cls, where, message):
+    types = {"string": "string", "self": "ref<%s>" % cls["name"]}
+    if message["as"].endswith("_field"):
+        try:
+            types["field"] = cls["fields"][shared_field(cls, message)]["type"]
+        except ValueError:
+            raise Refused("%s: %s without such a field" % (where, message["as"]))
+        types.update(zip(("key", "item"), split_type(types["field"])[1]))
+    want, have = [types.get(t) for t in SHARED[message["as"]]], [p["type"] for p in message["params"]]
+    if want != have:
+        raise Refused("%s: %s takes %s" % (where, message["as"], ", ".join(map(str, want)) or "nothing"))
+
+
 def check_message(model, cls, message):
     need(cls["file"], message, "name")
     where = "%s.%s" % (cls["name"], message["name"])
@@ -157,8 +180,7 @@ def check_message(model, cls, message):
             raise Refused("%s: unknown error %s" % (where, code))
     if "as" in message:
         one_of(where, "generated message", message["as"], SHARED)
-        if len(names) != SHARED[message["as"]]:
-            raise Refused("%s: %d parameters, %s has %d" % (where, len(names), message["as"], SHARED[message["as"]]))
+        check_shared(cls, where, message)
     if "route" in message:
         kind, _, param = message["route"].partition(":")
         one_of(where, "route", kind, ROUTES)

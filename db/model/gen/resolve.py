@@ -1,7 +1,7 @@
 """From the checked definition to plain lists that emitters print: all messages, types by name, defaults."""
 import hashlib
 
-from check import ROLES, split_type
+from check import ROLES, shared_field, split_type
 
 EMPTY = {"string": "", "secret": "", "int": 0, "float": 0.0, "bool": False, "datetime": "19700101T00:00:00Z",
          "ref": "OpaqueRef:NULL", "set": [], "map": {}}
@@ -99,7 +99,7 @@ def resolve(model):
                              "text": "", "custom": -1, **extras})
         for msg in cls["messages"]:
             messages.append({**msg, "name": "%s.%s" % (cls["name"], msg["name"]), "class": number,
-                             "call": msg.get("as", "custom").upper(), "field": -1, "custom": -1})
+                             "call": msg.get("as", "custom").upper(), "field": shared_field(cls, msg), "custom": -1})
     messages.sort(key=lambda m: m["name"].encode())
     customs = [m for m in messages if m["call"] == "CUSTOM"]
     for number, msg in enumerate(customs):
