@@ -16,3 +16,19 @@ packages_need() {
 		return 1
 	fi
 }
+# packages_npm FOLDER installs those of purpose npm, unmodified, in FOLDER/node_modules, by the machine's npm or Debian's. No program of
+# theirs is run and nothing else is downloaded; there is no lock file, since it would name a registry.
+packages_npm() {
+	local wanted
+	command -v npm >/dev/null || packages_need node || return 1
+	wanted=$(awk '$1 == "npm" { print $2 }' "$(dirname "${BASH_SOURCE[0]}")/packages")
+	[[ $(cat "$1/installed" 2>/dev/null) != "$wanted" ]] || return 0
+	rm -rf "$1"
+	mkdir -p "$1"
+	# shellcheck disable=SC2086
+	if ! npm install --prefix "$1" --no-package-lock --ignore-scripts --no-audit --no-fund $wanted >"$1/npm.log" 2>&1; then
+		echo "npm packages cannot be installed: $wanted (see $1/npm.log)" >&2
+		return 1
+	fi
+	echo "$wanted" >"$1/installed"
+}
