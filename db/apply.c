@@ -173,7 +173,10 @@ struct work {
 	uint64_t index;
 	struct arena arena;
 	struct apply_changes *changes;
+	unsigned schema_max;
 	bool broken;
+	bool foreign; /* the state would be of a schema this member does not run: wanted */
+	unsigned wanted;
 };
 
 struct target {
@@ -282,10 +285,21 @@ static void note(struct work *w, const struct db_row *old, const struct db_row *
 
 static struct val *unpacked(struct work *w, const struct db_row *row)
 {
-	struct val *fields = arena_alloc(&w->arena, row->n_fields * sizeof *fields);
+	unsigned n = model_classes[row->class_id].n_fields;
+	struct val *fields = arena_alloc(&w->arena, n * sizeof *fields);
 
-	for (int i = 0; i < row->n_fields; i++)
-		fields[i] = db_row_field(row, i, &w->arena);
+	for (unsigned i = 0; i < n; i++)
+		fields[i] = db_row_field(row, (int)i, &w->arena);
+	return fields;
+}
+
+static struct val *initial(struct work *w, int class_id)
+{
+	const struct model_class *c = &model_classes[class_id];
+	struct val *fields = arena_alloc(&w->arena, c->n_fields * sizeof *fields);
+
+	for (unsigned i = 0; i < c->n_fields; i++)
+		fields[i] = c->fields[i].initial;
 	return fields;
 }
 
@@ -293,7 +307,8 @@ static void put(struct work *w, const struct db_row *old, int class_id, const ch
 	const struct val *fields)
 {
 	const struct db_row *fresh =
-		db__row_new(class_id, ref, old != NULL ? old->created : w->index, w->index, fields);
+		db__row_new(class_id, ref, old != NULL ? old->created : w->index, w->index, fields,
+			model_stored(class_id, w->s->schema));
 
 	db__state_put(w->reclaim, w->s, old, fresh);
 	note(w, old, fresh);
@@ -328,7 +343,8 @@ static void touch_related(struct work *w, const struct db_row *row, int only_fie
 		struct val v;
 
 		if (f->relation < 0 || (only_field >= 0 && (int)i != only_field) ||
-			model_relations[f->relation].many_field < 0)
+			model_relations[f->relation].many_field < 0 ||
+			model_relations[f->relation].schema > w->s->schema)
 			continue;
 		v = db_row_field(row, (int)i, &w->arena);
 		if (f->type->kind == MODEL_REF)
@@ -340,12 +356,9 @@ static void touch_related(struct work *w, const struct db_row *row, int only_fie
 
 static void op_create(struct work *w, struct reader *r, const struct target *t)
 {
-	const struct model_class *c = &model_classes[t->class_id];
-	struct val *fields = arena_alloc(&w->arena, c->n_fields * sizeof *fields);
+	struct val *fields = initial(w, t->class_id);
 	uint32_t n = rd_u32(r);
 
-	for (unsigned i = 0; i < c->n_fields; i++)
-		fields[i] = c->fields[i].initial;
 	for (uint32_t k = 0; k < n && !w->broken && !r->bad; k++) {
 		int field = read_field(w, r, t->class_id);
 		struct val v = val_unpack(r, &w->arena);
@@ -377,7 +390,8 @@ static void delete_dependents(struct work *w, const struct model_class *c, int c
 		if (c->fields[i].owns)
 			delete_row(w, c->fields[i].type->class_id, owned[i].s);
 	for (int r = 0; r < MODEL_RELATION_COUNT; r++) {
-		if (model_relations[r].many_class != class_id || !model_relations[r].cascade)
+		if (model_relations[r].many_class != class_id || !model_relations[r].cascade ||
+			model_relations[r].schema > w->s->schema)
 			continue;
 		refs = val_set();
 		cursor = db_rows_related(&view, r, ref);
@@ -455,11 +469,28 @@ static struct val edited(struct work *w, struct reader *r, uint8_t kind, struct 
 	return v;
 }
 
+/* An equal value is no change. Rows that are replaced meanwhile stay until the state is published.
+ */
+static void set_field(struct work *w, const struct db_row *row, int field, struct val *fields,
+	const struct val *fresh)
+{
+	int class_id = row->class_id;
+	bool related = model_classes[class_id].fields[field].relation >= 0;
+
+	if (val_equal(fresh, &fields[field]))
+		return;
+	if (related)
+		touch_related(w, row, field);
+	fields[field] = *fresh;
+	put(w, db__state_get(w->s, class_id, row->ref), class_id, row->ref, fields);
+	if (related)
+		touch_related(w, db__state_get(w->s, class_id, row->ref), field);
+}
+
 static void op_field(struct work *w, struct reader *r, uint8_t kind, const struct target *t)
 {
 	int field = read_field(w, r, t->class_id);
 	struct val *fields, fresh;
-	bool related;
 
 	if (field < 0)
 		return;
@@ -472,15 +503,59 @@ static void op_field(struct work *w, struct reader *r, uint8_t kind, const struc
 	}
 	fields = unpacked(w, t->row);
 	fresh = edited(w, r, kind, fields[field]);
-	if (w->broken || r->bad || val_equal(&fresh, &fields[field]))
-		return; /* an equal value is no change */
-	related = model_classes[t->class_id].fields[field].relation >= 0;
-	if (related)
-		touch_related(w, t->row, field);
-	fields[field] = fresh;
-	put(w, db__state_get(w->s, t->class_id, t->ref), t->class_id, t->ref, fields);
-	if (related)
-		touch_related(w, db__state_get(w->s, t->class_id, t->ref), field);
+	if (!w->broken && !r->bad)
+		set_field(w, t->row, field, fields, &fresh);
+}
+
+/* The active schema, and the row that shows it. */
+static void set_schema(struct work *w, unsigned schema)
+{
+	struct val *fields = initial(w, MODEL_CLASS__config);
+
+	w->wanted = schema;
+	w->foreign = schema < MODEL_SCHEMA_BASE || schema > w->schema_max;
+	if (w->foreign)
+		return;
+	w->s->schema = schema;
+	fields[_CONFIG_value] = val_string(arena_printf(&w->arena, "%u", schema));
+	put(w, db__state_get(w->s, MODEL_CLASS__config, DB_SCHEMA_REF), MODEL_CLASS__config,
+		DB_SCHEMA_REF, fields);
+}
+
+/* Trees are never changed in place: this walks the class as it was before. */
+static void run_rule(struct work *w, const struct model_rule *rule)
+{
+	struct db_view view = { .state = w->s };
+	struct db_cursor c = db_rows(&view, rule->class_id);
+	struct arena kept = w->arena;
+	const struct db_row *row;
+	const struct val *v;
+	struct val *fields;
+
+	while ((row = db_next(&c)) != NULL) {
+		arena_init(&w->arena); /* for one row: there may be many */
+		row = db__state_get(w->s, rule->class_id, row->ref); /* after an earlier rule */
+		fields = unpacked(w, row);
+		v = rule->key == NULL ? &fields[rule->from]
+				      : val_get(&fields[rule->from], rule->key);
+		if (v != NULL)
+			set_field(w, row, rule->field, fields, v);
+		arena_fini(&w->arena);
+	}
+	w->arena = kept;
+}
+
+/* From here on rows are written with the fields of this schema, old ones as they change. */
+static void op_raise(struct work *w, struct reader *r)
+{
+	unsigned from = w->s->schema, to = rd_u32(r);
+
+	if (r->bad || to <= from)
+		return;
+	set_schema(w, to);
+	for (const struct model_rule *rule = model_rules; rule->schema != 0 && !w->foreign; rule++)
+		if (rule->schema > from && rule->schema <= to)
+			run_rule(w, rule);
 }
 
 static void operate(struct work *w, struct reader *r)
@@ -494,6 +569,7 @@ static void operate(struct work *w, struct reader *r)
 	case OP_CREATE: op_create(w, r, &t); break;
 	case OP_DELETE: delete_row(w, t.class_id, t.ref); break;
 	case OP_TOUCH: touch(w, t.class_id, t.ref); break;
+	case OP_RAISE: op_raise(w, r); break;
 	case OP_SET:
 	case OP_SET_ADD:
 	case OP_SET_REMOVE:
@@ -535,7 +611,9 @@ bool db__fits(const struct model_type *type, const struct val *v)
 struct checker {
 	struct reader r;
 	struct arena arena;
-	bool unknown; /* a name or kind this build does not have */
+	unsigned schema; /* of the entry */
+	bool shows;	 /* the row under judgement is the one that shows the active schema */
+	bool unknown;	 /* a name or kind that this schema does not have */
 	bool misfit;
 };
 
@@ -544,11 +622,13 @@ static int check_class(struct checker *c)
 	const char *name = rd_str(&c->r), *ref = rd_str(&c->r);
 	int class_id = c->r.bad ? -1 : model_class_find(name, false);
 
-	if (class_id < 0 || model_classes[class_id].table == MODEL_TABLE_NONE)
+	if (class_id < 0 || model_classes[class_id].table == MODEL_TABLE_NONE ||
+		model_classes[class_id].schema > c->schema)
 		c->unknown = true;
 	else if (*ref == 0 || strlen(ref) > DB_REF_MAX ||
 		 model_classes[class_id].table == MODEL_TABLE_FIXED)
 		c->misfit = true;
+	c->shows = class_id == MODEL_CLASS__config && strcmp(ref, DB_SCHEMA_REF) == 0;
 	return c->unknown ? -1 : class_id;
 }
 
@@ -557,10 +637,11 @@ static const struct model_field *check_field(struct checker *c, int class_id)
 	const char *name = rd_str(&c->r);
 	int field = class_id < 0 || c->r.bad ? -1 : model_field_find(class_id, name);
 
-	if (field < 0) {
+	if (field < 0 || model_classes[class_id].fields[field].schema > c->schema) {
 		c->unknown = true;
 		return NULL;
 	}
+	c->misfit |= field >= (int)model_classes[class_id].n_stored;
 	return &model_classes[class_id].fields[field];
 }
 
@@ -597,7 +678,8 @@ static void check_need(struct checker *c)
 		f = check_field(c, class_id);
 		c->misfit |= f != NULL && f->type->kind != MODEL_INT;
 		f = check_field(c, class_id);
-		c->misfit |= f != NULL && f->relation < 0;
+		c->misfit |= f != NULL &&
+			     (f->relation < 0 || model_relations[f->relation].schema > c->schema);
 		rd_u64(&c->r);
 		rd_u64(&c->r);
 		break;
@@ -612,6 +694,7 @@ static void check_op(struct checker *c)
 	const struct model_field *f;
 	uint32_t n;
 
+	c->misfit |= c->shows != (kind == OP_RAISE);
 	switch (kind) {
 	case OP_CREATE:
 		n = rd_u32(&c->r);
@@ -620,6 +703,7 @@ static void check_op(struct checker *c)
 		break;
 	case OP_DELETE:
 	case OP_TOUCH: break;
+	case OP_RAISE: rd_u32(&c->r); break;
 	case OP_SET: check_value(c, check_field(c, class_id), MODEL_VOID); break;
 	case OP_SET_ADD:
 	case OP_SET_REMOVE: check_value(c, check_field(c, class_id), MODEL_SET); break;
@@ -639,7 +723,7 @@ static void check_op(struct checker *c)
 
 enum apply_status db__entry_check(const struct entry_head *head)
 {
-	struct checker c = { .r = head->body };
+	struct checker c = { .r = head->body, .schema = head->schema };
 	uint32_t n;
 
 	if (head->format > DB_FORMAT || head->schema > MODEL_SCHEMA_VERSION)
@@ -679,15 +763,43 @@ static struct apply_result run(struct work *w, struct reader *r, bool regardless
 	return res;
 }
 
+/* What is new is decided once; an entry made under another schema than the active one is not read,
+ * for its maker relied on rules that hold no more: it is refused, and made anew. */
+static struct apply_result decide(
+	struct work *w, struct done_table *done, const struct entry_head *head)
+{
+	struct done_proposer *p = proposer(done, &head->id);
+	struct apply_result res = { .status = APPLY_REFUSED, .index = w->index };
+	struct reader body = head->body;
+	enum apply_status checked;
+
+	if (w->s->schema == 0) /* the first entry of a pool */
+		set_schema(w, head->schema);
+	if (!(done->rules_off & RULE_DEDUPLICATION) && known(p, head->id.sequence, &res))
+		return res;
+	if (head->schema != w->s->schema) {
+		res.failed = APPLY_SCHEMA;
+	} else if ((checked = db__entry_check(head)) == APPLY_REFUSED) {
+		res.failed = APPLY_MISFIT;
+	} else if (checked == APPLY_DONE) {
+		res = run(w, &body, done->rules_off & RULE_PRECONDITIONS);
+	} else {
+		return (struct apply_result){ .status = APPLY_BROKEN };
+	}
+	remember(p, head->id.sequence, &res);
+	return res;
+}
+
 struct apply_result db__apply(struct views *v, struct done_table *done, uint64_t index,
 	const struct entry_head *head, struct apply_changes *changes)
 {
 	const struct db_state *old = v->root;
 	struct db_state *next = mem_new(sizeof *next);
-	struct work w = { .reclaim = &v->reclaim, .s = next, .index = index, .changes = changes };
-	struct done_proposer *p = proposer(done, &head->id);
-	struct reader body = head->body;
-	enum apply_status checked;
+	struct work w = { .reclaim = &v->reclaim,
+		.s = next,
+		.index = index,
+		.changes = changes,
+		.schema_max = v->schema_max };
 	struct apply_result res;
 
 	CHECK(old == NULL || index > old->index);
@@ -699,17 +811,9 @@ struct apply_result db__apply(struct views *v, struct done_table *done, uint64_t
 	changes->n = changes->n_rows = 0;
 	changes->rows.len = 0;
 	arena_init(&w.arena);
-	checked = db__entry_check(head);
-	if (checked == APPLY_BROKEN) {
-		res = (struct apply_result){ .status = APPLY_BROKEN };
-	} else if (done->rules_off & RULE_DEDUPLICATION || !known(p, head->id.sequence, &res)) {
-		res = (struct apply_result){
-			.status = APPLY_REFUSED, .failed = APPLY_MISFIT, .index = index
-		};
-		if (checked == APPLY_DONE)
-			res = run(&w, &body, done->rules_off & RULE_PRECONDITIONS);
-		remember(p, head->id.sequence, &res);
-	}
+	res = decide(&w, done, head);
+	if (w.foreign)
+		res = (struct apply_result){ .status = APPLY_FOREIGN, .failed = w.wanted };
 	arena_fini(&w.arena);
 	db__views_publish(v, next);
 	return res;

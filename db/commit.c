@@ -229,14 +229,38 @@ static bool was_admitted(const struct db *db, const struct db_proposal_id *id)
 	return false;
 }
 
+/* The entry of a transaction. false, after a log line: it is unfit, which is a mistake of ours that
+ * must not get into the log. */
+static bool make_entry(
+	struct db *db, struct db_txn *txn, const struct db_proposal_id *id, struct buf *out)
+{
+	unsigned active = db->views.root->schema;
+	struct entry_head head;
+
+	loop_assert(db->cfg.loop);
+	if (txn->schema == 0)
+		txn->schema = active != 0 ? active : db->views.schema_max;
+	db_txn_encode(txn, id, env_wall_s(db->cfg.loop->env), out);
+	if (out->len <= DB_ENTRY_MAX && db__entry_head(out->data, out->len, &head) &&
+		db__entry_check(&head) == APPLY_DONE)
+		return true;
+	log_err(db->cfg.loop->env, "event=transaction_unfit reason=%d bytes=%zu", (int)txn->reason,
+		out->len);
+	return false;
+}
+
 static void give_answer(struct db *db, struct answer *a)
 {
 	struct buf b = { 0 };
 
 	loop_assert(db->cfg.loop);
+	if (a->admitted && !make_entry(db, &a->txn, &a->id, &b)) {
+		a->admitted = false;
+		err_set(&a->err, ERR_INTERNAL_ERROR, "the transaction is unfit", NULL);
+		buf_fini(&b);
+	}
 	if (a->admitted) {
-		db_txn_encode(&a->txn, &a->id, env_wall_s(db->cfg.loop->env), &b);
-		if (leads(db) && b.len <= DB_ENTRY_MAX) {
+		if (leads(db)) {
 			db->admitted[db->n_admitted++ % ADMITTED_MAX] = a->id;
 			feed_put(db, b.data, b.len);
 		}
@@ -297,7 +321,6 @@ static void start_waiting(struct db *db)
 	while (db->waiting != NULL && has_place(db)) {
 		struct db_proposal *p = db->waiting;
 		struct db_proposal_id id;
-		struct entry_head head;
 
 		db->waiting = p->next;
 		if (db->waiting == NULL)
@@ -305,14 +328,7 @@ static void start_waiting(struct db *db)
 		db->n_waiting--;
 		p->sequence = ++db->sequence;
 		id = (struct db_proposal_id){ db->cfg.raft_id, db->boot, p->sequence };
-		if (!p->is_request)
-			db_txn_encode(&p->txn, &id, env_wall_s(db->cfg.loop->env), &p->bytes);
-		CHECK(p->bytes.len <= DB_ENTRY_MAX); /* callers bound what they put in */
-		if (!p->is_request && (!db__entry_head(p->bytes.data, p->bytes.len, &head) ||
-					      db__entry_check(&head) != APPLY_DONE)) {
-			/* a mistake of ours that must not get into the log */
-			log_err(db->cfg.loop->env, "event=transaction_unfit reason=%d",
-				(int)p->txn.reason);
+		if (!p->is_request && !make_entry(db, &p->txn, &id, &p->bytes)) {
 			p->result.failed = APPLY_MISFIT;
 			finish(db, p, DB_FAILED);
 			continue;

@@ -45,6 +45,14 @@ static void stat_update(struct db *db)
 	pthread_mutex_unlock(&db->stat_mutex);
 }
 
+static void die_foreign(struct db *db, unsigned schema)
+{
+	log_err(db->cfg.loop->env, "event=schema_foreign pool=%u oldest=%u newest=%u", schema,
+		MODEL_SCHEMA_BASE, db->views.schema_max);
+	env_die(db->cfg.loop->env, "this pool runs a schema that this xpoold does not: install the "
+				   "version that the other members run");
+}
+
 static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 {
 	struct db *db = arg;
@@ -59,6 +67,10 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 		return;
 	}
 	res = db__apply(&db->views, db->done, index, &head, &db->changes);
+	if (res.status == APPLY_FOREIGN) {
+		die_foreign(db, res.failed);
+		return;
+	}
 	if (res.status == APPLY_BROKEN) {
 		env_die(db->cfg.loop->env,
 			"a committed entry cannot be applied: written by a newer version?");
@@ -161,8 +173,16 @@ static int on_restore(void *arg, const uint8_t *bytes, size_t n)
 	struct db_applied what = { .ref = change_ref, .class_id = change_class };
 	const char *why = NULL;
 	struct db_state *s = db__snapshot_decode(bytes, n, done, &why);
+	unsigned schema = s != NULL ? s->schema : db__snapshot_schema(bytes, n);
 
 	loop_assert(db->cfg.loop);
+	if (!db__schema_runs(schema) || schema > db->views.schema_max) {
+		die_foreign(db, schema);
+		if (s != NULL)
+			db__state_free(s);
+		db__done_free(done);
+		return ERR_CORRUPT;
+	}
 	if (s == NULL) {
 		log_err(db->cfg.loop->env, "event=snapshot_unsound bytes=%zu why=\"%s\"", n, why);
 		db__done_free(done);
@@ -380,6 +400,8 @@ int db_open(struct db **out, const struct db_config *config)
 						  : env_now_ms(config->loop->env);
 	pthread_mutex_init(&db->stat_mutex, NULL);
 	db__views_init(&db->views);
+	if (config->schema_max != 0)
+		db->views.schema_max = config->schema_max;
 	first = mem_new(sizeof *first);
 	db__state_add_fixed(first);
 	db__views_publish(&db->views, first);

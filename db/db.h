@@ -53,6 +53,7 @@ struct db_config {
 	unsigned election_ms, heartbeat_ms;	      /* 0: defaults */
 	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
 	bool projection_off;			      /* no SQLite file beside the log */
+	unsigned schema_max;			      /* tests only: as an older version would be */
 	unsigned rules_off, part_entries;	      /* tests only: consensus.h */
 	/* All on the Raft loop; none may block. */
 	void (*applied)(void *arg,

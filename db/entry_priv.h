@@ -17,8 +17,12 @@ enum {
 	OP_SET_REMOVE,
 	OP_MAP_ADD,
 	OP_MAP_REMOVE,
-	OP_TOUCH
+	OP_TOUCH,
+	OP_RAISE
 };
+
+/* The row of class _config that shows the active schema; apply alone writes it. */
+#define DB_SCHEMA_REF "schema"
 
 struct entry_head {
 	uint16_t format, schema;
@@ -32,19 +36,20 @@ struct entry_head {
 /* false: this is no entry. */
 bool db__entry_head(const void *data, size_t n, struct entry_head *out);
 
-enum apply_status { APPLY_DONE, APPLY_REFUSED, APPLY_BROKEN };
+/* FOREIGN: the state would be of a schema this member does not run. */
+enum apply_status { APPLY_DONE, APPLY_REFUSED, APPLY_BROKEN, APPLY_FOREIGN };
 
-/* Instead of the number of a precondition: a value does not fit its field; decided so long ago that
- * it is forgotten. */
-enum { APPLY_MISFIT = UINT16_MAX - 1, APPLY_FORGOTTEN = UINT16_MAX };
+/* Instead of the number of a precondition: made under another schema than the active one; a value
+ * does not fit its field; decided so long ago that it is forgotten. */
+enum { APPLY_SCHEMA = UINT16_MAX - 2, APPLY_MISFIT, APPLY_FORGOTTEN };
 
-/* Can this build apply it? DONE: yes; REFUSED: it will refuse it; BROKEN: not readable, or of a
- * newer build. */
+/* Can it be applied while its schema is the active one? DONE: yes; REFUSED: it will be refused;
+ * BROKEN: not readable, or of a newer build. */
 enum apply_status db__entry_check(const struct entry_head *head);
 
 struct apply_result {
 	enum apply_status status;
-	unsigned failed; /* APPLY_REFUSED: number of the precondition */
+	unsigned failed; /* APPLY_REFUSED: number of the precondition; APPLY_FOREIGN: schema */
 	bool duplicate;	 /* this is the result of an earlier entry with the same id */
 	uint64_t index;	 /* of the entry that has the effect */
 };

@@ -20,9 +20,14 @@ bool db__column(const struct model_field *f)
 	return !f->computed && !f->removed && !f->is_volatile && f->derived < 0;
 }
 
-static void put_values(struct buf *out, const struct db_row *row, unsigned from, unsigned to)
+/* What the schema of the row's time did not store has its initial value. */
+static void put_value(struct buf *out, const struct db_row *row, unsigned i)
 {
-	buf_put(out, (const char *)row + row->offsets[from], row->offsets[to] - row->offsets[from]);
+	if (i < row->n_fields)
+		buf_put(out, (const char *)row + row->offsets[i],
+			row->offsets[i + 1] - row->offsets[i]);
+	else
+		val_pack(out, &model_classes[row->class_id].fields[i].initial);
 }
 
 static void put_head(struct buf *out, uint8_t kind, const struct db_row *row)
@@ -34,10 +39,18 @@ static void put_head(struct buf *out, uint8_t kind, const struct db_row *row)
 
 static bool same(const struct db_row *a, const struct db_row *b, unsigned i)
 {
-	size_t n = a->offsets[i + 1] - a->offsets[i];
+	struct buf was = { 0 };
+	size_t n = b->offsets[i + 1] - b->offsets[i];
+	bool equal;
 
-	return n == b->offsets[i + 1] - b->offsets[i] &&
-	       memcmp((const char *)a + a->offsets[i], (const char *)b + b->offsets[i], n) == 0;
+	if (i < a->n_fields)
+		return n == a->offsets[i + 1] - a->offsets[i] &&
+		       memcmp((const char *)a + a->offsets[i], (const char *)b + b->offsets[i],
+			       n) == 0;
+	put_value(&was, a, i);
+	equal = n == was.len && memcmp(was.data, (const char *)b + b->offsets[i], n) == 0;
+	buf_fini(&was);
+	return equal;
 }
 
 unsigned db__feed_row(struct buf *out, const struct db_row *old, const struct db_row *fresh)
@@ -50,17 +63,18 @@ unsigned db__feed_row(struct buf *out, const struct db_row *old, const struct db
 		return 0;
 	if (old == NULL || fresh == NULL) {
 		put_head(out, old == NULL ? FEED_CREATED : FEED_DELETED, row);
-		put_values(out, row, 0, row->n_fields);
+		buf_u16(out, row->n_fields);
+		buf_put(out, (const char *)row + row->offsets[0], row->size - row->offsets[0]);
 		return 1;
 	}
-	CHECK(old->class_id == fresh->class_id && old->n_fields == c->n_fields);
-	for (unsigned i = 0; i < c->n_fields; i++) {
+	CHECK(old->class_id == fresh->class_id && old->n_fields <= fresh->n_fields);
+	for (unsigned i = 0; i < fresh->n_fields; i++) {
 		if (!db__column(&c->fields[i]) || same(old, fresh, i))
 			continue;
 		put_head(out, FEED_SET, row);
 		buf_u16(out, (uint16_t)i);
-		put_values(out, old, i, i + 1);
-		put_values(out, fresh, i, i + 1);
+		put_value(out, old, i);
+		put_value(out, fresh, i);
 		n++;
 	}
 	return n;

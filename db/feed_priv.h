@@ -5,8 +5,8 @@
 
 /* One record per entry that changed something:
  *   u8 kind, u64 index, u64 state hash, i64 wall time, strings user, task, method, u32 length and
- *   changes; a change: u8 kind, u16 class, string ref, then CREATED and DELETED: the values of the
- *   row; SET: u16 field, value before, value after. */
+ *   changes; a change: u8 kind, u16 class, string ref, then CREATED and DELETED: u16 n, the first n
+ *   values of the row; SET: u16 field, value before, value after. */
 enum { FEED_ENTRY, FEED_JUMP };
 enum { FEED_CREATED, FEED_DELETED, FEED_SET };
 

@@ -443,10 +443,11 @@ static int get_row(struct projection *p, int class_id, const char *ref, struct h
 
 static struct val *unpacked(const struct db_row *row, struct arena *a)
 {
-	struct val *fields = arena_alloc(a, (row->n_fields + 1u) * sizeof *fields);
+	unsigned n = model_classes[row->class_id].n_fields;
+	struct val *fields = arena_alloc(a, n * sizeof *fields);
 
-	for (int i = 0; i < row->n_fields; i++)
-		fields[i] = db_row_field(row, i, a);
+	for (unsigned i = 0; i < n; i++)
+		fields[i] = db_row_field(row, (int)i, a);
 	return fields;
 }
 

@@ -1,8 +1,9 @@
 /* The whole state as bytes, for Raft snapshots: docs/formats.md.
  *
  * Encoded on a worker from a frozen view at exactly one index; decoded at a start, or when a member
- * lags too far. Names of classes and fields are in it, so builds with other tables agree. The
- * checksum at the end and the state hash inside must both hold, or nothing of it is believed.
+ * lags too far. It is of the schema that is active at its index: classes and fields by name, in
+ * stored order; rows that are older than that are shorter. The checksum at the end and the state
+ * hash inside must both hold, or nothing of it is believed.
  */
 #include "db/snapshot_priv.h"
 #include "rpc/base/hash.h"
@@ -10,7 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SNAPSHOT_MAGIC = 0x31535058 /* "XPS1" */ };
+enum { SNAPSHOT_MAGIC = 0x31535058 /* "XPS1" */, FORMAT_MIN = 3 };
+
+/* Rows of the model itself are the same everywhere, and some classes have none. */
+static bool kept(int class_id, unsigned schema)
+{
+	enum model_table table = model_classes[class_id].table;
+
+	return table != MODEL_TABLE_NONE && table != MODEL_TABLE_FIXED &&
+	       model_classes[class_id].schema <= schema;
+}
 
 static void put_rows(struct buf *out, const struct class_state *cs)
 {
@@ -42,31 +52,43 @@ static void put_deleted(struct buf *out, const struct class_state *cs)
 	}
 }
 
+static void put_class(struct buf *out, int class_id, const struct db_state *s)
+{
+	const struct model_class *m = &model_classes[class_id];
+	const struct class_state *cs = &s->classes[class_id];
+	unsigned n = model_stored(class_id, s->schema);
+
+	buf_str(out, m->name);
+	buf_u32(out, n);
+	for (unsigned i = 0; i < n; i++)
+		buf_str(out, m->fields[i].name);
+	buf_u64(out, cs->horizon);
+	buf_u64(out, cs->n_rows);
+	put_rows(out, cs);
+	buf_u64(out, cs->n_deleted);
+	put_deleted(out, cs);
+}
+
 void db__snapshot_encode(const struct db_state *s, const struct done_table *done, struct buf *out)
 {
+	size_t count_at;
+	uint32_t n = 0;
+
 	buf_u32(out, SNAPSHOT_MAGIC);
 	buf_u16(out, DB_FORMAT);
-	buf_u16(out, MODEL_SCHEMA_VERSION);
+	buf_u16(out, (uint16_t)s->schema);
 	buf_u64(out, s->index);
 	buf_u64(out, (uint64_t)s->time);
 	buf_u64(out, s->hash);
-	buf_u32(out, MODEL_CLASS_COUNT);
+	count_at = out->len;
+	buf_u32(out, 0);
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
-		const struct model_class *m = &model_classes[c];
-		const struct class_state *cs = &s->classes[c];
-		bool fixed = m->table == MODEL_TABLE_FIXED;
-
-		buf_str(out, m->name);
-		buf_u32(out, m->n_fields);
-		for (unsigned i = 0; i < m->n_fields; i++)
-			buf_str(out, m->fields[i].name);
-		buf_u64(out, cs->horizon);
-		buf_u64(out, fixed ? 0 : cs->n_rows);
-		if (!fixed)
-			put_rows(out, cs);
-		buf_u64(out, cs->n_deleted);
-		put_deleted(out, cs);
+		if (!kept(c, s->schema))
+			continue;
+		put_class(out, c, s);
+		n++;
 	}
+	buf_patch_u32(out, count_at, n);
 	db__done_encode(done, out);
 	buf_u64(out, hash_bytes(out->data, out->len));
 }
@@ -87,34 +109,47 @@ static void refuse(struct decoder *d, const char *why)
 	d->r.bad = true;
 }
 
-/* The class's fields as they are written: their places here. */
-struct layout {
-	int class_id;
-	uint32_t n;
-	int fields[256];
-};
-
-static void get_layout(struct decoder *d, struct layout *l)
+/* The class; its fields are written in the order in which they are stored. */
+static int get_names(struct decoder *d)
 {
 	const char *name = rd_str(&d->r);
+	int class_id = d->r.bad ? -1 : model_class_find(name, false);
+	uint32_t n = rd_u32(&d->r);
 
-	l->class_id = d->r.bad ? -1 : model_class_find(name, false);
-	l->n = rd_u32(&d->r);
-	if (l->class_id < 0 || l->n > ARRAY_LEN(l->fields)) {
+	if (class_id < 0 || !kept(class_id, d->s->schema) ||
+		n != model_stored(class_id, d->s->schema)) {
 		refuse(d, "it has a class this version does not know");
-		return;
+		return -1;
 	}
-	for (uint32_t i = 0; i < l->n; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		name = rd_str(&d->r);
-		l->fields[i] = d->r.bad ? -1 : model_field_find(l->class_id, name);
-		if (l->fields[i] < 0)
+		if (d->r.bad || strcmp(name, model_classes[class_id].fields[i].name) != 0)
 			refuse(d, "it has a field this version does not know");
 	}
+	return class_id;
 }
 
-static void get_row(struct decoder *d, const struct layout *l)
+/* The values of one row; how many there are: all that some schema up to the active one stored. */
+static unsigned get_values(
+	struct decoder *d, int class_id, struct reader *r, struct arena *a, struct val *fields)
 {
-	const struct model_class *m = &model_classes[l->class_id];
+	const struct model_field *f = model_classes[class_id].fields;
+	unsigned n = 0, most = model_stored(class_id, d->s->schema);
+
+	while (n < most && !r->bad && rd_left(r) > 0) {
+		fields[n] = val_unpack(r, a);
+		if (!r->bad && !db__fits(f[n].type, &fields[n]))
+			r->bad = true;
+		n++;
+	}
+	if (rd_left(r) > 0 || (n < most && (n == 0 || f[n].schema == f[n - 1].schema)))
+		r->bad = true;
+	return n;
+}
+
+static void get_row(struct decoder *d, int class_id)
+{
+	const struct model_class *m = &model_classes[class_id];
 	const char *ref = rd_str(&d->r);
 	uint64_t created = rd_u64(&d->r), modified = rd_u64(&d->r);
 	uint32_t n = rd_u32(&d->r);
@@ -122,39 +157,31 @@ static void get_row(struct decoder *d, const struct layout *l)
 	struct reader r = reader_of(bytes, bytes != NULL ? n : 0);
 	struct arena a;
 	struct val *fields;
+	unsigned k;
 
-	if (d->r.bad || m->table == MODEL_TABLE_NONE || m->table == MODEL_TABLE_FIXED ||
-		*ref == 0 || strlen(ref) > DB_REF_MAX || modified > d->s->index ||
-		created > modified || db__state_get(d->s, l->class_id, ref) != NULL) {
+	if (d->r.bad || *ref == 0 || strlen(ref) > DB_REF_MAX || modified > d->s->index ||
+		created > modified || db__state_get(d->s, class_id, ref) != NULL) {
 		refuse(d, "a row is malformed");
 		return;
 	}
 	arena_init(&a);
 	fields = arena_alloc(&a, (m->n_fields + 1) * sizeof *fields);
-	for (unsigned i = 0; i < m->n_fields; i++)
-		fields[i] = m->fields[i].initial;
-	for (uint32_t i = 0; i < l->n && !r.bad; i++) {
-		struct val v = val_unpack(&r, &a);
-
-		if (!r.bad && !db__fits(m->fields[l->fields[i]].type, &v))
-			r.bad = true;
-		fields[l->fields[i]] = v;
-	}
-	if (r.bad || rd_left(&r) != 0)
+	k = get_values(d, class_id, &r, &a, fields);
+	if (r.bad)
 		refuse(d, "a row is malformed");
 	else
 		db__state_put(&d->reclaim, d->s, NULL,
-			db__row_new(l->class_id, ref, created, modified, fields));
+			db__row_new(class_id, ref, created, modified, fields, k));
 	arena_fini(&a);
 	db__reclaim_now(&d->reclaim);
 }
 
-static void get_deleted(struct decoder *d, const struct layout *l)
+static void get_deleted(struct decoder *d, int class_id)
 {
 	const char *ref = rd_str(&d->r);
 	uint64_t created = rd_u64(&d->r);
 	const uint8_t *index = rd_bytes(&d->r, sizeof(uint64_t));
-	struct class_state *cs = &d->s->classes[l->class_id];
+	struct class_state *cs = &d->s->classes[class_id];
 
 	if (d->r.bad || strlen(ref) > DB_REF_MAX || cs->n_deleted >= DB_DELETED_MAX) {
 		refuse(d, "a deletion is malformed");
@@ -166,36 +193,65 @@ static void get_deleted(struct decoder *d, const struct layout *l)
 
 static void get_class(struct decoder *d)
 {
-	struct layout l;
+	int class_id = get_names(d);
 	uint64_t n;
 
-	get_layout(d, &l);
 	if (d->r.bad)
 		return;
-	d->s->classes[l.class_id].horizon = rd_u64(&d->r);
+	d->s->classes[class_id].horizon = rd_u64(&d->r);
 	n = rd_u64(&d->r);
 	for (uint64_t i = 0; i < n && !d->r.bad; i++)
-		get_row(d, &l);
+		get_row(d, class_id);
 	n = rd_u64(&d->r);
 	for (uint64_t i = 0; i < n && !d->r.bad; i++)
-		get_deleted(d, &l);
+		get_deleted(d, class_id);
+}
+
+static struct reader content(const uint8_t *p, size_t n)
+{
+	return reader_of(p, n >= 8 ? n - 8 : 0);
+}
+
+static bool sealed(const uint8_t *p, size_t n)
+{
+	struct reader tail = reader_of(n >= 8 ? p + n - 8 : p, n >= 8 ? 8 : 0);
+
+	return rd_u64(&tail) == hash_bytes(p, n >= 8 ? n - 8 : 0) && !tail.bad;
+}
+
+/* All before the state; its schema. */
+static unsigned get_head(struct decoder *d)
+{
+	uint32_t magic = rd_u32(&d->r);
+	uint16_t format = rd_u16(&d->r), schema = rd_u16(&d->r);
+
+	if (magic != SNAPSHOT_MAGIC)
+		refuse(d, "it is no snapshot");
+	else if (format < FORMAT_MIN || format > DB_FORMAT)
+		refuse(d, "it is of a format this version does not know");
+	else if (!db__schema_runs(schema))
+		refuse(d, "it is of a schema this version does not run");
+	return schema;
+}
+
+unsigned db__snapshot_schema(const uint8_t *p, size_t n)
+{
+	struct decoder d = { .r = content(p, n) };
+
+	return sealed(p, n) ? get_head(&d) : 0;
 }
 
 struct db_state *db__snapshot_decode(
 	const uint8_t *p, size_t n, struct done_table *done, const char **why_out)
 {
 	struct decoder d = { .s = mem_new(sizeof(struct db_state)) };
-	struct reader tail;
 	uint64_t hash;
 	uint32_t classes;
 
-	d.r = reader_of(p, n >= 8 ? n - 8 : 0);
-	tail = reader_of(n >= 8 ? p + n - 8 : p, n >= 8 ? 8 : 0);
-	if (rd_u64(&tail) != hash_bytes(p, n >= 8 ? n - 8 : 0) || tail.bad ||
-		rd_u32(&d.r) != SNAPSHOT_MAGIC)
+	d.r = content(p, n);
+	if (!sealed(p, n))
 		refuse(&d, "its checksum does not hold");
-	if (rd_u16(&d.r) > DB_FORMAT || rd_u16(&d.r) > MODEL_SCHEMA_VERSION)
-		refuse(&d, "it was written by a newer version");
+	d.s->schema = get_head(&d);
 	d.s->index = rd_u64(&d.r);
 	d.s->time = (int64_t)rd_u64(&d.r);
 	hash = rd_u64(&d.r);
@@ -206,6 +262,8 @@ struct db_state *db__snapshot_decode(
 		refuse(&d, "its table of results is malformed");
 	if (!d.r.bad && d.s->hash != hash)
 		refuse(&d, "its content does not have the hash it names");
+	if (!d.r.bad && !db__schema_shown(d.s))
+		refuse(&d, "its schema is not the one its rows show");
 	db__reclaim_now(&d.reclaim);
 	if (!d.r.bad) {
 		db__state_add_fixed(d.s);

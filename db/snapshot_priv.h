@@ -11,6 +11,9 @@ void db__snapshot_encode(const struct db_state *s, const struct done_table *done
 struct db_state *db__snapshot_decode(
 	const uint8_t *p, size_t n, struct done_table *done, const char **why_out);
 
+/* The schema it is of, whether this version runs it or not; 0: its checksum does not hold. */
+unsigned db__snapshot_schema(const uint8_t *p, size_t n);
+
 /* fixed.c: give a state nobody has seen yet the rows that every state has; some milliseconds. */
 void db__state_add_fixed(struct db_state *s);
 

@@ -8,15 +8,14 @@
 #include <string.h>
 
 struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified,
-	const struct val *fields)
+	const struct val *fields, unsigned n)
 {
-	unsigned n = model_classes[class_id].n_fields;
 	struct buf packed = { 0 };
 	struct db_row *row;
 	size_t head = sizeof *row + (n + 1) * sizeof row->offsets[0];
 	uint32_t *offsets = mem_new((n + 1) * sizeof *offsets);
 
-	CHECK(strlen(ref) <= DB_REF_MAX);
+	CHECK(strlen(ref) <= DB_REF_MAX && n <= model_classes[class_id].n_stored);
 	for (unsigned i = 0; i < n; i++) {
 		offsets[i] = (uint32_t)(head + packed.len);
 		val_pack(&packed, &fields[i]);
@@ -31,7 +30,8 @@ struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint
 	strcpy(row->ref, ref);
 	memcpy(row->offsets, offsets, (n + 1) * sizeof *offsets);
 	memcpy((char *)row + head, packed.data, packed.len);
-	/* ids of classes are those of one build: the name takes their place */
+	/* The same in every build: ids of classes are those of one build, the name takes their
+	 * place; the order of stored fields is the schema's (db/model/gen/schema.py). */
 	row->hash = hash_text(model_classes[class_id].name) ^
 		    hash_bytes((char *)row + head, packed.len) ^
 		    (hash_text(ref) + modified * 0x9e3779b97f4a7c15u + created);
@@ -293,6 +293,20 @@ static bool compare(const struct db_state *s, const struct db_state *fresh, char
 	return s->hash == fresh->hash;
 }
 
+bool db__schema_runs(unsigned schema)
+{
+	return schema == 0 || (schema >= MODEL_SCHEMA_BASE && schema <= MODEL_SCHEMA_VERSION);
+}
+
+bool db__schema_shown(const struct db_state *s)
+{
+	const struct db_row *row = db__state_get(s, MODEL_CLASS__config, DB_SCHEMA_REF);
+	char text[16];
+
+	snprintf(text, sizeof text, "%u", s->schema);
+	return row == NULL ? s->schema == 0 : strcmp(db_row_s(row, _CONFIG_value), text) == 0;
+}
+
 bool db__state_check(const struct db_state *s, char *why, size_t n)
 {
 	struct views v;
@@ -302,6 +316,10 @@ bool db__state_check(const struct db_state *s, char *why, size_t n)
 	db__views_init(&v);
 	rebuild(&v.reclaim, s, &fresh);
 	ok = compare(s, &fresh, why, n);
+	if (ok && !db__schema_shown(s)) {
+		snprintf(why, n, "the row of the active schema disagrees with it");
+		ok = false;
+	}
 	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
 		tree_free(fresh.classes[c].uuids, false);
 		tree_free(fresh.classes[c].labels, false);

@@ -4,7 +4,8 @@
  *  1. every row is in `modified` under its version, and in uuid, label and relation indexes exactly
  * by its fields;
  *  2. hash is the sum of the hashes of all rows; counts are the sizes of the row trees;
- *  3. a state once published is never written again.
+ *  3. a state once published is never written again;
+ *  4. the row that shows the active schema says what it is.
  */
 #pragma once
 
@@ -17,7 +18,8 @@ enum {
 	KEY_TEXT_MAX = 255,	 /* bytes of a text that its index keeps */
 };
 
-/* Immutable, one block: header, offsets, packed values. */
+/* Immutable, one block: header, offsets, packed values: of the first n_fields of the class, which
+ * were all that the schema of its time stored; the others have their initial values. */
 struct db_row {
 	uint64_t created, modified, hash;
 	uint32_t size;
@@ -43,6 +45,7 @@ struct class_state {
 struct db_state {
 	uint64_t index, hash;
 	int64_t time;
+	unsigned schema; /* the active one; 0: before the first entry */
 	struct class_state classes[MODEL_CLASS_COUNT];
 	const struct tree
 		*relations[MODEL_RELATION_COUNT + 1]; /* target ref, created, ref of the one side */
@@ -66,6 +69,7 @@ struct views {
 	_Atomic uint64_t epoch;
 	_Atomic uint64_t pins[DB_PINS_MAX]; /* 0: free */
 	struct reclaim reclaim;
+	unsigned schema_max; /* the newest schema this member runs */
 };
 
 void db__views_init(struct views *v);
@@ -74,9 +78,9 @@ void db__views_fini(struct views *v);
 void db__views_publish(struct views *v, const struct db_state *next);
 struct views *db__views(struct db *db);
 
-/* A row from its values (n of the class, in order). */
+/* A row from its first n values. */
 struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified,
-	const struct val *fields);
+	const struct val *fields, unsigned n);
 
 /* Edits of the state under construction; each keeps all indexes. */
 void db__state_put(struct reclaim *r, struct db_state *s, const struct db_row *old,
@@ -85,5 +89,9 @@ void db__state_delete(
 	struct reclaim *r, struct db_state *s, const struct db_row *old, uint64_t index);
 const struct db_row *db__state_get(const struct db_state *s, int class_id, const char *ref);
 
+/* May a state be of that schema here? 0: before the first entry. */
+bool db__schema_runs(unsigned schema);
+/* Does the row that shows the active schema say what it is? */
+bool db__schema_shown(const struct db_state *s);
 /* Recompute everything from the rows and compare. true: sound; else why says what is not. */
 bool db__state_check(const struct db_state *s, char *why, size_t n);

@@ -146,8 +146,12 @@ static uint64_t fed(struct store *s)
 
 static void fields_of(struct reader *r, int class_id, struct val *out, struct arena *a)
 {
-	for (unsigned i = 0; i < model_classes[class_id].n_fields; i++)
-		out[i] = val_unpack(r, a);
+	const struct model_class *c = &model_classes[class_id];
+	unsigned n = rd_u16(r);
+
+	CHECK(n <= c->n_fields);
+	for (unsigned i = 0; i < c->n_fields; i++)
+		out[i] = i < n ? val_unpack(r, a) : c->fields[i].initial;
 }
 
 static int write_change(struct store *s, const struct stamp *st, struct reader *r)

@@ -130,6 +130,13 @@ void db_txn_touch(struct db_txn *t, int class_id, const char *ref)
 	t->n_ops++;
 }
 
+void db_txn_raise(struct db_txn *t, unsigned schema)
+{
+	put_row(&t->ops, OP_RAISE, MODEL_CLASS__config, DB_SCHEMA_REF);
+	buf_u32(&t->ops, schema);
+	t->n_ops++;
+}
+
 static void put_op(struct db_txn *t, uint8_t kind, int class_id, const char *ref, int field,
 	const struct val *value)
 {
@@ -178,7 +185,7 @@ void db_txn_encode(
 	length_at = out->len;
 	buf_u32(out, 0);
 	buf_u16(out, DB_FORMAT);
-	buf_u16(out, MODEL_SCHEMA_VERSION);
+	buf_u16(out, (uint16_t)(t->schema != 0 ? t->schema : MODEL_SCHEMA_VERSION));
 	buf_u8(out, (uint8_t)t->reason);
 	buf_u64(out, id->raft_id);
 	buf_u64(out, id->boot);

@@ -25,7 +25,8 @@ enum db_reason {
 
 enum {
 	DB_ENTRY_MAX = 1 << 20, /* bytes */
-	DB_FORMAT = 2,
+	DB_FORMAT =
+		3, /* a newer one goes with a newer schema, and is written while that is active */
 	DB_ORIGIN_MAX = 127, /* bytes of each text of an origin; what is longer is cut off */
 };
 
@@ -41,6 +42,7 @@ struct db_txn {
 	enum db_reason reason;
 	struct buf origin, preconditions, ops;
 	uint32_t n_preconditions, n_ops;
+	unsigned schema; /* of the view it was made from; 0: the active one when it is sent */
 };
 
 void db_txn_init(struct db_txn *t, enum db_reason reason);
@@ -71,6 +73,13 @@ void db_txn_map_add(struct db_txn *t, int class_id, const char *ref, int field, 
 	struct val value);
 void db_txn_map_remove(struct db_txn *t, int class_id, const char *ref, int field, const char *key);
 void db_txn_touch(struct db_txn *t, int class_id, const char *ref);
+/* Make schema the active one, if it is newer than that. */
+void db_txn_raise(struct db_txn *t, unsigned schema);
+/* The same for the newest that all members run, under the condition that they still do; false:
+ * there is none that is newer than the active one. */
+bool db_schema_raise(const struct db_view *view, struct db_txn *t);
+/* The newest schema that all members have said they run; 0: one has said nothing yet. */
+unsigned db_schema_common(const struct db_view *view);
 
 /* Who proposes: (raft id, boot, sequence) is the proposal id; a second entry with the same id does
  * nothing. */

@@ -16,6 +16,7 @@ void db__views_init(struct views *v)
 {
 	memset(v, 0, sizeof *v);
 	v->epoch = 1;
+	v->schema_max = MODEL_SCHEMA_VERSION;
 	v->reclaim.last = &v->reclaim.first;
 }
 
@@ -165,6 +166,11 @@ int64_t db_view_time(const struct db_view *view)
 	return view->state->time;
 }
 
+unsigned db_view_schema(const struct db_view *view)
+{
+	return view->state->schema;
+}
+
 uint64_t db_view_hash(const struct db_view *view)
 {
 	return view->state->hash;
@@ -205,18 +211,18 @@ uint64_t db_row_modified(const struct db_row *row)
 	return row->modified;
 }
 
-static struct reader field_reader(const struct db_row *row, int field)
-{
-	CHECK(field >= 0 && field < row->n_fields);
-	return reader_of((const char *)row + row->offsets[field],
-		row->offsets[field + 1] - row->offsets[field]);
-}
-
 struct val db_row_field(const struct db_row *row, int field, struct arena *a)
 {
-	struct reader r = field_reader(row, field);
-	struct val v = val_unpack(&r, a);
+	const struct model_class *c = &model_classes[row->class_id];
+	struct reader r;
+	struct val v;
 
+	CHECK(field >= 0 && field < (int)c->n_fields);
+	if (field >= row->n_fields)
+		return c->fields[field].initial;
+	r = reader_of((const char *)row + row->offsets[field],
+		row->offsets[field + 1] - row->offsets[field]);
+	v = val_unpack(&r, a);
 	CHECK(!r.bad);
 	return v;
 }
@@ -238,10 +244,9 @@ const char *db_row_s(const struct db_row *row, int field)
 
 int64_t db_row_i(const struct db_row *row, int field)
 {
-	struct reader r = field_reader(row, field);
+	const struct model_type *type = model_classes[row->class_id].fields[field].type;
 
-	return rd_u8(&r) == VAL_DATETIME ? scalar(row, field, VAL_DATETIME).i
-					 : scalar(row, field, VAL_INT).i;
+	return scalar(row, field, type->kind == MODEL_DATETIME ? VAL_DATETIME : VAL_INT).i;
 }
 
 bool db_row_b(const struct db_row *row, int field)

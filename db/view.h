@@ -26,6 +26,7 @@ void db_view_unpin(struct db_view *view);
 uint64_t db_view_index(const struct db_view *view); /* log index this view is at */
 int64_t db_view_time(
 	const struct db_view *view); /* pool time: largest wall time seen in entries, seconds */
+unsigned db_view_schema(const struct db_view *view); /* the active one; 0: of an empty database */
 uint64_t db_view_hash(
 	const struct db_view *view); /* of all rows; equal on members at equal index */
 uint64_t db_view_count(const struct db_view *view, int class_id);
@@ -40,7 +41,8 @@ const char *db_row_ref(const struct db_row *row);
 int db_row_class(const struct db_row *row);
 uint64_t db_row_created(const struct db_row *row);  /* index */
 uint64_t db_row_modified(const struct db_row *row); /* index; the row's version */
-/* A stored field; its arrays in the arena, its strings in the row. */
+/* A field; its arrays in the arena, its strings in the row. What the row does not have (derived
+ * fields, those of a newer schema) reads its initial value. */
 struct val db_row_field(const struct db_row *row, int field, struct arena *a);
 /* Shortcuts for fields of that type. */
 const char *db_row_s(const struct db_row *row, int field);

@@ -139,6 +139,20 @@ static int write_field(struct call *call, struct err *err)
 	return call_write(call, &txn, NULL);
 }
 
+/* A record from get_record has the fields that are not stored yet, with their initial values: these
+ * are left out. Other values have to wait. */
+static int schema_field(
+	const struct call *call, const struct model_field *f, struct val *v, struct err *err)
+{
+	unsigned active = db_view_schema(&call->view);
+
+	if (f->schema > active && val_equal(v, &f->initial))
+		*v = val_void();
+	if (v->kind == VAL_VOID || (f->schema <= active && model_value_known(f->type, v, active)))
+		return 0;
+	return err_set(err, ERR_NOT_SUPPORTED_DURING_UPGRADE, NULL);
+}
+
 /* create: one struct with the RW and StaticRO fields; what is missing takes its default or is an
  * error; what is unknown or dynamic is passed over, so a whole record from get_record may come
  * back. */
@@ -166,6 +180,10 @@ static int create(struct call *call, struct err *err)
 		if (rpc_coerce(&call->arena, call->message.codec, f->type, f->name, given,
 			    &fields[i], err) != 0 ||
 			need_target(call, &txn, f->type, &fields[i], err) != 0) {
+			db_txn_fini(&txn);
+			return ERR_API;
+		}
+		if (schema_field(call, f, &fields[i], err) != 0) {
 			db_txn_fini(&txn);
 			return ERR_API;
 		}

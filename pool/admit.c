@@ -261,6 +261,7 @@ static void admit_one(struct pool *pool, const struct db_proposal_id *id, const 
 			ad.owner = NULL;
 		task_fields(&ad, r, fields, &locks);
 		db_txn_create(&txn, MODEL_CLASS_task, task, fields);
+		txn.schema = db_view_schema(&view);
 		db_admit(pool->db, id, &txn);
 	}
 	db_view_unpin(&view);
@@ -492,6 +493,8 @@ static bool decide(
 	unsigned n, removed = 0;
 	int64_t now = env_wall_s(pool->env);
 
+	if (schema_decide(view, txn))
+		return true;
 	while ((task = db_next(&c)) != NULL) {
 		bool pending = strcmp(db_row_s(task, TASK_status), "pending") == 0;
 
@@ -532,6 +535,7 @@ static void on_sweep(struct loop_timer *t)
 	db_view_pin(pool->db, &view);
 	mark(pool, &view);
 	if (decide(pool, &view, &txn, &a)) {
+		txn.schema = db_view_schema(&view);
 		pool->sweeping = true;
 		db_propose(pool->db, &pool->sweep_proposal, &txn, pool->loops[0].loop, on_swept);
 	}

@@ -107,6 +107,8 @@ static const struct command {
 	{ "counters", put_counters, NULL },
 	{ "check", NULL, put_check },
 	{ "flush", NULL, put_flushed },
+	{ "schema", schema_put, NULL },
+	{ "schema-raise", NULL, schema_put_raise },
 };
 
 struct control {

@@ -32,6 +32,8 @@ static const char usage[] =
 	"sound (xpoolctl db --help)\n"
 	"  sql --dir DIR 'SELECT ...'                        ask the database in SQL, reading "
 	"only (xpoolctl sql --help)\n"
+	"  schema --dir DIR [raise]                          which members run which; raise the "
+	"active one\n"
 	"  uuid                                              a random uuid\n";
 
 enum { CONTROL_TIMEOUT_S = 10 };
@@ -240,6 +242,13 @@ static int cmd_counters(const struct options *o)
 	return ask(o, "counters");
 }
 
+static int cmd_schema(const struct options *o)
+{
+	if (o->n_rest > 0 && strcmp(o->rest[0], "raise") != 0)
+		return ctl_fail(o->rest[0], "schema alone, or schema raise");
+	return ask(o, o->n_rest == 0 ? "schema" : "schema-raise");
+}
+
 static int cmd_uuid(const struct options *o)
 {
 	char uuid[UUID_LEN + 1];
@@ -260,7 +269,7 @@ int main(int argc, char **argv)
 	} commands[] = { { "certificate", cmd_certificate }, { "fingerprint", cmd_fingerprint },
 		{ "passwd", cmd_passwd }, { "init", cmd_init }, { "status", cmd_status },
 		{ "counters", cmd_counters }, { "db", ctl_db }, { "sql", ctl_sql },
-		{ "uuid", cmd_uuid } };
+		{ "schema", cmd_schema }, { "uuid", cmd_uuid } };
 	struct options o;
 	bool own_help;
 

@@ -138,6 +138,9 @@ int call_write(struct call *call, struct db_txn *txn, void (*written)(struct cal
 			"larger than 1 MiB", NULL);
 	}
 	call->written = written;
+	/* a write that was made under the schema before is made anew: on_written */
+	if (call->view.state != NULL)
+		txn->schema = db_view_schema(&call->view);
 	db_propose(call->pool->db, &call->proposal, txn, call->io->loop, on_written);
 	return CALL_PENDING;
 }
@@ -185,6 +188,18 @@ static int role_check(const struct call *call, struct err *err)
 		err, ERR_RBAC_PERMISSION_DENIED, lower, "No permission in user session.", NULL);
 }
 
+/* What is new in this version waits until the pool's schema has been raised. */
+static int schema_check(const struct call *call, struct err *err)
+{
+	unsigned active = db_view_schema(&call->view);
+	bool known = call->method->schema <= active;
+
+	for (unsigned i = 0; i < call->method->n_params && known && active < MODEL_SCHEMA_VERSION;
+		i++)
+		known = model_value_known(call->method->params[i].type, &call->args[i], active);
+	return known ? 0 : err_set(err, ERR_NOT_SUPPORTED_DURING_UPGRADE, NULL);
+}
+
 static int execute(struct call *call)
 {
 	struct model_functions fn;
@@ -199,6 +214,8 @@ static int execute(struct call *call)
 	}
 	if (call->method->call == MODEL_REMOVED)
 		return err_set(&call->err, ERR_MESSAGE_REMOVED, NULL);
+	if (schema_check(call, &call->err) != 0)
+		return ERR_API;
 	if (call->method->call != MODEL_CUSTOM)
 		return access_call(call, &call->err);
 	if (call->method->route != MODEL_LOCAL)

@@ -272,9 +272,7 @@ static bool facts_ours(const struct db_row *vm, const char *self)
 /* The life of one task. Each step is committed with preconditions and repeated until it is decided.
  */
 
-/* What this member sees may be old: it replays its log after a start. Nothing may be done on the
- * word of a row before everything that was committed by now has been applied here. */
-static int catch_up(struct job *job, struct pool *pool)
+int pool_catch_up(struct job *job, struct pool *pool)
 {
 	int rc;
 
@@ -315,7 +313,7 @@ static int commit_started(struct job *job, struct owned *o)
 		if (started && !caught_up) {
 			/* by an earlier life of ours: is it still under way? */
 			db_view_unpin(&view);
-			if (catch_up(job, o->pool) == ERR_DEAD)
+			if (pool_catch_up(job, o->pool) == ERR_DEAD)
 				return ERR_DEAD;
 			caught_up = true;
 			continue;
@@ -790,7 +788,7 @@ static void reconcile_main(struct job *job, void *arg)
 		if (job_sleep(job, AGENT_RETRY_MS) != 0)
 			return;
 	/* a view from before our last life would call what is new unknown */
-	if (catch_up(job, pool) == ERR_DEAD)
+	if (pool_catch_up(job, pool) == ERR_DEAD)
 		return;
 	forget_tasks(job, pool);
 	collect_vms(job, pool, &vms);

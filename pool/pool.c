@@ -130,6 +130,7 @@ void pool_start(struct pool *pool)
 {
 	admit_start(pool);
 	owner_start(pool);
+	schema_start(pool);
 	for (unsigned i = 0; i < pool->n_loops; i++)
 		loop_start(pool->loops[i].loop);
 	loop_start(pool->raft_loop);

@@ -177,7 +177,17 @@ void tasks_look(struct pool_loop *io);
 /* Of a transaction that serves the task: its caller and method. Lives as long as row and arena. */
 struct db_origin task_origin(const struct db_row *task, struct arena *a);
 
+/* schema.c */
+void schema_start(struct pool *pool);
+/* Raise the active schema, when it is time; false: nothing to do. */
+bool schema_decide(const struct db_view *view, struct db_txn *txn);
+void schema_put(struct pool *pool, struct buf *out);
+void schema_put_raise(struct job *job, struct pool *pool, struct buf *out);
+
 /* owner.c */
+/* What this member sees may be old: it replays its log after a start. Nothing may be done on the
+ * word of a row before everything that was committed by now has been applied here. */
+int pool_catch_up(struct job *job, struct pool *pool);
 void owner_start(struct pool *pool);
 void owner_look(struct pool *pool);
 /* Run an agent operation under the task's uuid and wait for its end. For the _run functions. */

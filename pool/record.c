@@ -28,9 +28,12 @@ struct val pool_record(const struct db_view *view, const struct db_row *row, str
 	const struct model_class *c = &model_classes[db_row_class(row)];
 	struct val v = val_map();
 
-	for (unsigned i = 0; i < c->n_fields; i++)
-		if (!c->fields[i].internal)
-			val_map_push(a, &v, c->fields[i].name, pool_field(view, row, (int)i, a));
+	for (unsigned i = 0; i < c->n_fields; i++) {
+		int field = c->shown[i];
+
+		if (!c->fields[field].internal)
+			val_map_push(a, &v, c->fields[field].name, pool_field(view, row, field, a));
+	}
 	return v;
 }
 

@@ -6,6 +6,7 @@ import time
 
 from check import split_type
 from resolve import empty, name_uuid
+from schema import stored
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 C_TYPES = {"string": "const char *", "secret": "const char *", "enum": "const char *", "ref": "const char *",
@@ -96,7 +97,8 @@ class Tables:
 
 def header(model):
     out = [part("model_head.h")]
-    out.append("enum { MODEL_SCHEMA_VERSION = %d };\n" % model["schema"]["version"])
+    out.append("/* The oldest schema this version runs, and its own. */")
+    out.append("enum { MODEL_SCHEMA_BASE = %d, MODEL_SCHEMA_VERSION = %d };\n" % (model["schema"]["base"], model["schema"]["version"]))
     out.append("enum model_class_id {")
     out += ["\t%s," % class_id(c["name"]) for c in model["classes"]]
     out.append("\tMODEL_CLASS_COUNT\n};\n")
@@ -206,11 +208,11 @@ def field_row(t, model, cls, field):
     ones = [r["one"] for r in model["relations"]]
     manys = [r["many"] for r in model["relations"]]
     flags = ", ".join("true" if field.get(key) else "false" for key in ("internal", "computed", "removed", "volatile", "owns"))
-    return "\t{ %s, %s, &%s, MODEL_%s, %s, %d, %d, %s, %s, %s }," % (
+    return "\t{ %s, %s, &%s, MODEL_%s, %s, %d, %d, %s, %s, %d, %s }," % (
         quote(field["name"]), quote(field.get("column", field["name"])), t.type(field["type"]),
         {"RW": "RW", "StaticRO": "STATIC_RO", "DynamicRO": "DYNAMIC_RO"}[field["qualifier"]],
         flags, ones.index(full) if full in ones else -1, manys.index(full) if full in manys else -1,
-        "true" if "default" in field else "false", t.initial(field), quote(field["text"]))
+        "true" if "default" in field else "false", t.initial(field), field["schema"], quote(field["text"]))
 
 
 def spellings(cls):
@@ -240,22 +242,36 @@ def alert_rows(model):
         "\t{ %s, %d }," % (quote(a["name"]), a["priority"]) for a in model["alerts"]] + ["\t{ NULL, 0 },\n};\n"]
 
 
+def rule_rows(model):
+    out = ["const struct model_rule model_rules[] = {"]
+    for cls in model["classes"]:
+        for field in cls["fields"]:
+            source, _, key = field.get("from", "").partition("/")
+            if source:
+                place = "%s_%s" % (ident(cls["name"]).upper(), "%s")
+                out.append("\t{ %d, %s, %s, %s, %s }," % (field["schema"], class_id(cls["name"]), place % ident(field["name"]),
+                           place % ident(source), quote(key) if key else "NULL"))
+    return out + ["\t{ 0, 0, 0, 0, NULL },\n};\n"]
+
+
 def source(model):
     t = Tables(model)
     fields, rows, params, operations = [], [], [], []
     for cls in model["classes"]:
         names = [f["name"] for f in cls["fields"]]
-        stored = order = "NULL"
+        fields_name = order = shown = "NULL"
         if names:
-            stored, order = "fields_%s" % ident(cls["name"]), "names_%s" % ident(cls["name"])
-            fields.append("static const struct model_field %s[] = {" % stored)
+            fields_name, order = "fields_%s" % ident(cls["name"]), "names_%s" % ident(cls["name"])
+            fields.append("static const struct model_field %s[] = {" % fields_name)
             fields += [field_row(t, model, cls, f) for f in cls["fields"]]
             fields.append("};\n")
             fields += field_names(order, cls)
+            shown = "shown_%s" % ident(cls["name"])
+            fields.append("static const uint16_t %s[] = { %s };\n" % (shown, ", ".join(str(names.index(n)) for n in cls["order"])))
         find = lambda name: names.index(name) if name in names else -1
-        rows.append("\t{ %s, %s, MODEL_TABLE_%s, %s, %s, %d, %s, %d, %d, %d, %d, %s }," % (
+        rows.append("\t{ %s, %s, MODEL_TABLE_%s, %s, %s, %d, %d, %d, %s, %s, %d, %d, %d, %d, %s }," % (
             quote(cls["name"]), quote(cls["name"].lower()), cls["table"].upper(), "true" if cls.get("events") else "false",
-            stored, len(names), order, len(spellings(cls)), find("uuid"), find("name_label") if "get_by_name_label" in cls["generated"] else -1,
+            fields_name, len(names), len([f for f in cls["fields"] if stored(f)]), cls["schema"], shown, order, len(spellings(cls)), find("uuid"), find("name_label") if "get_by_name_label" in cls["generated"] else -1,
             find("current_operations"), quote(cls["text"])))
         for op in cls.get("operations", []):
             states = model["enums"]["vm_power_state"]
@@ -279,14 +295,14 @@ def source(model):
         locks = ", ".join("{ %d, %s }" % (-1 if target == "owner" else names.index(target), quote(op))
                           for target, op in msg.get("locks", []))
         cancels = ", ".join(quote(c) for c in msg.get("cancels", []))
-        messages.append("\t{ %s, %s, MODEL_%s, %d, %s, %d, %d, &%s, %s, %s, %s, %s, %s, %s, MODEL_%s, %d, { %s }, %d, { %s }, %s, %d, %s }," % (
+        messages.append("\t{ %s, %s, MODEL_%s, %d, %s, %d, %d, &%s, %s, %s, %s, %s, %s, %s, MODEL_%s, %d, { %s }, %d, { %s }, %s, %d, %d, %s }," % (
             quote(msg["name"]), class_id(model["classes"][msg["class"]]["name"]), msg["call"], msg["field"],
             shared.get(text, "NULL"), len(prow), len([p for p in msg["params"] if "default" not in p]),
             t.type(msg["result"]), model["role_ids"][msg["role"]], "true" if msg.get("async") else "false",
             "false" if msg.get("session") is False else "true", "true" if msg.get("secret") else "false",
             "true" if msg.get("client_cert") else "false", "true" if msg.get("pool_internal") else "false", kind.upper(),
             names.index(param) if param else -1, locks or "{ 0, NULL }", len(msg.get("locks", [])), cancels or "NULL",
-            "sizeof(struct %s)" % args_name(msg) if custom else "0", msg["custom"], quote(msg["text"])))
+            "sizeof(struct %s)" % args_name(msg) if custom else "0", msg["custom"], msg["schema"], quote(msg["text"])))
     out = ["/* Generated from db/model/: do not edit. */", "#include \"model/args.h\"", "", "#include <stddef.h>",
            "#include <string.h>", "#include <strings.h>", ""]
     for code, names in model["errors"].items():
@@ -295,8 +311,10 @@ def source(model):
     out += ["\tERR_%s," % ident(code) for code in model["errors"]] + ["\tNULL,\n};\n"]
     for name, values in model["enums"].items():
         out.append("static const char *const values_%s[] = { %s, NULL };" % (name, ", ".join(quote(v) for v in values)))
+        known = model["enum_schema"].get(name, {})
+        out.append("static const unsigned schemas_%s[] = { %s };" % (name, ", ".join(str(known.get(v, 0)) for v in values)))
     out.append("\nconst struct model_enum model_enums[] = {")
-    out += ["\t{ %s, values_%s }," % (quote(name), name) for name in model["enums"]] + ["};\n"]
+    out += ["\t{ %s, values_%s, schemas_%s }," % (quote(name), name, name) for name in model["enums"]] + ["};\n"]
     out += t.lines + [""] + fields
     out.append("const struct model_class model_classes[] = {")
     out += rows + ["};\n", "const struct model_relation model_relations[] = {"]
@@ -305,8 +323,8 @@ def source(model):
         for side in (relation["one"], relation["many"]):
             cls, _, field = side.partition(".")
             row += [class_id(cls), "%s_%s" % (ident(cls).upper(), ident(field)) if field else "-1"]
-        out.append("\t{ %s, %s }," % (", ".join(row), "true" if relation.get("cascade") else "false"))
-    out += ["};\n", "const struct model_operation model_vm_operations[] = {"] + operations
+        out.append("\t{ %s, %s, %d }," % (", ".join(row), "true" if relation.get("cascade") else "false", relation["schema"]))
+    out += ["};\n"] + rule_rows(model) + ["const struct model_operation model_vm_operations[] = {"] + operations
     out += ["\t{ NULL, 0, false, false },\n};\n"] + role_rows(model) + alert_rows(model) + params
     out += ["", "const struct model_message model_messages[] = {"] + messages
     out += ["};\n", "const unsigned model_n_messages = %d;\n" % len(messages), part("model_find.c")]

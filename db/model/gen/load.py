@@ -19,22 +19,33 @@ def read(path):
         raise Refused("%s: not JSON: %s" % (os.path.basename(path), fault))
 
 
-def load(folder):
+def read_all(folder):
+    return {name: read(os.path.join(folder, name)) for name in sorted(os.listdir(folder)) if name.endswith(".json")}
+
+
+def merge(below, above):
+    """An overlay over what it lies on: objects key by key, lists one behind the other."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**below, **{key: merge(below.get(key), value) for key, value in above.items()}}
+    return below + above if isinstance(below, list) and isinstance(above, list) else above
+
+
+def load(folder, overlay=None):
+    files = merge(read_all(folder), read_all(overlay) if overlay else {})
+    for name in LISTS:
+        if name not in files:
+            raise Refused("%s: missing" % name)
     model = {
-        "enums": read(os.path.join(folder, "enums.json"))["enums"],
-        "errors": read(os.path.join(folder, "errors.json"))["codes"],
-        "relations": read(os.path.join(folder, "relations.json"))["relations"],
-        "schema": read(os.path.join(folder, "schema.json")),
-        "alerts": read(os.path.join(folder, "alerts.json"))["alerts"],
-        "http": read(os.path.join(folder, "http.json"))["actions"],
-        "roles": read(os.path.join(folder, "roles.json")),
-        "classes": [],
+        "enums": files["enums.json"]["enums"],
+        "enum_schema": files["enums.json"].get("schema", {}),
+        "errors": files["errors.json"]["codes"],
+        "relations": files["relations.json"]["relations"],
+        "schema": files["schema.json"],
+        "alerts": files["alerts.json"]["alerts"],
+        "http": files["http.json"]["actions"],
+        "roles": files["roles.json"],
+        "classes": [dict(cls, file=name) for name, cls in files.items() if name not in LISTS],
     }
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".json") and name not in LISTS:
-            cls = read(os.path.join(folder, name))
-            cls["file"] = name
-            model["classes"].append(cls)
     # public classes by name, internal tables last: ids of tables are stored nowhere, names are
     model["classes"].sort(key=lambda c: (c.get("table") == "internal", str(c.get("name")).lower()))
     return model

@@ -96,3 +96,35 @@ const char *model_enum_value(int enum_id, const char *text)
 
 	return i < 0 ? NULL : model_enums[enum_id].values[i];
 }
+
+unsigned model_stored(int class_id, unsigned schema)
+{
+	const struct model_class *c = &model_classes[class_id];
+	unsigned n = c->n_stored;
+
+	while (n > 0 && c->fields[n - 1].schema > schema)
+		n--;
+	return n;
+}
+
+bool model_value_known(const struct model_type *type, const struct val *v, unsigned schema)
+{
+	bool known = true;
+	int i;
+
+	switch (type->kind) {
+	case MODEL_ENUM:
+		i = v->kind == VAL_STRING ? model_enum_index(type->enum_id, v->s) : -1;
+		return i < 0 || model_enums[type->enum_id].schemas[i] <= schema;
+	case MODEL_SET:
+		for (uint32_t k = 0; v->kind == VAL_SET && k < v->n && known; k++)
+			known = model_value_known(type->item, &v->items[k], schema);
+		return known;
+	case MODEL_MAP:
+		for (uint32_t k = 0; v->kind == VAL_MAP && k < v->n && known; k++)
+			known = model_value_known(type->item, &v->pairs[k].value, schema);
+		return known;
+	default:
+		return true;
+	}
+}

@@ -34,6 +34,7 @@ struct model_type {
 struct model_enum {
 	const char *name;
 	const char *const *values; /* ends with NULL */
+	const unsigned *schemas;   /* since when each exists */
 };
 
 enum model_qualifier { MODEL_RW, MODEL_STATIC_RO, MODEL_DYNAMIC_RO };
@@ -64,6 +65,7 @@ struct model_field {
 	int derived;         /* index in model_relations of which this is the derived side, or -1 */
 	bool has_default;    /* may be missing in create */
 	struct val initial;  /* the default, else the empty value of the type */
+	unsigned schema;     /* the first that has it */
 	const char *text;
 };
 
@@ -88,7 +90,9 @@ struct model_class {
 	enum model_table table;
 	bool events;
 	const struct model_field *fields;
-	unsigned n_fields;
+	unsigned n_fields, n_stored; /* the stored ones come first, older schemas before newer ones */
+	unsigned schema;             /* the first that has it */
+	const uint16_t *shown;       /* n_fields places, in the order of records */
 	const struct model_spelling *spellings; /* names and columns of fields, sorted */
 	unsigned n_spellings;
 	int uuid_field, label_field, operations_field; /* -1: has none; the last is current_operations */
@@ -100,6 +104,15 @@ struct model_class {
 struct model_relation {
 	int one_class, one_field, many_class, many_field;
 	bool cascade;
+	unsigned schema; /* the first that has it */
+};
+
+/* What raising the schema does to each row of a class: the new field takes the value of an older one, or of a key of an
+ * older map, when it has it. */
+struct model_rule {
+	unsigned schema;
+	int class_id, field, from;
+	const char *key; /* NULL: all of from */
 };
 
 enum model_call {
@@ -162,6 +175,7 @@ struct model_message {
 	const char *cancels[MODEL_CANCELS_MAX]; /* operations on the same object that this one cancels and waits for */
 	size_t args_size;
 	int custom; /* index for model/calls.c, -1 for generated messages */
+	unsigned schema; /* refused until this is the active one; 0: never */
 	const char *text;
 };
 
@@ -187,6 +201,7 @@ struct model_operation {
 extern const struct model_class model_classes[];
 extern const struct model_enum model_enums[];
 extern const struct model_relation model_relations[];
+extern const struct model_rule model_rules[];              /* ends with schema 0 */
 extern const struct model_operation model_vm_operations[]; /* ends with name NULL */
 extern const struct model_permission model_permissions[];  /* ends with name NULL; roles first, strongest first */
 extern const struct model_alert model_alerts[];            /* ends with name NULL */
@@ -209,3 +224,7 @@ const char *model_enum_value(int enum_id, const char *text);
 /* Position of a value, -1 when it is none. */
 int model_enum_index(int enum_id, const char *text);
 
+/* How many fields the rows of a class have while that schema is active. */
+unsigned model_stored(int class_id, unsigned schema);
+/* Does the schema know all enumeration values in it? */
+bool model_value_known(const struct model_type *type, const struct val *v, unsigned schema);

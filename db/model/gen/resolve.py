@@ -3,6 +3,7 @@ import hashlib
 
 from check import ROLES, shared_field, split_type
 
+WRITES = ("SET_FIELD", "ADD_FIELD", "REMOVE_FIELD", "ADD_TO_FIELD", "REMOVE_FROM_FIELD")
 EMPTY = {"string": "", "secret": "", "int": 0, "float": 0.0, "bool": False, "datetime": "19700101T00:00:00Z",
          "ref": "OpaqueRef:NULL", "set": [], "map": {}}
 
@@ -90,15 +91,20 @@ def removed(cls):
         yield name, "REMOVED", -1, params, "void", role, {}
 
 
+def waits_for(cls, call, field):
+    """The schema that must be active before the message may write; 0: any."""
+    return cls["fields"][field]["schema"] if call in WRITES else cls["schema"] if call in ("CREATE", "DESTROY") else 0
+
+
 def resolve(model):
     messages = []
     for number, cls in enumerate(model["classes"]):
         for name, call, field, params, result, role, extras in list(generated(model, cls)) + list(removed(cls)):
             messages.append({"name": "%s.%s" % (cls["name"], name), "class": number, "call": call, "field": field,
                              "params": [{"name": p, "type": t} for p, t in params], "result": result, "role": role,
-                             "text": "", "custom": -1, **extras})
+                             "text": "", "custom": -1, "schema": waits_for(cls, call, field), **extras})
         for msg in cls["messages"]:
-            messages.append({**msg, "name": "%s.%s" % (cls["name"], msg["name"]), "class": number,
+            messages.append({"schema": 0, **msg, "name": "%s.%s" % (cls["name"], msg["name"]), "class": number,
                              "call": msg.get("as", "custom").upper(), "field": shared_field(cls, msg), "custom": -1})
     messages.sort(key=lambda m: m["name"].encode())
     customs = [m for m in messages if m["call"] == "CUSTOM"]

@@ -26,7 +26,7 @@ GOOD = {
     "alerts.json": {"alerts": [{"name": "FIRE", "priority": 1}]},
     "http.json": {"actions": [{"name": "get_it", "method": "GET", "path": "/it", "args": [], "role": "read-only"}]},
     "roles.json": {"roles": [{"name": "read-only", "text": "t"}], "permissions": {"a.b/c": "read-only"}},
-    "schema.json": {"version": 1, "hash": ""},
+    "schema.json": {"base": 1, "version": 1, "hashes": {"1": ""}},
 }
 
 
@@ -38,6 +38,20 @@ def message(model):
     return model["a.json"]["messages"][0]
 
 
+def newer(model, **more):
+    """A field of schema 2, and schema.json as the messages ask for it."""
+    model["a.json"]["fields"].append({"name": "z", "type": "int", "qualifier": "RW", "schema": 2, "since": "x", "text": "t", **more})
+    model["schema.json"].update(version=2)
+    model["schema.json"]["hashes"]["2"] = "open"
+
+
+def values(model, schema):
+    field(model, 2).update(type="enum<e>", default="u")
+    model["schema.json"].update(base=1, version=2, hashes={"1": "open", "2": "open"})
+    model["enums.json"]["schema"] = schema
+
+
+CHANGED = "schema.json: what schema 1 stores has changed ("
 CASES = [
     ("unknown class", lambda m: field(m).update(type="ref<C>"), "A.b: unknown class C"),
     ("unknown type", lambda m: field(m).update(type="word"), "A.b: unknown type word"),
@@ -78,7 +92,20 @@ CASES = [
     ("relation to another class", lambda m: m["b.json"]["fields"][0].update(type="set<ref<B>>"), "relations.json: A.b: the other side B.as is no set of A"),
     ("relation side not derived", lambda m: m["b.json"]["fields"][0].pop("derived"), "relations.json: A.b: the other side B.as is not marked derived"),
     ("derived without relation", lambda m: m["relations.json"].update(relations=[]), "B.as: derived without a relation"),
-    ("stored form changed", lambda m: field(m, 2).update(default={}), "schema.json: what is stored has changed"),
+    ("default changed", lambda m: field(m, 2).update(default={}), CHANGED),
+    ("new field not marked", lambda m: (newer(m), m["a.json"]["fields"][-1].pop("schema")), CHANGED),
+    ("order changed", lambda m: m["a.json"]["fields"].reverse(), CHANGED),
+    ("cascade changed", lambda m: m["relations.json"]["relations"][0].pop("cascade"), CHANGED),
+    ("mark above the version", lambda m: (newer(m), m["schema.json"].update(version=1), m["schema.json"]["hashes"].pop("2")),
+     "A.z is new in schema 2: schema.json has version 1"),
+    ("version without hash", lambda m: (newer(m), m["schema.json"]["hashes"].pop("2")), "schema.json: what schema 2 stores has changed"),
+    ("hash of a version to come", lambda m: m["schema.json"]["hashes"].update({"3": "open"}), "schema.json: hashes are for the versions"),
+    ("value from nothing", lambda m: newer(m, **{"from": "y"}), "A.z: takes its value from y, which no older schema has"),
+    ("value from itself", lambda m: newer(m, **{"from": "z"}), "A.z: takes its value from z, which no older schema has"),
+    ("value of another type", lambda m: newer(m, **{"from": "uuid"}), "A.z: takes its value from uuid, which is of another type"),
+    ("key of another type", lambda m: newer(m, **{"from": "n/k", "type": "string"}), "A.z: takes its value from n/k, which is of"),
+    ("schema of no value", lambda m: values(m, {"e": {"w": 2}}), "enums.json: e has no value w"),
+    ("value marked above the version", lambda m: values(m, {"e": {"v": 3}}), "enums.json: e v is new in schema 3"),
     ("relation of nothing known", lambda m: m["relations.json"]["relations"][0].update(on="x"), "relations.json: A.b: unknown key on"),
     ("relation without its other side", lambda m: m["relations.json"].update(relations=[{"one": "A.b"}]), "relations.json: no many"),
     ("relation twice", lambda m: m["relations.json"]["relations"].append({"one": "A.b", "many": "B"}), "relations.json: A.b stands there twice"),
@@ -115,11 +142,16 @@ def run(model, extra=None):
 def main():
     good = copy.deepcopy(GOOD)
     _, text = run(good)
-    good["schema.json"]["hash"] = text.split("changed (")[1].split(",")[0]
+    good["schema.json"]["hashes"]["1"] = text.split("changed (")[1].split(",")[0]
     failed = 0
-    if run(good) != (0, ""):
-        print("the good model is refused: %s" % run(good)[1])
-        failed += 1
+    newest = copy.deepcopy(good)
+    newer(newest, **{"from": "n/k"})
+    marked = copy.deepcopy(good)
+    values(marked, {"e": {"v": 2}})
+    for model in (good, newest, marked):
+        if run(model) != (0, ""):
+            print("a good model is refused: %s" % run(model)[1])
+            failed += 1
     cases = [(what, lambda m, c=change: c(m), expected, None) for what, change, expected in CASES]
     cases += [("no JSON", lambda m: None, "c.json: not JSON", {"c.json": "{"})]
     for what, change, expected, extra in cases:
@@ -129,7 +161,7 @@ def main():
         if code == 0 or expected not in text:
             print("%s: expected %r, got %d %r" % (what, expected, code, text))
             failed += 1
-    print("%d passed, %d failed" % (len(cases) + 1 - failed, failed))
+    print("%d passed, %d failed" % (len(cases) + 3 - failed, failed))
     return failed > 0
 
 
