@@ -27,7 +27,8 @@ enum {
 	CHANNEL_HELLO = 1,
 	CHANNEL_RAFT_FIRST = 2, /* the network half of Raft */
 	CHANNEL_PROPOSAL_FIRST = 32,
-	CHANNEL_READ_FIRST = 40, /* read indexes */
+	CHANNEL_READ_FIRST = 40,  /* read indexes */
+	CHANNEL_FLOOR_FIRST = 48, /* floors of sessions */
 };
 
 struct channel;

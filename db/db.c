@@ -130,6 +130,7 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 	stat_update(db);
 	db__proposals_role(db);
 	db__reads_role(db);
+	db__floors_role(db);
 	db->cfg.role(db->cfg.arg, role, term, leader);
 }
 
@@ -226,7 +227,9 @@ static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *paylo
 		return consensus_receive(db->consensus, peer, type, payload, n);
 	if (type < CHANNEL_READ_FIRST)
 		return db__proposal_frame(db, peer, type, payload, n);
-	return db__read_frame(db, peer, type, payload, n);
+	if (type < CHANNEL_FLOOR_FIRST)
+		return db__read_frame(db, peer, type, payload, n);
+	return db__floor_frame(db, peer, type, payload, n);
 }
 
 static void on_peer(void *arg, uint64_t peer, bool up)
@@ -239,6 +242,7 @@ static void on_peer(void *arg, uint64_t peer, bool up)
 	consensus_peer_up(db->consensus, peer, up);
 	db__proposals_role(db);
 	db__reads_role(db);
+	db__floors_role(db);
 }
 
 static void on_turn(struct loop_hook *hook)
@@ -410,6 +414,7 @@ int db_open(struct db **out, const struct db_config *config)
 	db->led_ms = env_now_ms(config->loop->env);
 	db__proposals_init(db);
 	db__reads_init(db);
+	db__floors_init(db);
 	rc = config->dir != NULL ? lock_directory(db) : 0;
 	if (rc == 0)
 		open_store(db);
@@ -436,6 +441,7 @@ static void on_consensus_closed(void *arg)
 
 	db__proposals_fini(db);
 	db__reads_fini(db);
+	db__floors_fini(db);
 	db__views_fini(&db->views);
 	db__done_free(db->done);
 	free(db->changes.items);

@@ -12,6 +12,7 @@ struct contact {
 };
 
 struct reads;
+struct floors;
 
 /* An entry at the leader that waits for room in flight. */
 struct feed {
@@ -59,7 +60,8 @@ struct db {
 	unsigned n_admitted;
 	struct loop_timer tick;
 
-	struct reads *reads; /* read_index.c */
+	struct reads *reads;   /* read_index.c */
+	struct floors *floors; /* floor.c */
 };
 
 /* Place of a member in the list; -1: none of ours. */
@@ -85,3 +87,9 @@ void db__reads_role(struct db *db);
 /* End of a turn: whose index has been applied? */
 void db__reads_turn(struct db *db);
 int db__read_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
+
+void db__floors_init(struct db *db);
+void db__floors_fini(struct db *db);
+/* Role, term, leader or a connection changed. */
+void db__floors_role(struct db *db);
+int db__floor_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);

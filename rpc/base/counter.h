@@ -22,6 +22,7 @@
 	X(proposals_resent, "proposals asked again of a leader")                                   \
 	X(proposals_timeout, "proposals given up after their deadline")                            \
 	X(read_rounds, "rounds of this leader that confirmed a read index")                        \
+	X(floors_taken, "takeovers of sessions from other members")                                \
 	X(elections_won, "times this member became leader")                                        \
 	X(elections_early, "times this member stood early because the leader's connection broke")  \
 	X(heartbeats_missed, "times the leader was not heard of for three heartbeats")             \

@@ -2,12 +2,14 @@
  * virtual time, under loss, duplication, delay, cuts (one way too), crashes that tear or lose
  * unsynced writes, disk errors, disks that lose synced writes, slow disks, snapshots and restarts.
  * Jobs on each member commit transactions, raise one counter by comparing and setting, follow the
- * changes with a token from member to member, and look behind a read index. Checked:
+ * changes with a token from member to member, look behind a read index, and use
+ * sessions on all members. Checked:
  *  - no two members ever had different hashes at the same index;
  *  - everything acknowledged is there, and nothing was done twice: no fresh row is refused, the
  *    counter stands at no less than its acknowledged and no more than its possible steps;
  *  - behind a read index everything is visible that was acknowledged anywhere before it was asked
  * for;
+ *  - no call of a session sees less than an earlier one was shown or acknowledged, anywhere;
  *  - a follower of changes sees each row made exactly once, in order, wherever it asks;
  *  - no part of a message promises a commit beyond its own entries;
  *  - the indexes agree with the rows (db_check), and a seed run again gives the same history.
@@ -19,6 +21,7 @@
  */
 #include "db/consensus_priv.h"
 #include "db/db.h"
+#include "db/floor.h"
 #include "rpc/base/lane.h"
 #include "tests/sim/raft_disk.h"
 
@@ -32,7 +35,7 @@ enum { MEMBERS = 3, FAULTS_S = 24, HEAL_S = 12, ACKED_MAX = 200000, INDEX_MAX = 
 
 #define COUNTER_REF "OpaqueRef:counter"
 
-enum { FOLLOWERS = 2 };
+enum { FOLLOWERS = 2, SESSIONS = 3 };
 
 /* A client of events: the index it has seen, and which rows (by place in acked order of creation).
  */
@@ -65,7 +68,9 @@ struct test {
 	unsigned rules_off;
 	uint64_t acked_index; /* the largest that was acknowledged anywhere */
 	unsigned n_reads, n_unread;
-	bool diverged, disordered, overpromised, stale;
+	uint64_t shown[SESSIONS]; /* the largest index that an ended call of it saw */
+	unsigned n_uses, n_hops, n_unheld, n_users; /* n_users: jobs that run */
+	bool diverged, disordered, overpromised, stale, back;
 	struct follower followers[FOLLOWERS];
 };
 
@@ -303,6 +308,121 @@ static void read_main(struct job *job, void *arg)
 	}
 }
 
+/* Sessions: calls on all members at once. */
+
+struct use_call {
+	struct wait wait; /* first */
+	struct db_use use;
+};
+
+static void use_fini(struct wait *w)
+{
+	free(container_of(w, struct use_call, wait));
+}
+
+static void use_done(struct db_use *u)
+{
+	wait_done(&container_of(u, struct use_call, use)->wait);
+}
+
+/* 0: out is inside; ERR_TIMEOUT: no leader; ERR_DEAD. */
+static int enter(struct job *job, struct life *l, unsigned session, struct use_call **out)
+{
+	uint8_t key[DB_KEY_LEN] = { (uint8_t)session };
+	struct use_call *uc = mem_new(sizeof *uc);
+	int rc = 0;
+
+	wait_init(&uc->wait, job, use_fini);
+	if (db_use_enter(l->db, &uc->use, key, l->loop, use_done))
+		wait_done(&uc->wait);
+	else
+		l->t->n_hops++;
+	rc = wait_join(&uc->wait, UINT64_MAX, false);
+	if (rc == 0 && !uc->use.ok) {
+		l->t->n_unheld++;
+		rc = ERR_TIMEOUT;
+	}
+	*out = uc;
+	return rc;
+}
+
+/* The session may have been taken while the call ran: hold it once more, then the answer goes out.
+ */
+static int leave(struct job *job, struct life *l, unsigned session, struct use_call **uc)
+{
+	int rc = 0;
+
+	while (rc == 0 && !db_use_leave(l->db, &(*uc)->use)) {
+		wait_drop(&(*uc)->wait);
+		rc = enter(job, l, session, uc);
+	}
+	return rc;
+}
+
+static int session_write(struct job *job, struct life *l, uint64_t *index_out)
+{
+	struct db_result res;
+	struct db_txn txn;
+	int rc;
+
+	db_txn_init(&txn, DB_FOR_SESSION);
+	rc = commit(job, l, &txn, &res);
+	if (rc == 0 && res.status == DB_DONE)
+		*index_out = res.index;
+	err_fini(&res.err);
+	return rc;
+}
+
+/* One call: 0, ERR_TIMEOUT, ERR_DEAD. */
+static int session_call(struct job *job, struct life *l, unsigned session)
+{
+	struct test *t = l->t;
+	uint64_t need = t->shown[session], saw;
+	struct use_call *uc;
+	struct db_view view;
+	int rc = enter(job, l, session, &uc);
+
+	if (rc == 0) {
+		db_view_pin(l->db, &view);
+		saw = db_view_index(&view);
+		db_view_unpin(&view);
+		if (world_random(&t->w, 4) == 0)
+			rc = job_sleep(job, world_random(&t->w, 200));
+		if (rc == 0 && world_random(&t->w, 3) == 0) {
+			db_use_leave(l->db, &uc->use);
+			wait_drop(&uc->wait);
+			rc = session_write(job, l, &saw);
+			if (rc == ERR_DEAD)
+				return rc;
+			rc = enter(job, l, session, &uc);
+		}
+	}
+	if (rc == 0)
+		rc = leave(job, l, session, &uc);
+	if (rc == 0) {
+		t->n_uses++;
+		t->back |= saw < need;
+		if (saw > t->shown[session])
+			t->shown[session] = saw;
+	}
+	wait_drop(&uc->wait);
+	return rc;
+}
+
+static void session_main(struct job *job, void *arg)
+{
+	struct life *l = arg;
+	int rc = 0;
+
+	l->t->n_users++;
+	for (unsigned k = 0; k < 15 && rc != ERR_DEAD; k++) {
+		rc = session_call(job, l, (unsigned)world_random(&l->t->w, SESSIONS));
+		if (rc != ERR_DEAD)
+			rc = job_sleep(job, world_random(&l->t->w, 40));
+	}
+	l->t->n_users--;
+}
+
 /* Followers of changes. One asks a member for what has changed behind its token; a member that has
  * not come so far yet is asked later. */
 static void follow(struct follower *f, struct life *l)
@@ -348,7 +468,8 @@ static void start_work(struct test *t)
 		}
 		if (l->up)
 			CHECK(lane_submit(l->lane, "", count_main, l, NULL) == 0 &&
-				lane_submit(l->lane, "", read_main, l, NULL) == 0);
+				lane_submit(l->lane, "", read_main, l, NULL) == 0 &&
+				lane_submit(l->lane, "", session_main, l, NULL) == 0);
 	}
 }
 
@@ -471,17 +592,18 @@ static unsigned lost_rows(struct test *t, const struct db_view *view)
 static void report(struct test *t, const struct db_view *view, unsigned lost, const char *why)
 {
 	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u steps=%u "
-	       "reads=%u+%u boots=%u "
+	       "reads=%u+%u uses=%u/%u+%u boots=%u "
 	       "snapshots=%u/%u rotten=%u frames=%llu dropped=%llu duplicated=%llu lost=%u "
 	       "%s%s%s%s\n",
 		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(view),
 		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->steps, t->n_reads,
-		t->n_unread, t->n_boots, t->n_taken, t->n_sent, t->n_rotten,
-		(unsigned long long)t->w.frames, (unsigned long long)t->w.dropped,
+		t->n_unread, t->n_uses, t->n_hops, t->n_unheld, t->n_boots, t->n_taken, t->n_sent,
+		t->n_rotten, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped,
 		(unsigned long long)t->w.duplicated, lost, t->diverged ? "DIVERGED" : "equal",
 		t->disordered	  ? " DISORDERED"
 		: t->overpromised ? " OVERPROMISED"
 		: t->stale	  ? " STALE"
+		: t->back	  ? " BACK"
 				  : "",
 		*why != 0 ? " UNSOUND: " : "", why);
 	for (unsigned i = 1; i <= MEMBERS && t->diverged; i++) {
@@ -517,8 +639,8 @@ static bool verify(struct test *t)
 	ok = once(t, &view) && ok;
 	report(t, &view, lost, why);
 	db_view_unpin(&view);
-	return lost == 0 && !t->diverged && !t->disordered && !t->overpromised && !t->stale && ok &&
-	       t->n_acked > 100;
+	return lost == 0 && !t->diverged && !t->disordered && !t->overpromised && !t->stale &&
+	       !t->back && ok && t->n_acked > 100;
 }
 
 static struct test *test_new(uint64_t seed, unsigned rules_off)
@@ -563,6 +685,13 @@ static void test_free(struct test *t)
 	free(t);
 }
 
+static bool nobody_works(void *arg)
+{
+	struct test *t = arg;
+
+	return t->n_users == 0;
+}
+
 static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsigned *sent_out)
 {
 	struct test *t = test_new(seed, rules_off);
@@ -578,6 +707,8 @@ static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsign
 	heal(t);
 	start_work(t);
 	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
+	CHECK(world_until(&t->w, nobody_works, t, 60000));
+	world_run(&t->w, t->w.now_us + 1000000);
 	printf("seed=%llu ", (unsigned long long)seed);
 	ok = verify(t);
 	*history_out = world_hash(&t->w);
@@ -654,7 +785,8 @@ static const struct {
 	unsigned rule;
 } rules[] = { { "masking", RULE_MASKING }, { "vouched", RULE_VOUCHED }, { "clamp", RULE_CLAMP },
 	{ "deduplication", RULE_DEDUPLICATION }, { "preconditions", RULE_PRECONDITIONS },
-	{ "note", RULE_NOTE }, { "confirm", RULE_CONFIRM } };
+	{ "note", RULE_NOTE }, { "confirm", RULE_CONFIRM }, { "floor", RULE_FLOOR },
+	{ "lease", RULE_LEASE } };
 
 /* A schedule that ends in an assertion or a stopped library has found it too: each runs in a
  * process of its own. */
