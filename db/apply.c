@@ -303,23 +303,47 @@ static struct val *initial(struct work *w, int class_id)
 	return fields;
 }
 
-static void put(struct work *w, const struct db_row *old, int class_id, const char *ref,
-	const struct val *fields)
+static void put(struct work *w, const struct db_row *old, const struct db_row *fresh)
 {
-	const struct db_row *fresh =
-		db__row_new(class_id, ref, old != NULL ? old->created : w->index, w->index, fields,
-			model_stored(class_id, w->s->schema));
-
 	db__state_put(w->reclaim, w->s, old, fresh);
 	note(w, old, fresh);
+}
+
+static struct db_row *row_of(struct work *w, const struct db_row *old, int class_id,
+	const char *ref, const struct val *fields)
+{
+	return db__row_new(class_id, ref, old != NULL ? old->created : w->index, w->index, fields,
+		model_stored(class_id, w->s->schema));
+}
+
+/* A row of an older schema is written anew in the form of the active one. */
+static bool is_current(struct work *w, const struct db_row *row)
+{
+	return row->n_fields == model_stored(row->class_id, w->s->schema);
+}
+
+static void put_field(struct work *w, const struct db_row *row, int field, const struct val *value)
+{
+	struct val *fields;
+
+	if (is_current(w, row)) {
+		put(w, row, db__row_with(row, w->index, field, value));
+		return;
+	}
+	fields = unpacked(w, row);
+	fields[field] = *value;
+	put(w, row, row_of(w, row, row->class_id, row->ref, fields));
 }
 
 static void touch(struct work *w, int class_id, const char *ref)
 {
 	const struct db_row *row = db__state_get(w->s, class_id, ref);
 
-	if (row != NULL && row->modified != w->index)
-		put(w, row, class_id, ref, unpacked(w, row));
+	if (row == NULL || row->modified == w->index)
+		return;
+	put(w, row,
+		is_current(w, row) ? db__row_touched(row, w->index)
+				   : row_of(w, row, class_id, ref, unpacked(w, row)));
 }
 
 static void touch_many(struct work *w, int relation, const char *target)
@@ -370,7 +394,7 @@ static void op_create(struct work *w, struct reader *r, const struct target *t)
 	 */
 	if (t->row != NULL || w->broken || r->bad)
 		return;
-	put(w, NULL, t->class_id, t->ref, fields);
+	put(w, NULL, row_of(w, NULL, t->class_id, t->ref, fields));
 	touch_related(w, db__state_get(w->s, t->class_id, t->ref), -1);
 }
 
@@ -471,18 +495,17 @@ static struct val edited(struct work *w, struct reader *r, uint8_t kind, struct 
 
 /* An equal value is no change. Rows that are replaced meanwhile stay until the state is published.
  */
-static void set_field(struct work *w, const struct db_row *row, int field, struct val *fields,
-	const struct val *fresh)
+static void set_field(struct work *w, const struct db_row *row, int field, const struct val *was,
+	const struct val *is)
 {
 	int class_id = row->class_id;
 	bool related = model_classes[class_id].fields[field].relation >= 0;
 
-	if (val_equal(fresh, &fields[field]))
+	if (val_equal(was, is))
 		return;
 	if (related)
 		touch_related(w, row, field);
-	fields[field] = *fresh;
-	put(w, db__state_get(w->s, class_id, row->ref), class_id, row->ref, fields);
+	put_field(w, db__state_get(w->s, class_id, row->ref), field, is);
 	if (related)
 		touch_related(w, db__state_get(w->s, class_id, row->ref), field);
 }
@@ -490,7 +513,7 @@ static void set_field(struct work *w, const struct db_row *row, int field, struc
 static void op_field(struct work *w, struct reader *r, uint8_t kind, const struct target *t)
 {
 	int field = read_field(w, r, t->class_id);
-	struct val *fields, fresh;
+	struct val was, is;
 
 	if (field < 0)
 		return;
@@ -501,15 +524,16 @@ static void op_field(struct work *w, struct reader *r, uint8_t kind, const struc
 		edited(w, r, kind, none);
 		return;
 	}
-	fields = unpacked(w, t->row);
-	fresh = edited(w, r, kind, fields[field]);
+	was = db_row_field(t->row, field, &w->arena);
+	is = edited(w, r, kind, was);
 	if (!w->broken && !r->bad)
-		set_field(w, t->row, field, fields, &fresh);
+		set_field(w, t->row, field, &was, &is);
 }
 
 /* The active schema, and the row that shows it. */
 static void set_schema(struct work *w, unsigned schema)
 {
+	const struct db_row *row = db__state_get(w->s, MODEL_CLASS__config, DB_SCHEMA_REF);
 	struct val *fields = initial(w, MODEL_CLASS__config);
 
 	w->wanted = schema;
@@ -518,8 +542,7 @@ static void set_schema(struct work *w, unsigned schema)
 		return;
 	w->s->schema = schema;
 	fields[_CONFIG_value] = val_string(arena_printf(&w->arena, "%u", schema));
-	put(w, db__state_get(w->s, MODEL_CLASS__config, DB_SCHEMA_REF), MODEL_CLASS__config,
-		DB_SCHEMA_REF, fields);
+	put(w, row, row_of(w, row, MODEL_CLASS__config, DB_SCHEMA_REF, fields));
 }
 
 /* Trees are never changed in place: this walks the class as it was before. */
@@ -530,16 +553,16 @@ static void run_rule(struct work *w, const struct model_rule *rule)
 	struct arena kept = w->arena;
 	const struct db_row *row;
 	const struct val *v;
-	struct val *fields;
+	struct val from, was;
 
 	while ((row = db_next(&c)) != NULL) {
 		arena_init(&w->arena); /* for one row: there may be many */
 		row = db__state_get(w->s, rule->class_id, row->ref); /* after an earlier rule */
-		fields = unpacked(w, row);
-		v = rule->key == NULL ? &fields[rule->from]
-				      : val_get(&fields[rule->from], rule->key);
+		from = db_row_field(row, rule->from, &w->arena);
+		was = db_row_field(row, rule->field, &w->arena);
+		v = rule->key == NULL ? &from : val_get(&from, rule->key);
 		if (v != NULL)
-			set_field(w, row, rule->field, fields, v);
+			set_field(w, row, rule->field, &was, v);
 		arena_fini(&w->arena);
 	}
 	w->arena = kept;

@@ -7,37 +7,87 @@
 #include <stdlib.h>
 #include <string.h>
 
+static struct db_row *row_alloc(int class_id, const char *ref, uint64_t created, uint64_t modified,
+	unsigned n, size_t packed)
+{
+	size_t head = sizeof(struct db_row) + (n + 1) * sizeof(uint32_t);
+	struct db_row *row = must(malloc(head + packed));
+
+	CHECK(strlen(ref) <= DB_REF_MAX && n <= model_classes[class_id].n_stored);
+	*row = (struct db_row){ .created = created,
+		.modified = modified,
+		.size = (uint32_t)(head + packed),
+		.class_id = (uint16_t)class_id,
+		.n_fields = (uint16_t)n };
+	strcpy(row->ref, ref);
+	return row;
+}
+
+/* The same in every build: ids of classes are those of one build, the name takes their place; the
+ * order of stored fields is the schema's (db/model/gen/schema.py). */
+static void row_seal(struct db_row *row)
+{
+	const uint32_t head = row->offsets[0];
+
+	CHECK(row->offsets[row->n_fields] == row->size);
+	row->hash = hash_text(model_classes[row->class_id].name) ^
+		    hash_bytes((char *)row + head, row->size - head) ^
+		    (hash_text(row->ref) + row->modified * 0x9e3779b97f4a7c15u + row->created);
+	row->hash = hash_bytes(&row->hash, sizeof row->hash);
+}
+
 struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified,
 	const struct val *fields, unsigned n)
 {
+	uint32_t offsets[MODEL_FIELDS_MAX + 1];
 	struct buf packed = { 0 };
 	struct db_row *row;
-	size_t head = sizeof *row + (n + 1) * sizeof row->offsets[0];
-	uint32_t *offsets = mem_new((n + 1) * sizeof *offsets);
 
-	CHECK(strlen(ref) <= DB_REF_MAX && n <= model_classes[class_id].n_stored);
 	for (unsigned i = 0; i < n; i++) {
-		offsets[i] = (uint32_t)(head + packed.len);
+		offsets[i] = (uint32_t)packed.len;
 		val_pack(&packed, &fields[i]);
 	}
-	offsets[n] = (uint32_t)(head + packed.len);
-	row = mem_new(head + packed.len);
-	row->created = created;
-	row->modified = modified;
-	row->size = (uint32_t)(head + packed.len);
-	row->class_id = (uint16_t)class_id;
-	row->n_fields = (uint16_t)n;
-	strcpy(row->ref, ref);
-	memcpy(row->offsets, offsets, (n + 1) * sizeof *offsets);
-	memcpy((char *)row + head, packed.data, packed.len);
-	/* The same in every build: ids of classes are those of one build, the name takes their
-	 * place; the order of stored fields is the schema's (db/model/gen/schema.py). */
-	row->hash = hash_text(model_classes[class_id].name) ^
-		    hash_bytes((char *)row + head, packed.len) ^
-		    (hash_text(ref) + modified * 0x9e3779b97f4a7c15u + created);
-	row->hash = hash_bytes(&row->hash, sizeof row->hash);
-	free(offsets);
+	offsets[n] = (uint32_t)packed.len;
+	row = row_alloc(class_id, ref, created, modified, n, packed.len);
+	for (unsigned i = 0; i <= n; i++)
+		row->offsets[i] = offsets[i] + (uint32_t)(row->size - packed.len);
+	memcpy((char *)row + row->offsets[0], packed.data, packed.len);
 	buf_fini(&packed);
+	row_seal(row);
+	return row;
+}
+
+struct db_row *db__row_with(
+	const struct db_row *old, uint64_t modified, int field, const struct val *value)
+{
+	uint32_t from = old->offsets[field], to = old->offsets[field + 1];
+	struct buf packed = { 0 };
+	struct db_row *row;
+	char *at;
+
+	CHECK(field >= 0 && field < old->n_fields);
+	val_pack(&packed, value);
+	row = row_alloc(old->class_id, old->ref, old->created, modified, old->n_fields,
+		old->size - old->offsets[0] - (to - from) + packed.len);
+	for (int i = 0; i <= old->n_fields; i++)
+		row->offsets[i] = i <= field ? old->offsets[i]
+					     : old->offsets[i] - (to - from) + (uint32_t)packed.len;
+	at = (char *)row + old->offsets[0];
+	memcpy(at, (const char *)old + old->offsets[0], from - old->offsets[0]);
+	memcpy((char *)row + from, packed.data, packed.len);
+	memcpy((char *)row + from + packed.len, (const char *)old + to, old->size - to);
+	buf_fini(&packed);
+	row_seal(row);
+	return row;
+}
+
+struct db_row *db__row_touched(const struct db_row *old, uint64_t modified)
+{
+	struct db_row *row = must(malloc(old->size));
+
+	memcpy(row, old, old->size);
+	row->modified = modified;
+	row_seal(row);
 	return row;
 }
 

@@ -81,6 +81,10 @@ struct views *db__views(struct db *db);
 /* A row from its first n values. */
 struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified,
 	const struct val *fields, unsigned n);
+/* The same row with another value of one stored field, or with another version only. */
+struct db_row *db__row_with(
+	const struct db_row *old, uint64_t modified, int field, const struct val *value);
+struct db_row *db__row_touched(const struct db_row *old, uint64_t modified);
 
 /* Edits of the state under construction; each keeps all indexes. */
 void db__state_put(struct reclaim *r, struct db_state *s, const struct db_row *old,

@@ -344,6 +344,35 @@ static unsigned count_related(struct bench *b, int relation, const char *ref)
 	return n;
 }
 
+/* Rows that are spliced are, byte for byte, the rows made of all values. */
+START_TEST(a_row_with_one_other_value_is_the_row_of_these_values)
+{
+	const struct model_class *c = &model_classes[MODEL_CLASS_VM];
+	const char *const texts[] = { "", "x", "a longer text than before" };
+	struct val f[VM_FIELD_COUNT];
+
+	for (unsigned i = 0; i < c->n_fields; i++)
+		f[i] = c->fields[i].initial;
+	for (unsigned i = 0; i < c->n_stored; i++)
+		for (unsigned k = 0; k < ARRAY_LEN(texts); k++) {
+			struct db_row *old, *spliced, *made;
+			struct val kept = f[i];
+
+			f[VM_name_label] = val_string("label");
+			old = db__row_new(MODEL_CLASS_VM, "OpaqueRef:v", 3, 4, f, c->n_stored);
+			f[i] = val_string(texts[k]);
+			made = db__row_new(MODEL_CLASS_VM, "OpaqueRef:v", 3, 5, f, c->n_stored);
+			spliced = db__row_with(old, 5, (int)i, &f[i]);
+			ck_assert_uint_eq(spliced->size, made->size);
+			ck_assert(memcmp(spliced, made, made->size) == 0);
+			f[i] = kept;
+			free(old);
+			free(spliced);
+			free(made);
+		}
+}
+END_TEST
+
 START_TEST(a_set_of_references_is_indexed_item_by_item)
 {
 	struct bench b;
@@ -611,6 +640,7 @@ int main(void)
 		a_repeated_proposal_does_nothing_and_tells_the_first_result,
 		relations_follow_their_one_side_and_touch_the_other,
 		deleting_an_object_takes_its_dependents_in_the_same_entry,
+		a_row_with_one_other_value_is_the_row_of_these_values,
 		a_set_of_references_is_indexed_item_by_item,
 		roles_are_there_from_the_first_index_and_cannot_be_written,
 		an_equal_value_is_no_change,

@@ -102,6 +102,7 @@ def header(model):
     out.append("enum model_class_id {")
     out += ["\t%s," % class_id(c["name"]) for c in model["classes"]]
     out.append("\tMODEL_CLASS_COUNT\n};\n")
+    out.append("enum { MODEL_FIELDS_MAX = %d };\n" % max(len(c["fields"]) for c in model["classes"]))
     out.append("/* Places of fields in their class. */")
     for cls in model["classes"]:
         if cls["fields"]:
