@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buf {
 	uint8_t *data;
@@ -12,8 +13,6 @@ struct buf {
 
 void buf_init(struct buf *b);
 void buf_fini(struct buf *b); /* may be called twice */
-void buf_put(struct buf *b, const void *p, size_t n);
-void buf_puts(struct buf *b, const char *s);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_u8(struct buf *b, uint8_t v);
 void buf_u16(struct buf *b, uint16_t v);
@@ -27,8 +26,24 @@ void buf_patch_u32(struct buf *b, size_t at, uint32_t v);
 void buf_consume(struct buf *b, size_t n);
 /* Room for n more bytes at data + len; the caller adds what it used to len. */
 uint8_t *buf_room(struct buf *b, size_t n);
+/* In decimal. */
+void buf_int(struct buf *b, int64_t v);
 /* A NUL behind the content (not counted), for use as text; never NULL. */
 const char *buf_text(struct buf *b);
+
+/* Here, because answers and rows are made of pieces of a few bytes. */
+static inline void buf_put(struct buf *b, const void *p, size_t n)
+{
+	if (n == 0)
+		return;
+	memcpy(b->cap - b->len < n ? buf_room(b, n) : b->data + b->len, p, n);
+	b->len += n;
+}
+
+static inline void buf_puts(struct buf *b, const char *s)
+{
+	buf_put(b, s, strlen(s));
+}
 
 /* After the first read past the end `bad` is set for good and every read gives 0 / NULL: check once
  * at the end. */

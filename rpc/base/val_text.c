@@ -2,22 +2,25 @@
 #include "rpc/base/val.h"
 #include "rpc/base/check.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+/* Stands for itself in a JSON string. */
+static bool plain(uint8_t c)
+{
+	return c >= ' ' && c != '"' && c != '\\';
+}
+
 static void quoted(struct buf *out, const char *s)
 {
-	size_t run;
+	const char *from;
 
 	buf_puts(out, "\"");
-	for (; *s; s++) {
-		run = strcspn(s, "\"\\\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x10"
-				 "\x11\x12\x13\x14\x15"
-				 "\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f");
-		buf_put(out, s, run);
-		s += run;
+	for (;; s++) {
+		for (from = s; plain((uint8_t)*s); s++)
+			;
+		buf_put(out, from, (size_t)(s - from));
 		if (*s == 0)
 			break;
 		if (*s == '"' || *s == '\\')
@@ -55,7 +58,7 @@ void val_json(struct buf *out, const struct val *v)
 	case VAL_VOID: buf_puts(out, "\"\""); break;
 	case VAL_STRING: quoted(out, v->s); break;
 	case VAL_INT:
-	case VAL_INT32: buf_printf(out, "%" PRId64, v->i); break;
+	case VAL_INT32: buf_int(out, v->i); break;
 	case VAL_FLOAT: number(out, v->f); break;
 	case VAL_BOOL: buf_puts(out, v->b ? "true" : "false"); break;
 	case VAL_DATETIME:
@@ -110,7 +113,7 @@ static void text_of(struct buf *b, const struct val *v, bool inner)
 			buf_puts(b, v->s);
 		break;
 	case VAL_INT:
-	case VAL_INT32: buf_printf(b, "%lld", (long long)v->i); break;
+	case VAL_INT32: buf_int(b, v->i); break;
 	case VAL_FLOAT: buf_printf(b, "%.18g", v->f); break;
 	case VAL_BOOL: buf_puts(b, v->b ? "true" : "false"); break;
 	case VAL_DATETIME:

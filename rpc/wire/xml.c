@@ -231,17 +231,21 @@ int rpc_xml_request(
 	return rc;
 }
 
+/* Stands for itself in XML text. */
+static bool plain(uint8_t c)
+{
+	return c >= ' ' ? c != '<' && c != '>' && c != '&' && c != '"'
+			: c == '\t' || c == '\n' || c == '\r';
+}
+
 static void escaped(struct buf *out, const char *s)
 {
-	size_t run;
+	const char *from;
 
-	for (; *s; s++) {
-		run = strcspn(s, "<>&"
-				 "\"\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12"
-				 "\x13\x14\x15\x16"
-				 "\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f");
-		buf_put(out, s, run);
-		s += run;
+	for (;; s++) {
+		for (from = s; plain((uint8_t)*s); s++)
+			;
+		buf_put(out, from, (size_t)(s - from));
 		switch (*s) {
 		case 0: return;
 		case '<': buf_puts(out, "&lt;"); break;
@@ -260,7 +264,7 @@ static void value_body(struct buf *out, const struct val *v)
 	switch (v->kind) {
 	case VAL_VOID: break;
 	case VAL_STRING: escaped(out, v->s); break;
-	case VAL_INT: buf_printf(out, "%" PRId64, v->i); break;
+	case VAL_INT: buf_int(out, v->i); break;
 	case VAL_INT32: buf_printf(out, "<i4>%" PRId64 "</i4>", v->i); break;
 	case VAL_FLOAT: buf_printf(out, "<double>%.16g</double>", v->f); break;
 	case VAL_BOOL: buf_printf(out, "<boolean>%d</boolean>", v->b); break;

@@ -331,6 +331,22 @@ START_TEST(values_as_text)
 }
 END_TEST
 
+START_TEST(integers_in_decimal)
+{
+	static const int64_t values[] = { 0, 7, -1, 10, -100, 1234567890, INT64_MAX, INT64_MIN };
+
+	for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+		struct buf got = { 0 }, want = { 0 };
+
+		buf_int(&got, values[i]);
+		buf_printf(&want, "%lld", (long long)values[i]);
+		ck_assert_str_eq(buf_text(&got), buf_text(&want));
+		buf_fini(&got);
+		buf_fini(&want);
+	}
+}
+END_TEST
+
 static void in_temporary(char path[64], const char *name)
 {
 	snprintf(path, 64, "/tmp/xpool-test-XXXXXX");
@@ -446,6 +462,7 @@ int main(void)
 		datetimes,
 		text_that_xml_cannot_carry_is_refused,
 		values_as_text,
+		integers_in_decimal,
 		sql_keeps_values_and_nests_a_statement_in_itself,
 		sql_for_reading_changes_nothing_and_says_why_it_fails,
 		jobs_of_one_key_run_one_at_a_time,
