@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SMALL_BODY = 15 << 10 };
+
 struct rpc_server {
 	struct loop *loop;
 	struct listener listener;
@@ -105,6 +107,10 @@ static void send_reply(struct rpc_conn *c, unsigned status, const char *content_
 			? ""
 			: "Access-Control-Allow-Headers: X-Requested-With\r\n",
 		headers != NULL ? headers : "", n);
+	if (n <= SMALL_BODY) { /* with its head in one TLS record */
+		buf_put(&out, body, n);
+		n = 0;
+	}
 	stream_write(c->stream, out.data, out.len);
 	stream_write(c->stream, body, n);
 	buf_fini(&out);

@@ -193,13 +193,28 @@ void stream__free(struct stream *s)
 	free(s);
 }
 
+/* Piece by piece: the session's own buffer stays small, also afterwards. */
+static void encrypt(struct stream *s, const uint8_t *p, size_t n)
+{
+	enum { PIECE = 16 << 10 }; /* a TLS record */
+
+	while (n > 0) {
+		size_t k = n < PIECE ? n : PIECE;
+
+		tls_conn_write(s->tls, p, k);
+		tls_conn_drain(s->tls, &s->out);
+		p += k;
+		n -= k;
+	}
+}
+
 void stream_write(struct stream *s, const void *p, size_t n)
 {
 	loop_assert(s->loop);
 	CHECK(!s->closing);
 	s->drained = false;
 	if (s->tls != NULL)
-		tls_conn_write(s->tls, p, n);
+		encrypt(s, p, n);
 	else
 		buf_put(&s->out, p, n);
 	touch(s);
