@@ -23,7 +23,7 @@ struct link {
 	struct loop_timer deadline;
 	struct buf in;
 	struct link *next, **at;
-	bool dialled, hello_sent;
+	bool dialled, hello_sent, refused;
 	bool in_data, dead; /* dropped by a callback of on_data, which frees it */
 };
 
@@ -74,7 +74,8 @@ static void link_lost(struct link *l)
 		was_up = p->up;
 		p->up = false;
 		if (ch->cfg.raft_id < p->cfg.raft_id && !ch->closing)
-			loop_timer_start(ch->cfg.loop, &p->redial, CHANNEL_REDIAL_MS, dial);
+			loop_timer_start(ch->cfg.loop, &p->redial,
+				l->refused ? CHANNEL_REFUSED_MS : CHANNEL_REDIAL_MS, dial);
 	}
 	link_free(l);
 	if (was_up && !ch->closing) {
@@ -91,6 +92,7 @@ static void link_drop(struct link *l, const char *why)
 	loop_assert(l->ch->cfg.loop);
 	if (why != NULL) {
 		COUNT(env, channel_refused);
+		l->refused = true;
 		log_warn(env, "event=member_refused peer=%llu address=%s why=\"%s\"",
 			l->peer != NULL ? (unsigned long long)l->peer->cfg.raft_id : 0,
 			stream_peer(l->stream), why);
@@ -120,9 +122,28 @@ static void send_hello(struct link *l)
 	buf_str(&b, l->ch->pool_uuid);
 	buf_u64(&b, l->ch->cfg.raft_id);
 	buf_u64(&b, l->ch->cfg.epoch);
+	buf_str(&b, l->ch->cfg.epoch_id);
 	send_frame(l, CHANNEL_HELLO, b.data, b.len);
 	buf_fini(&b);
 	l->hello_sent = true;
+}
+
+/* Members of different epochs never work together: a forced recovery has given up what the others
+ * know.
+ */
+static const char *epoch_fault(const struct channel *ch, uint64_t epoch, const char *id)
+{
+	if (epoch < ch->cfg.epoch)
+		return "it is of an older epoch: adopt the new one there (xpoolctl adopt)";
+	if (epoch > ch->cfg.epoch)
+		return "it is of a newer epoch, this member was left behind by a forced recovery: "
+		       "adopt the new one here (xpoolctl adopt)";
+	if (strcmp(id, ch->cfg.epoch_id) != 0)
+		return "it is of another epoch of the same number: the pool was recovered twice "
+		       "and "
+		       "there are two of it now. Stop one of them, and adopt the other's epoch "
+		       "there";
+	return NULL;
 }
 
 /* Why this HELLO is refused; NULL: it is good, and peer_out says whose. */
@@ -131,25 +152,29 @@ static const char *hello_fault(
 {
 	struct reader r = reader_of(payload, n);
 	uint32_t protocol = rd_u32(&r);
-	const char *pool = rd_str(&r);
-	uint64_t raft_id = rd_u64(&r), epoch = rd_u64(&r);
+	const char *pool, *id;
+	uint64_t raft_id, epoch;
 	uint8_t fingerprint[TLS_FINGERPRINT_LEN];
 
+	if (!r.bad && protocol != CHANNEL_PROTOCOL)
+		return "it speaks another protocol version";
+	pool = rd_str(&r);
+	raft_id = rd_u64(&r);
+	epoch = rd_u64(&r);
+	id = rd_str(&r);
 	if (r.bad)
 		return "its hello does not parse";
-	if (protocol != CHANNEL_PROTOCOL)
-		return "it speaks another protocol version";
 	if (strcmp(pool, l->ch->pool_uuid) != 0)
 		return "it belongs to another pool";
-	if (epoch != l->ch->cfg.epoch)
-		return "it is of another epoch";
 	*peer_out = peer_find(l->ch, raft_id);
 	if (*peer_out == NULL || (l->peer != NULL && l->peer != *peer_out))
 		return "it is no member of this pool";
 	if (!stream_fingerprint(l->stream, fingerprint) ||
 		memcmp(fingerprint, (*peer_out)->cfg.certificate, sizeof fingerprint) != 0)
 		return "its certificate is not the one pinned for it";
-	return NULL;
+	if (!l->hello_sent)
+		send_hello(l); /* it is who it says: it may know what we think of its epoch */
+	return epoch_fault(l->ch, epoch, id);
 }
 
 static void on_hello(struct link *l, const uint8_t *payload, size_t n)
@@ -170,8 +195,6 @@ static void on_hello(struct link *l, const uint8_t *payload, size_t n)
 	p->up = true;
 	loop_timer_stop(&l->deadline);
 	loop_timer_stop(&p->redial);
-	if (!l->hello_sent)
-		send_hello(l);
 	COUNT(ch->cfg.loop->env, channel_connects);
 	log_info(ch->cfg.loop->env, "event=member_connected peer=%llu",
 		(unsigned long long)p->cfg.raft_id);

@@ -1,8 +1,8 @@
 /* The member channel: one TLS 1.3 connection per pair of members, for Raft and transactions.
  *
  * The lower raft id dials. Both sides present the certificate pinned for their id; the first frame
- * in each direction is HELLO {protocol, pool, raft id, epoch}; anything else, an unknown id,
- * another pool or a wrong certificate is refused before a byte of it is believed. Frames: u32
+ * in each direction is HELLO {protocol, pool, raft id, epoch, its id}; anything else, an unknown
+ * id, another pool or a wrong certificate is refused before a byte of it is believed. Frames: u32
  * length, u8 type, 3 bytes zero, payload (docs/formats.md). Everything runs on the Raft loop. A new
  * connection from a peer replaces the old one.
  */
@@ -16,10 +16,11 @@ enum {
 	CHANNEL_QUEUE_MAX =
 		64 << 20, /* bytes to one peer; beyond that the connection is given up */
 	CHANNEL_REDIAL_MS = 100,
+	CHANNEL_REFUSED_MS = 5000, /* and after a refusal */
 	CHANNEL_HELLO_MS = 5000,
 	CHANNEL_HELLO_MAX = 256,     /* bytes of a frame before the peer is known */
 	CHANNEL_STRANGERS_MAX = 128, /* connections that have not said hello yet */
-	CHANNEL_PROTOCOL = 1,
+	CHANNEL_PROTOCOL = 2,
 };
 
 /* Types of frames: who reads them. */
@@ -45,6 +46,7 @@ struct channel_config {
 	const char *listen;
 	const char *pool_uuid;
 	uint64_t raft_id, epoch;
+	const char *epoch_id;		  /* kept by the caller */
 	const struct channel_peer *peers; /* all members but this one; copied */
 	unsigned n_peers;
 	/* Called on the loop. payload is borrowed for the call. A frame that does not parse: return

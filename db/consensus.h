@@ -27,6 +27,7 @@ enum {
 	CONSENSUS_SPACE_LOW = 64 << 20,
 	CONSENSUS_SPACE_STOP = 32 << 20,
 	CONSENSUS_SNAPSHOT_SCARCE = 1024, /* entries between snapshots when it is scarce */
+	CONSENSUS_TERM_JUMP = 1 << 20,	  /* terms by a forced recovery */
 	CONSENSUS_NOTE_SLOT = 512,
 	CONSENSUS_ASIDE_MAX = 4,	   /* logs kept aside; then nothing more is set aside */
 	CONSENSUS_SNAPSHOT_ENTRIES = 8192, /* a snapshot after so many entries */
@@ -40,6 +41,7 @@ struct raft_io;
 struct consensus_voter {
 	uint64_t raft_id;
 	const char *address; /* opaque text of ours: the member's host uuid */
+	bool standby;	     /* it gets the whole log and has no vote */
 };
 
 /* What a start finds on its disk before the library has read it. */
@@ -111,6 +113,24 @@ bool consensus_sealed(const uint8_t *bytes, size_t n);
  * after a log line. */
 int consensus_bootstrap(struct consensus_disk *disk, uint64_t raft_id, const char *address,
 	const struct consensus_voter *voters, unsigned n);
+
+/* Forced recovery, with xpoold stopped: what only lost voters hold is given up. */
+struct consensus_recovery {
+	char why[512];		   /* this copy cannot be used */
+	uint64_t term, last_index; /* what the copy has */
+	uint64_t new_term;	   /* far above what the others can have reached since */
+	bool fetching;		   /* it was set aside before and is not whole */
+};
+
+/* Look, and change nothing. 0; ERR_CORRUPT: why says what is wrong. */
+int consensus_recovery_look(struct consensus_disk *d, struct consensus_recovery *out);
+/* Append the configuration in the new term. 0; ERR_IO after a log line: do it again. */
+int consensus_recover(struct consensus_disk *d, const char *dir, uint64_t raft_id,
+	const char *address, const struct consensus_voter *voters, unsigned n,
+	const struct consensus_recovery *r);
+/* The member's log belongs to an epoch that was given up: set it aside, and fetch at the next
+ * start. */
+int consensus_abandon(struct consensus_disk *d, uint64_t raft_id);
 
 /* Load and start. A log that is damaged, or has lost what was acknowledged, is set aside where the
  * others are a majority without it, and fetched from them. 0; ERR_IO after a log line that says

@@ -26,7 +26,6 @@
 #include <string.h>
 
 enum { NOTE_MAGIC = 0x31415058 /* "XPA1" */, NOTE_FETCHING = 1, NOTE_SIZE = 48 };
-enum { MAJORITY_WITHOUT_US = 3 }; /* members: so many that the others are a majority */
 
 static void encode(const struct note *n, struct buf *out)
 {
@@ -182,6 +181,28 @@ static const char *doubt(const struct consensus_config *cfg, const struct note *
 	return out;
 }
 
+static bool majority_without_us(const struct consensus_config *cfg)
+{
+	unsigned voters = 0, others = 0;
+
+	for (unsigned i = 0; i < cfg->n_members; i++) {
+		voters += !cfg->members[i].standby;
+		others += !cfg->members[i].standby && cfg->members[i].raft_id != cfg->raft_id;
+	}
+	return others > voters / 2;
+}
+
+static int set_aside(struct consensus_disk *d, struct note *n, uint64_t term, uint64_t raft_id)
+{
+	n->term = term;
+	n->index = n->committed = n->installing = 0;
+	n->fetching = true;
+	consensus__note_next(n, NOTE_LOOP);
+	if (consensus__note_write(d, n, NOTE_LOOP) != 0)
+		return ERR_IO;
+	return d->set_aside(d, term, raft_id);
+}
+
 /* Why it may not be set aside; NULL: it may. */
 static const char *hindrance(
 	const struct consensus_config *cfg, const struct consensus_found *f, uint64_t term)
@@ -190,7 +211,7 @@ static const char *hindrance(
 		return "see to the disk and to the rights on its files";
 	if (cfg->n_members == 1)
 		return "there is no other copy: bring its files back from where they are sound";
-	if (cfg->n_members < MAJORITY_WITHOUT_US)
+	if (!majority_without_us(cfg))
 		return "the others are no majority without this copy: bring its files back from "
 		       "where they are sound, or give up what only it holds with xpoolctl recover "
 		       "on "
@@ -200,6 +221,36 @@ static const char *hindrance(
 		       "under "
 		       "its id: bring its files back from where they are sound";
 	return NULL;
+}
+
+int consensus_recovery_look(struct consensus_disk *d, struct consensus_recovery *out)
+{
+	struct consensus_config cfg = { .disk = d };
+	struct consensus_found f = { 0 };
+	struct note n;
+	bool noted = consensus__note_load(d, &n);
+	const char *why;
+	char text[512];
+
+	*out = (struct consensus_recovery){ .fetching = n.fetching };
+	d->look(d, n.installing, &f);
+	why = doubt(&cfg, &n, noted, &f, text);
+	if (why != NULL)
+		snprintf(out->why, sizeof out->why, "%s", why);
+	out->term = f.term > n.term ? f.term : n.term;
+	out->last_index = f.last_index;
+	out->new_term = out->term + CONSENSUS_TERM_JUMP;
+	return why == NULL ? 0 : ERR_CORRUPT;
+}
+
+int consensus_abandon(struct consensus_disk *d, uint64_t raft_id)
+{
+	struct consensus_found f = { 0 };
+	struct note n;
+
+	consensus__note_load(d, &n);
+	d->look(d, n.installing, &f);
+	return set_aside(d, &n, f.term > n.term ? f.term : n.term, raft_id);
 }
 
 int consensus__note_start(const struct consensus_config *cfg, struct note *n)
@@ -221,10 +272,11 @@ int consensus__note_start(const struct consensus_config *cfg, struct note *n)
 	why = doubt(cfg, n, noted, &f, text);
 	if (why == NULL && n->installing == 0)
 		return 0;
-	consensus__note_next(n, NOTE_LOOP);
-	n->installing = 0; /* on disk before anything new is in the log */
-	if (why == NULL)
+	if (why == NULL) {
+		n->installing = 0; /* on disk before anything new is in the log */
+		consensus__note_next(n, NOTE_LOOP);
 		return consensus__note_write(d, n, NOTE_LOOP);
+	}
 	term = f.term > n->term ? f.term : n->term;
 	remedy = hindrance(cfg, &f, term);
 	if (remedy != NULL) {
@@ -233,13 +285,7 @@ int consensus__note_start(const struct consensus_config *cfg, struct note *n)
 	}
 	log_err(env,
 		"event=log_set_aside why=\"%s\" remedy=\"none needed: this member fetches "
-		"everything "
-		"from the others; the old files are kept beside\"",
+		"everything from the others; the old files are kept beside\"",
 		why);
-	n->term = term;
-	n->index = n->committed = 0;
-	n->fetching = true;
-	if (consensus__note_write(d, n, NOTE_LOOP) != 0 || d->set_aside(d, term, cfg->raft_id) != 0)
-		return ERR_IO;
-	return 0;
+	return set_aside(d, n, term, cfg->raft_id);
 }

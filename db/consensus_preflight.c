@@ -490,6 +490,32 @@ static bool step_clean(struct look *l)
 	return ok;
 }
 
+uint32_t consensus__crc(const void *p, size_t n)
+{
+	struct look l = { 0 };
+
+	crc_table(l.crc);
+	return crc(&l, p, n, 0);
+}
+
+void consensus__segment(
+	uint64_t term, unsigned type, const struct raft_buffer *entry, struct buf *out)
+{
+	struct buf head = { 0 };
+
+	CHECK(entry->len % 8 == 0);
+	buf_u64(&head, 1);
+	buf_u64(&head, term);
+	buf_u32(&head, type);
+	buf_u32(&head, (uint32_t)entry->len);
+	buf_u64(out, DISK_FORMAT);
+	buf_u32(out, consensus__crc(head.data, head.len));
+	buf_u32(out, consensus__crc(entry->base, entry->len));
+	buf_put(out, head.data, head.len);
+	buf_put(out, entry->base, entry->len);
+	buf_fini(&head);
+}
+
 bool consensus__preflight(const char *dir, uint64_t installing, struct consensus_found *out)
 {
 	static bool (*const steps[])(struct look * l) = { step_list, step_metadata, step_snapshot,

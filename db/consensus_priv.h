@@ -168,6 +168,11 @@ struct consensus *consensus__of(struct raft_io *io);
 /* disk */
 bool consensus__preflight(const char *dir, uint64_t installing, struct consensus_found *out);
 
+/* The library's CRC-32, and a closed segment of one entry in its form. */
+uint32_t consensus__crc(const void *p, size_t n);
+void consensus__segment(
+	uint64_t term, unsigned type, const struct raft_buffer *entry, struct buf *out);
+
 /* note */
 bool consensus__note_load(struct consensus_disk *d, struct note *out); /* false: there is none */
 int consensus__note_start(const struct consensus_config *cfg, struct note *out);

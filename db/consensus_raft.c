@@ -1,6 +1,8 @@
 /* libraft behind db/consensus.h: start, state machine, snapshots, submission, roles. */
 #include "db/consensus_priv.h"
+#include "rpc/base/file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,25 +136,96 @@ void consensus__role_look(struct consensus *c)
 	c->cfg.role(c->cfg.arg, role, c->role_term, leader);
 }
 
+static int configuration(
+	struct raft_configuration *conf, const struct consensus_voter *voters, unsigned n)
+{
+	int rv = 0;
+
+	raft_configuration_init(conf);
+	for (unsigned i = 0; i < n && rv == 0; i++)
+		rv = raft_configuration_add(conf, voters[i].raft_id, voters[i].address,
+			voters[i].standby ? RAFT_STANDBY : RAFT_VOTER);
+	return rv;
+}
+
 int consensus_bootstrap(struct consensus_disk *disk, uint64_t raft_id, const char *address,
 	const struct consensus_voter *voters, unsigned n)
 {
 	struct note first = { .sequence = 1, .term = 1, .index = 1, .committed = 1 };
 	struct raft_configuration conf;
-	int rv = disk->attach(disk);
+	int rv = configuration(&conf, voters, n);
 
-	raft_configuration_init(&conf);
+	if (rv == 0)
+		rv = disk->attach(disk);
 	if (rv == 0)
 		rv = disk->io->init(disk->io, raft_id, address);
-	for (unsigned i = 0; i < n && rv == 0; i++)
-		rv = raft_configuration_add(
-			&conf, voters[i].raft_id, voters[i].address, RAFT_VOTER);
 	if (rv == 0)
 		rv = disk->io->bootstrap(disk->io, &conf);
 	if (rv == 0)
 		rv = consensus__note_write(disk, &first, NOTE_LOOP);
 	raft_configuration_close(&conf);
 	return rv == 0 ? 0 : ERR_IO;
+}
+
+/* The library reads the log, which closes its open segments, and the term goes first: a crash in
+ * between leaves a sound log. Its own recovery would write an entry of term 1. */
+static int append_configuration(struct consensus_disk *d, const char *dir,
+	const struct raft_configuration *conf, const struct consensus_recovery *r)
+{
+	struct raft_snapshot *snapshot;
+	struct raft_entry *entries;
+	struct raft_buffer entry;
+	struct buf b = { 0 };
+	raft_index start;
+	raft_term term;
+	raft_id vote;
+	size_t n;
+	char path[512];
+	int rv = d->io->load(d->io, &term, &vote, &snapshot, &start, &entries, &n);
+
+	if (rv == 0)
+		rv = start + n == r->last_index + 1 ? 0 : RAFT_CORRUPT;
+	if (rv == 0)
+		rv = d->io->set_term(d->io, r->new_term);
+	if (rv == 0)
+		rv = raft_configuration_encode(conf, &entry);
+	if (rv != 0)
+		return rv;
+	consensus__segment(r->new_term, RAFT_CHANGE, &entry, &b);
+	snprintf(path, sizeof path, "%s/raft/%016llu-%016llu", dir,
+		(unsigned long long)r->last_index + 1, (unsigned long long)r->last_index + 1);
+	rv = file_replace(path, b.data, b.len) == 0 ? 0 : RAFT_IOERR;
+	buf_fini(&b);
+	return rv;
+}
+
+int consensus_recover(struct consensus_disk *d, const char *dir, uint64_t raft_id,
+	const char *address, const struct consensus_voter *voters, unsigned n,
+	const struct consensus_recovery *r)
+{
+	struct raft_configuration conf;
+	struct note note;
+	int rv = configuration(&conf, voters, n);
+
+	CHECK(r->why[0] == 0);
+	consensus__note_load(d, &note);
+	if (rv == 0)
+		rv = d->attach(d);
+	if (rv == 0)
+		rv = d->io->init(d->io, raft_id, address);
+	if (rv == 0)
+		rv = append_configuration(d, dir, &conf, r);
+	raft_configuration_close(&conf);
+	if (rv != 0) {
+		fprintf(stderr, "%s: %s\n", dir, consensus__strerror(rv));
+		return ERR_IO;
+	}
+	note.term = r->new_term;
+	note.index = note.committed = r->last_index + 1;
+	note.installing = 0;
+	note.fetching = false;
+	consensus__note_next(&note, NOTE_LOOP);
+	return consensus__note_write(d, &note, NOTE_LOOP);
 }
 
 static void make_peers(struct consensus *c)

@@ -1,14 +1,12 @@
 /* Opening, applying, roles: see db.h. Proposals are in commit.c. */
 #include "db/db_priv.h"
 #include "db/snapshot_priv.h"
+#include "rpc/base/file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 struct views *db__views(struct db *db)
 {
@@ -265,20 +263,16 @@ static int lock_directory(struct db *db)
 	char path[512];
 
 	snprintf(path, sizeof path, "%s/lock", db->cfg.dir);
-	db->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (db->lock_fd < 0) {
-		log_err(db->cfg.loop->env, "event=data_directory_unusable dir=%s why=\"%s\"",
-			db->cfg.dir, strerror(errno));
-		return ERR_IO;
-	}
-	if (flock(db->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+	if (file_lock(path) == 0)
+		return 0;
+	if (errno == EWOULDBLOCK)
 		log_err(db->cfg.loop->env,
 			"event=data_directory_in_use dir=%s why=\"another xpoold runs on it\"",
 			db->cfg.dir);
-		close(db->lock_fd);
-		return ERR_IO;
-	}
-	return 0;
+	else
+		log_err(db->cfg.loop->env, "event=data_directory_unusable dir=%s why=\"%s\"",
+			db->cfg.dir, strerror(errno));
+	return ERR_IO;
 }
 
 static int hex(char c)
@@ -308,6 +302,7 @@ static int open_channel(struct db *db)
 		.pool_uuid = db->pool_uuid,
 		.raft_id = db->cfg.raft_id,
 		.epoch = db->cfg.epoch,
+		.epoch_id = db->cfg.epoch_id,
 		.peers = peers,
 		.frame = on_frame,
 		.up = on_peer,
@@ -363,7 +358,7 @@ static int open_consensus(struct db *db)
 	cc.n_members = db->n_members;
 	for (unsigned i = 0; i < db->n_members; i++) {
 		members[i] = (struct consensus_voter){ db->members[i].raft_id,
-			db->members[i].host_uuid };
+			db->members[i].host_uuid, db->members[i].standby };
 		if (db->members[i].raft_id == db->cfg.raft_id)
 			cc.address = db->members[i].host_uuid;
 	}
@@ -411,6 +406,8 @@ int db_open(struct db **out, const struct db_config *config)
 	db__views_publish(&db->views, first);
 	db->done = db__done_new(db->cfg.rules_off);
 	env_random(config->loop->env, &db->boot, sizeof db->boot);
+	/* proposal ids of different epochs never meet */
+	db->boot = db->boot >> DB_BOOT_EPOCH_BITS | config->epoch << (64 - DB_BOOT_EPOCH_BITS);
 	db->led_ms = env_now_ms(config->loop->env);
 	db__proposals_init(db);
 	db__reads_init(db);

@@ -12,9 +12,10 @@
 #include "rpc/base/lane.h"
 
 enum {
-	DB_PROPOSALS_MAX = 512, /* under way at one member */
-	DB_WAITING_MAX = 4096,	/* and waiting behind them */
-	DB_TIMEOUT_MS = 10000,	/* then the outcome is unknown */
+	DB_PROPOSALS_MAX = 512,	 /* under way at one member */
+	DB_WAITING_MAX = 4096,	 /* and waiting behind them */
+	DB_TIMEOUT_MS = 10000,	 /* then the outcome is unknown */
+	DB_BOOT_EPOCH_BITS = 16, /* at the top of the boot in proposal ids */
 	DB_RESEND_MS = 1000,
 	DB_FEED_MAX = 4096, /* entries waiting at the leader for room in flight */
 };
@@ -26,6 +27,7 @@ struct db_member {
 	char api_address[64];			       /* IP address, host.address */
 	char channel_address[80];		       /* IP:port */
 	char certificate[2 * TLS_FINGERPRINT_LEN + 1]; /* hexadecimal SHA-256 */
+	bool standby; /* it was no voter when the file was written */
 };
 
 struct db_applied {
@@ -43,7 +45,8 @@ struct db_applied {
 struct db_config {
 	struct loop *loop; /* the Raft loop, not yet started */
 	const char *pool_uuid;
-	uint64_t epoch;
+	uint64_t epoch; /* number of forced recoveries + 1 */
+	const char *epoch_id;
 	uint64_t raft_id;
 	const struct db_member *members;
 	unsigned n_members;

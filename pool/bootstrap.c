@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { EPOCH_TEXT = 64 };
+
 static struct val text_map(struct arena *a, const char *const (*pairs)[2], size_t n)
 {
 	struct val v = val_map();
@@ -55,12 +57,19 @@ static void set_config(struct db_txn *txn, const char *name, const char *value)
 	db_txn_create(txn, MODEL_CLASS__config, name, f);
 }
 
+/* Number and id. */
+static void epoch_text(const struct pool *pool, char out[EPOCH_TEXT])
+{
+	snprintf(out, EPOCH_TEXT, "%llu %s", (unsigned long long)pool->cfg.db.epoch,
+		pool->cfg.db.epoch_id);
+}
+
 static void create_all(struct pool *pool, struct db_txn *txn, struct arena *a)
 {
 	unsigned n;
 	const struct db_member *members = db_members(pool->db, &n);
 	char ref[DB_REF_MAX + 1], master[DB_REF_MAX + 1] = NULL_REF, uuid[UUID_LEN + 1],
-						      key[2 * 32 + 1], epoch[24];
+						      key[2 * 32 + 1], epoch[EPOCH_TEXT];
 	uint8_t secret[32];
 	struct val f[POOL_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
@@ -81,7 +90,7 @@ static void create_all(struct pool *pool, struct db_txn *txn, struct arena *a)
 	for (unsigned i = 0; i < sizeof secret; i++)
 		snprintf(key + 2 * i, 3, "%02x", secret[i]);
 	set_config(txn, "session_key", key);
-	snprintf(epoch, sizeof epoch, "%llu", (unsigned long long)pool->cfg.db.epoch);
+	epoch_text(pool, epoch);
 	set_config(txn, "epoch", epoch);
 }
 
@@ -91,6 +100,7 @@ static void compose(
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_pool);
 	const struct db_row *row = db_next(&c), *self = pool_self(pool, view);
+	char epoch[EPOCH_TEXT];
 
 	if (row == NULL) {
 		create_all(pool, txn, a);
@@ -98,6 +108,12 @@ static void compose(
 		db_txn_need_row(txn, MODEL_CLASS_pool, db_row_ref(row));
 		db_txn_set(txn, MODEL_CLASS_pool, db_row_ref(row), POOL_master,
 			val_string(db_row_ref(self)));
+	}
+	row = db_view_get(view, MODEL_CLASS__config, "epoch");
+	epoch_text(pool, epoch);
+	if (row != NULL && strcmp(db_row_s(row, _CONFIG_value), epoch) != 0) {
+		db_txn_need_row(txn, MODEL_CLASS__config, "epoch");
+		db_txn_set(txn, MODEL_CLASS__config, "epoch", _CONFIG_value, val_string(epoch));
 	}
 }
 

@@ -34,6 +34,10 @@ static const char usage[] =
 	"only (xpoolctl sql --help)\n"
 	"  schema --dir DIR [raise]                          which members run which; raise the "
 	"active one\n"
+	"  recover --dir DIR [--yes]                         with a majority lost for good: go on "
+	"with this copy alone; says first what is given up\n"
+	"  adopt --dir DIR --members FILE [--yes]            follow a pool that went on without "
+	"this member; its own log is set aside\n"
 	"  uuid                                              a random uuid\n";
 
 enum { CONTROL_TIMEOUT_S = 10 };
@@ -50,7 +54,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		{ "id", 1, NULL, 'i' }, { "address", 1, NULL, 'a' }, { "name", 1, NULL, 'n' },
 		{ "out", 1, NULL, 'o' }, { "file", 1, NULL, 'f' }, { "user", 1, NULL, 'u' },
 		{ "field", 1, NULL, 'F' }, { "since", 1, NULL, 's' }, { "json", 0, NULL, 'j' },
-		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "yes", 0, NULL, 'y' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	*o = (struct options){ 0 };
@@ -67,6 +71,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'F': o->field = optarg; break;
 		case 's': o->since = optarg; break;
 		case 'j': o->json = true; break;
+		case 'y': o->yes = true; break;
 		case 'h': o->help = true; break;
 		default: return false;
 		}
@@ -160,8 +165,8 @@ static int cmd_init(const struct options *o)
 	if (!members_read(o->members, &members, why, sizeof why))
 		return ctl_fail(o->members, why);
 	for (unsigned i = 0; i < members.n; i++) {
-		voters[i] =
-			(struct consensus_voter){ members.m[i].raft_id, members.m[i].host_uuid };
+		voters[i] = (struct consensus_voter){ members.m[i].raft_id, members.m[i].host_uuid,
+			members.m[i].standby };
 		if (members.m[i].raft_id == o->id)
 			self = members.m[i].host_uuid;
 	}
@@ -269,7 +274,8 @@ int main(int argc, char **argv)
 	} commands[] = { { "certificate", cmd_certificate }, { "fingerprint", cmd_fingerprint },
 		{ "passwd", cmd_passwd }, { "init", cmd_init }, { "status", cmd_status },
 		{ "counters", cmd_counters }, { "db", ctl_db }, { "sql", ctl_sql },
-		{ "schema", cmd_schema }, { "uuid", cmd_uuid } };
+		{ "schema", cmd_schema }, { "recover", ctl_recover }, { "adopt", ctl_adopt },
+		{ "uuid", cmd_uuid } };
 	struct options o;
 	bool own_help;
 

@@ -6,7 +6,7 @@
 struct options {
 	const char *dir, *members, *address, *name, *out, *file, *user, *field, *since;
 	uint64_t id;
-	bool json, help;
+	bool json, help, yes;
 	char **rest; /* what is no option */
 	int n_rest;
 };
@@ -17,6 +17,10 @@ int ctl_fail(const char *what, const char *why);
 /* One word to the xpoold of that directory; its answer. 0; else errno, ECONNREFUSED: none runs
  * there. */
 int ctl_ask(const char *dir, const char *word, unsigned timeout_s, struct buf *out);
+
+/* ctl_recover.c */
+int ctl_recover(const struct options *o);
+int ctl_adopt(const struct options *o);
 
 /* ctl_db.c */
 int ctl_db(const struct options *o);

@@ -123,7 +123,8 @@ static int run(const struct options *o, struct env *env, const struct members *m
 	config.password_file = in_dir(o->password_file, o->dir, "passwd", passwords);
 	config.agent = address;
 	config.db = (struct db_config){ .pool_uuid = members->pool_uuid,
-		.epoch = members->epoch,
+		.epoch = members->n_epochs,
+		.epoch_id = members->epochs[members->n_epochs - 1],
 		.raft_id = members->self,
 		.members = members->m,
 		.n_members = members->n,

@@ -1,12 +1,11 @@
 #include "pool/members.h"
+#include "rpc/base/file.h"
 #include "rpc/wire/codec.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static bool take_text(const struct val *from, const char *key, char *out, size_t size,
 	const char *where, char *why, size_t n)
@@ -42,6 +41,7 @@ static bool take_member(
 		!take_text(from, "certificate", out->certificate, sizeof out->certificate, where,
 			why, n))
 		return false;
+	out->standby = (id = val_get(from, "standby")) != NULL && id->kind == VAL_BOOL && id->b;
 	if (!uuid_ok(out->host_uuid)) {
 		snprintf(why, n, "%s: \"host\" is no uuid", where);
 		return false;
@@ -65,6 +65,29 @@ static bool distinct(const struct members *m, char *why, size_t n)
 	return true;
 }
 
+static bool take_epochs(const struct val *from, struct members *out, char *why, size_t n)
+{
+	const struct val *list = val_get(from, "epochs");
+
+	if (list == NULL) {
+		strcpy(out->epochs[out->n_epochs++], out->pool_uuid);
+		return true;
+	}
+	for (; list->kind == VAL_SET && out->n_epochs < list->n && list->n <= EPOCHS_MAX;
+		out->n_epochs++) {
+		const struct val *id = &list->items[out->n_epochs];
+
+		if (id->kind != VAL_STRING || !uuid_ok(id->s))
+			break;
+		strcpy(out->epochs[out->n_epochs], id->s);
+	}
+	if (out->n_epochs == 0 || out->n_epochs != list->n) {
+		snprintf(why, n, "\"epochs\" is no list of 1 to %d uuids", EPOCHS_MAX);
+		return false;
+	}
+	return true;
+}
+
 static bool parse(
 	struct arena *a, const char *text, size_t len, struct members *out, char *why, size_t n)
 {
@@ -72,7 +95,7 @@ static bool parse(
 	const struct val *list, *number;
 	struct val v;
 
-	*out = (struct members){ .epoch = 1 };
+	*out = (struct members){ 0 };
 	if (rpc_json_parse(a, text, len, &v, &fault) != 0 || v.kind != VAL_MAP) {
 		snprintf(why, n, "%s", fault != NULL ? fault : "it is no JSON object");
 		return false;
@@ -82,8 +105,8 @@ static bool parse(
 		snprintf(why, n, "\"pool\" is no uuid");
 		return false;
 	}
-	if ((number = val_get(&v, "epoch")) != NULL && number->kind == VAL_INT && number->i > 0)
-		out->epoch = (uint64_t)number->i;
+	if (!take_epochs(&v, out, why, n))
+		return false;
 	if ((number = val_get(&v, "self")) != NULL && number->kind == VAL_INT)
 		out->self = (uint64_t)number->i;
 	list = val_get(&v, "members");
@@ -121,13 +144,10 @@ bool members_read(const char *path, struct members *out, char *why, size_t n)
 int members_write(const char *path, const struct members *members)
 {
 	struct arena a;
-	struct val v = val_map(), list = val_set();
+	struct val v = val_map(), list = val_set(), epochs = val_set();
 	struct buf text = { 0 };
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	bool ok;
+	int rc;
 
-	if (fd < 0)
-		return -1;
 	arena_init(&a);
 	for (unsigned i = 0; i < members->n; i++) {
 		const struct db_member *m = &members->m[i];
@@ -139,16 +159,20 @@ int members_write(const char *path, const struct members *members)
 		val_map_push(&a, &one, "address", val_string(m->api_address));
 		val_map_push(&a, &one, "channel", val_string(m->channel_address));
 		val_map_push(&a, &one, "certificate", val_string(m->certificate));
+		if (m->standby)
+			val_map_push(&a, &one, "standby", val_bool(true));
 		val_set_push(&a, &list, one);
 	}
 	val_map_push(&a, &v, "pool", val_string(members->pool_uuid));
-	val_map_push(&a, &v, "epoch", val_int((int64_t)members->epoch));
+	for (unsigned i = 0; i < members->n_epochs; i++)
+		val_set_push(&a, &epochs, val_string(members->epochs[i]));
+	val_map_push(&a, &v, "epochs", epochs);
 	val_map_push(&a, &v, "self", val_int((int64_t)members->self));
 	val_map_push(&a, &v, "members", list);
 	val_json(&text, &v);
 	buf_puts(&text, "\n");
-	ok = write(fd, text.data, text.len) == (ssize_t)text.len && fsync(fd) == 0;
+	rc = file_replace(path, text.data, text.len);
 	buf_fini(&text);
 	arena_fini(&a);
-	return close(fd) == 0 && ok ? 0 : -1;
+	return rc == 0 ? 0 : -1;
 }

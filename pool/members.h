@@ -1,17 +1,25 @@
 /* The member file: who belongs to a new pool. Written by an administrator, read by `xpoolctl init`
  * on each member and kept in its data directory, where xpoold reads it.
  *
- * {"pool": UUID, "epoch": 1, "self": 2, "members": [{"id": 1, "host": UUID, "name": "host1",
- * "address": "10.0.0.1", "channel": "10.0.0.1:8300", "certificate": "SHA-256 fingerprint,
- * hexadecimal"}, ...]}   ("self" only in the kept copy)
+ * {"pool": UUID, "epochs": [ID, ...], "self": 2, "members": [{"id": 1, "host": UUID, "name":
+ * "host1", "address": "10.0.0.1", "channel": "10.0.0.1:8300", "certificate": "SHA-256 fingerprint,
+ * hexadecimal"}, ...]}
+ *
+ * "self" only in the kept copy; "epochs" only after a forced recovery: the first epoch has the
+ * pool's uuid. A member with "standby": true had no vote when the file was written.
  */
 #pragma once
 
 #include "db/db.h"
 
+enum { EPOCHS_MAX = 64 };
+
 struct members {
 	char pool_uuid[UUID_LEN + 1];
-	uint64_t epoch, self;
+	uint64_t self;
+	unsigned n_epochs; /* the number of the epoch */
+	char epochs[EPOCHS_MAX]
+		   [UUID_LEN + 1]; /* ids, the last is the epoch's, each the next one's parent */
 	unsigned n;
 	struct db_member m[CHANNEL_PEERS_MAX];
 };

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -112,6 +113,15 @@ int file_replace(const char *path, const void *p, size_t n)
 int file_remove(const char *path)
 {
 	return unlink(path) == 0 ? 0 : ERR_IO;
+}
+
+int file_lock(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return ERR_IO;
+	return flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : closed(fd, ERR_IO);
 }
 
 int file_move(const char *from, const char *to)

@@ -20,6 +20,10 @@ int file_write_at(const char *path, uint64_t offset, const void *p, size_t n);
 
 int file_remove(const char *path);
 
+/* Make the file if need be and lock it until the process ends; EWOULDBLOCK: another process has it.
+ */
+int file_lock(const char *path);
+
 /* Give it a name that nothing has yet (EEXIST), also a folder; not on stable storage before
  * folder_sync.
  */

@@ -104,6 +104,7 @@ static void node_start(struct cluster *cl, unsigned i)
 		.pool_uuid = "00000000-0000-4000-8000-0000000000ff",
 		.raft_id = i,
 		.epoch = 1,
+		.epoch_id = "00000000-0000-4000-8000-0000000000ee",
 		.peers = peers,
 		.frame = on_frame,
 		.up = on_up,
@@ -111,7 +112,7 @@ static void node_start(struct cluster *cl, unsigned i)
 	char address[40];
 
 	for (unsigned k = 1; k <= cl->n; k++) {
-		members[k - 1] = (struct consensus_voter){ k, addresses[k] };
+		members[k - 1] = (struct consensus_voter){ k, addresses[k], false };
 		if (k != i) {
 			peers[ch.n_peers] =
 				(struct channel_peer){ .raft_id = k, .address = addresses[k] };

@@ -108,6 +108,7 @@ static void boot(struct test *t, unsigned i)
 	struct life *l = &t->lives[i];
 	struct db_config config = { .pool_uuid = "00000000-0000-4000-8000-0000000000ff",
 		.epoch = 1,
+		.epoch_id = "00000000-0000-4000-8000-0000000000ee",
 		.raft_id = i,
 		.members = t->members,
 		.n_members = MEMBERS,

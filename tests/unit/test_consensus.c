@@ -93,9 +93,10 @@ static void look_blindly(struct consensus_disk *d, uint64_t installing, struct c
 	*out = (struct consensus_found){ 0 };
 }
 
-static const struct consensus_voter members[] = { { 1, "00000000-0000-4000-8000-000000000001" },
-	{ 2, "00000000-0000-4000-8000-000000000002" },
-	{ 3, "00000000-0000-4000-8000-000000000003" } };
+static const struct consensus_voter members[] = { { 1, "00000000-0000-4000-8000-000000000001",
+							  false },
+	{ 2, "00000000-0000-4000-8000-000000000002", false },
+	{ 3, "00000000-0000-4000-8000-000000000003", false } };
 
 /* How careful a start is. */
 enum care { CARE, BLIND /* no preflight, no note */, ALONE /* as if there were no others */ };
@@ -123,6 +124,7 @@ static int life_open(struct life *l, const char *dir, enum care care)
 		.pool_uuid = "00000000-0000-4000-8000-0000000000ff",
 		.raft_id = SELF,
 		.epoch = 1,
+		.epoch_id = "00000000-0000-4000-8000-0000000000ee",
 		.frame = on_frame,
 		.up = on_up,
 		.arg = l };
