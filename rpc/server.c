@@ -16,6 +16,7 @@ struct rpc_server {
 	struct rpc_handler handler;
 	struct rpc_conn *conns;
 	unsigned n_conns, connections_max;
+	size_t bodies; /* bytes of all bodies not yet answered */
 	bool closing;
 };
 
@@ -28,14 +29,16 @@ struct rpc_conn {
 	http_parser parser;
 	struct rpc_request request;
 	struct buf url, field, body, ahead;
-	char cors[256];	 /* Access-Control-Request-Headers */
-	char *want_cors; /* set while its value is read */
-	bool busy;	 /* the handler has the request */
-	bool in_request; /* its first byte has come */
+	char cors[256];	   /* Access-Control-Request-Headers */
+	char *want_cors;   /* set while its value is read */
+	uint64_t since_ms; /* of its beginning, then of its last answer */
+	bool served;	   /* one request at least */
+	bool busy;	   /* the handler has the request */
+	bool in_request;   /* its first byte has come */
 	bool complete, keep_alive, failed;
+	bool ending;	 /* closed when the answer has left: until then it counts */
+	unsigned refuse; /* status of the HTTP layer's own, set while parsing */
 };
-
-static void conn_timeout(struct loop_timer *t);
 
 static void conn_free(struct rpc_conn *c)
 {
@@ -43,6 +46,7 @@ static void conn_free(struct rpc_conn *c)
 	if (c->next != NULL)
 		c->next->at = c->at;
 	c->server->n_conns--;
+	c->server->bodies -= c->body.len;
 	counter_add(&c->server->loop->env->counters, COUNTER_connections_now, -1);
 	loop_timer_stop(&c->timer);
 	buf_fini(&c->url);
@@ -75,6 +79,58 @@ static void conn_close(struct rpc_conn *c)
 	conn_end(c);
 }
 
+/* Without a word: what it was sent and has not read goes too. */
+static void conn_drop(struct rpc_conn *c)
+{
+	COUNT(c->server->loop->env, connections_dropped);
+	stream_abort(c->stream);
+	conn_end(c);
+}
+
+static bool is_idle(const struct rpc_conn *c)
+{
+	return c->stream != NULL && !c->busy && !c->in_request && !c->failed;
+}
+
+/* Who gives way to a new connection: one that has never asked anything, else the one idle longest.
+ */
+static struct rpc_conn *idle_longest(struct rpc_server *server)
+{
+	struct rpc_conn *found = NULL;
+
+	for (struct rpc_conn *c = server->conns; c != NULL; c = c->next)
+		if (is_idle(c) &&
+			(found == NULL || c->served < found->served ||
+				(c->served == found->served && c->since_ms <= found->since_ms)))
+			found = c;
+	return found;
+}
+
+/* Before n more bytes are queued: clients that do not read must not fill the memory. Those that do
+ * read are never in the way for long, so they stay, however many. */
+static void make_room(struct rpc_conn *me, size_t n)
+{
+	uint64_t now = env_now_ms(me->server->loop->env);
+	struct rpc_conn *most;
+
+	do {
+		size_t sum = n, queued;
+
+		most = NULL;
+		for (struct rpc_conn *c = me->server->conns; c != NULL; c = c->next) {
+			queued = c->stream != NULL ? stream_queued(c->stream) : 0;
+			sum += queued;
+			if (c != me && queued > 0 && now - c->since_ms >= RPC_STALLED_MS &&
+				(most == NULL || queued > stream_queued(most->stream)))
+				most = c;
+		}
+		if (sum <= RPC_UNREAD_MAX)
+			return;
+		if (most != NULL)
+			conn_drop(most);
+	} while (most != NULL);
+}
+
 static const char *status_text(unsigned status)
 {
 	switch (status) {
@@ -97,6 +153,8 @@ static void send_reply(struct rpc_conn *c, unsigned status, const char *content_
 	struct buf out = { 0 };
 
 	loop_assert(c->server->loop);
+	if (n > RPC_KEEP_MAX)
+		make_room(c, n);
 	buf_printf(&out,
 		"HTTP/1.%d %u %s\r\nConnection: %s\r\nCache-Control: no-cache, "
 		"no-store\r\nContent-Type: %s\r\n"
@@ -165,9 +223,18 @@ static int on_value(http_parser *p, const char *at, size_t n)
 	return 0;
 }
 
+static void conn_timeout(struct loop_timer *t);
+
 static int on_headers(http_parser *p)
 {
-	return p->content_length != UINT64_MAX && p->content_length > RPC_BODY_MAX ? -1 : 0;
+	struct rpc_conn *c = p->data;
+
+	loop_timer_start(c->server->loop, &c->timer, RPC_BODY_TIMEOUT_MS, conn_timeout);
+	if (p->flags & F_CHUNKED)
+		c->refuse = 500;
+	else if (p->content_length != UINT64_MAX && p->content_length > RPC_BODY_MAX)
+		c->refuse = 413;
+	return c->refuse != 0 ? -1 : 0;
 }
 
 static int on_body(http_parser *p, const char *at, size_t n)
@@ -175,7 +242,12 @@ static int on_body(http_parser *p, const char *at, size_t n)
 	struct rpc_conn *c = p->data;
 
 	if (c->body.len + n > RPC_BODY_MAX)
+		c->refuse = 413;
+	else if (c->server->bodies + n > RPC_BODIES_MAX)
+		c->refuse = 503;
+	if (c->refuse != 0)
 		return -1;
+	c->server->bodies += n;
 	buf_put(&c->body, at, n);
 	return 0;
 }
@@ -201,6 +273,7 @@ static const http_parser_settings settings = {
 
 static void request_reset(struct rpc_conn *c)
 {
+	c->server->bodies -= c->body.len;
 	c->url.len = c->field.len = c->body.len = 0;
 	if (c->body.cap > RPC_KEEP_MAX)
 		buf_fini(&c->body);
@@ -264,8 +337,11 @@ static bool conn_feed(struct rpc_conn *c, const uint8_t *p, size_t n, size_t *us
 		return true;
 	if (e == HPE_HEADER_OVERFLOW)
 		send_error(c, 431, "The headers are too large.");
-	else if (e == HPE_CB_headers_complete || e == HPE_CB_body)
-		send_error(c, 413, "The request is too large.");
+	else if (c->refuse != 0)
+		send_error(c, c->refuse,
+			c->refuse == 500   ? "A request needs Content-Length."
+			: c->refuse == 413 ? "The request is too large."
+					   : "Too many large requests at a time.");
 	else if (e != HPE_OK)
 		send_error(c, 400, http_errno_description(e));
 	else
@@ -289,7 +365,7 @@ static void conn_advance(struct rpc_conn *c)
 		if (!c->in_request) {
 			c->in_request = true;
 			loop_timer_start(
-				c->server->loop, &c->timer, RPC_REQUEST_TIMEOUT_MS, conn_timeout);
+				c->server->loop, &c->timer, RPC_HEADERS_TIMEOUT_MS, conn_timeout);
 		}
 		if (!conn_feed(c, c->ahead.data, c->ahead.len, &used))
 			return;
@@ -314,18 +390,25 @@ static void conn_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
 
 static void conn_drain(void *arg, struct stream *s)
 {
+	struct rpc_conn *c = arg;
+
 	(void)s;
-	conn_advance(arg);
+	if (c->ending)
+		conn_close(c);
+	else
+		conn_advance(c);
 }
 
-/* A client that sends no more still gets its answer, unless it only waits for news. */
+/* A client that sends no more still gets its answer to the end, unless it only waits for news. */
 static bool conn_eof(void *arg, struct stream *s)
 {
 	struct rpc_conn *c = arg;
 
 	(void)s;
 	c->keep_alive = false;
-	return c->busy && !c->request.waits;
+	if (!c->busy && !c->failed && stream_queued(c->stream) > 0)
+		c->failed = c->ending = true;
+	return c->ending || (c->busy && !c->request.waits);
 }
 
 static void conn_closed(void *arg, struct stream *s, const char *why)
@@ -372,7 +455,11 @@ static void on_accept(void *arg, struct stream *s)
 	struct rpc_server *server = arg;
 	struct rpc_conn *c;
 
-	if (server->n_conns >= server->connections_max || server->closing) {
+	bool full = server->n_conns >= server->connections_max;
+
+	if (full && !server->closing && (c = idle_longest(server)) != NULL) {
+		conn_drop(c); /* its memory goes on the next turn */
+	} else if (full || server->closing) {
 		COUNT(server->loop->env, connections_refused);
 		stream_handle(s, &refused_handler, NULL);
 		stream_close(s);
@@ -381,6 +468,7 @@ static void on_accept(void *arg, struct stream *s)
 	c = mem_new(sizeof *c);
 	c->server = server;
 	c->stream = s;
+	c->since_ms = env_now_ms(server->loop->env);
 	c->next = server->conns;
 	c->at = &server->conns;
 	if (c->next != NULL)
@@ -451,12 +539,15 @@ void rpc_reply(struct rpc_request *request, unsigned status, const char *content
 	if (c->stream != NULL) {
 		if (status == 500)
 			c->keep_alive = false;
+		c->since_ms = env_now_ms(c->server->loop->env);
 		send_reply(c, status, content_type, headers, body, n);
 		if (!c->keep_alive) {
-			conn_close(c);
+			c->failed = c->ending = true;
+			loop_timer_stop(&c->timer);
 			return;
 		}
 		request_reset(c);
+		c->served = true;
 		loop_timer_start(c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
 	} /* else the client went and nobody wanted to know */
 	loop_post(c->server->loop, &c->resume, conn_resume);

@@ -2,21 +2,26 @@
  * and bodies, not methods: the handler above does (struct rpc_handler).
  *
  * Requests on one connection are served strictly one after the other; what a client sends ahead
- * waits.
+ * waits. Whatever clients do, memory and descriptors stay within the limits below (docs/limits.md).
  */
 #pragma once
 
 #include "rpc/base/stream.h"
 
 enum {
-	RPC_CONNECTIONS_MAX = 800,	/* of one loop */
+	RPC_CONNECTIONS_MAX = 800, /* of one loop; beyond, the one that is idle longest gives way */
 	RPC_HEADERS_MAX = 16 << 10,	/* bytes */
-	RPC_REQUEST_TIMEOUT_MS = 60000, /* from the first byte of a request to its last */
+	RPC_HEADERS_TIMEOUT_MS = 10000, /* from the first byte of a request to the end of headers */
+	RPC_BODY_TIMEOUT_MS = 60000,	/* from there to the last byte */
 	RPC_FIRST_TIMEOUT_MS =
 		10000, /* from the connection to the first byte, handshake included */
 	RPC_IDLE_TIMEOUT_MS = 43200 * 1000,
 	RPC_AHEAD_MAX = 64 << 10,  /* bytes a client may send ahead */
 	RPC_REPLIES_MAX = 1 << 20, /* bytes of answers not read; no request is served beyond */
+	RPC_UNREAD_MAX = 64 << 20, /* bytes of answers not read, of all clients of one loop; beyond,
+				      those go that have had theirs for RPC_STALLED_MS */
+	RPC_STALLED_MS = 5000,
+	RPC_BODIES_MAX = 64 << 20, /* bytes of bodies received, of all clients of one loop */
 	RPC_KEEP_MAX = 64 << 10,   /* bytes of buffer an idle connection keeps */
 };
 

@@ -50,6 +50,7 @@
 	X(calls, "API calls answered")                                                             \
 	X(calls_failed, "API calls answered with an error")                                        \
 	X(connections_now, "API connections open")                                                 \
+	X(connections_dropped, "API connections dropped: idle at the limit, or not reading")       \
 	X(connections_refused, "API connections refused at the limit")                             \
 	X(events_parked_now, "event.from calls waiting")                                           \
 	X(events_answers, "answers of event.from made, each for all that ask the same")            \

@@ -3,6 +3,7 @@
 #include "rpc/base/env_uv_priv.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -166,6 +167,9 @@ void env_uv_init(struct env *env, const char *name)
 	/* libuv does not ignore it: a member whose peer died would be killed by the signal
 	 * (notes/raft.md section 1) */
 	signal(SIGPIPE, SIG_IGN);
+	/* large blocks (answers, mostly) go back to the system when they are freed; left to itself
+	 * the allocator keeps up to 32 MiB each after the first */
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 }
 
 static void stop_signals(sigset_t *out)

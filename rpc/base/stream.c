@@ -243,6 +243,16 @@ void stream_close(struct stream *s)
 	s->loop->env->ops->close(s);
 }
 
+void stream_abort(struct stream *s)
+{
+	loop_assert(s->loop);
+	CHECK(!s->closing);
+	untouch(s);
+	buf_fini(&s->out);
+	s->closing = s->aborted = true;
+	s->loop->env->ops->close(s);
+}
+
 bool stream_fingerprint(const struct stream *s, uint8_t out[TLS_FINGERPRINT_LEN])
 {
 	if (s->has_fingerprint)

@@ -59,6 +59,9 @@ void stream_pause(struct stream *s, bool paused);
 /* Send what is queued, then close. No callback follows. */
 void stream_close(struct stream *s);
 
+/* Close at once; what is queued is dropped. No callback follows. */
+void stream_abort(struct stream *s);
+
 /* The peer's certificate; false without TLS or certificate. */
 bool stream_fingerprint(const struct stream *s, uint8_t out[TLS_FINGERPRINT_LEN]);
 

@@ -15,7 +15,7 @@ struct stream {
 	struct buf out;	     /* ready for the wire, not yet given to the back end */
 	size_t in_flight;    /* given to the back end */
 	struct stream *next; /* streams with something to flush */
-	bool dirty, connected, opened, closing, drained, read_over;
+	bool dirty, connected, opened, closing, aborted, drained, read_over;
 	bool has_fingerprint; /* set by a back end that knows its peer without TLS */
 	uint8_t fingerprint[TLS_FINGERPRINT_LEN];
 	char peer[STREAM_PEER_MAX];

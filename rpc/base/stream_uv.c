@@ -397,7 +397,7 @@ void stream_uv_close(struct stream *s)
 		u->last_write.data = u;
 		uv_write(&u->last_write, &u->h.any, &b, 1, on_last_written);
 	}
-	if (!s->connected || uv_shutdown(&u->shutdown, &u->h.any, on_shutdown) != 0)
+	if (!s->connected || s->aborted || uv_shutdown(&u->shutdown, &u->h.any, on_shutdown) != 0)
 		close_now(u);
 	else if (u->paused && !s->read_over)
 		uv_read_start(&u->h.any, on_alloc, on_read);

@@ -17,7 +17,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-enum { TLS_CHUNK = 16384, CERT_YEARS = 10, CERT_RSA_BITS = 2048 };
+enum { TLS_CHUNK = 16384, TLS_KEEP_MAX = 65536, CERT_YEARS = 10, CERT_RSA_BITS = 2048 };
 
 struct tls {
 	SSL_CTX *ctx;
@@ -181,12 +181,17 @@ void tls_conn_write(struct tls_conn *c, const uint8_t *p, size_t n)
 
 void tls_conn_drain(struct tls_conn *c, struct buf *out)
 {
-	int n;
+	int n, most = 0;
 
 	while ((n = (int)BIO_pending(c->out)) > 0) {
 		n = BIO_read(c->out, buf_room(out, (size_t)n), n);
 		CHECK(n > 0);
 		out->len += (size_t)n;
+		most = n > most ? n : most;
+	}
+	if (most > TLS_KEEP_MAX) { /* it would keep room for the largest answer it ever carried */
+		c->out = must(BIO_new(BIO_s_mem()));
+		SSL_set0_wbio(c->ssl, c->out);
 	}
 }
 

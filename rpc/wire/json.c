@@ -3,6 +3,7 @@
 #include "rpc/base/check.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,7 +25,10 @@ static struct val convert(struct arena *a, struct json_object *o, struct budget 
 	switch (json_object_get_type(o)) {
 	case json_type_null: return val_void();
 	case json_type_boolean: return val_bool(json_object_get_boolean(o));
-	case json_type_double: return val_float(json_object_get_double(o));
+	case json_type_double: /* json-c reads NaN and Infinity, and 1e999 as one */
+		if (!isfinite(json_object_get_double(o)))
+			b->why = "a number that is not finite";
+		return val_float(json_object_get_double(o));
 	case json_type_int:
 		/* json-c clamps what does not fit: the only values that can be told from that are
 		 * the ends */

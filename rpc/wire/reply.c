@@ -3,6 +3,7 @@
 #include "rpc/base/check.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -132,11 +133,12 @@ static bool coerce_scalar(
 	case MODEL_FLOAT:
 		if (in->kind == VAL_STRING) {
 			*out = val_float(strtod(in->s, &end));
-			return end != in->s && *end == 0;
-		}
-		if (in->kind == VAL_INT)
+			if (end == in->s || *end != 0)
+				return false;
+		} else if (in->kind == VAL_INT) {
 			*out = val_float((double)in->i);
-		return in->kind == VAL_INT || in->kind == VAL_FLOAT;
+		}
+		return out->kind == VAL_FLOAT && isfinite(out->f);
 	default: (void)codec; return false;
 	}
 }

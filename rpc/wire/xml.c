@@ -54,7 +54,8 @@ static const struct {
 	{ "name", N_MEMBER, N_NAME },
 };
 
-enum { XML_DEPTH_MAX = 4 * VAL_DEPTH_MAX };
+/* The call around it, three elements for each nested value, and a last value with its scalar. */
+enum { XML_DEPTH_MAX = 3 + 3 * VAL_DEPTH_MAX + 2 };
 
 struct frame {
 	enum node node;
@@ -198,6 +199,15 @@ static void on_doctype(
 		refuse(arg, "entity declarations are not read");
 }
 
+/* Declared somewhere outside, perhaps: its text is not known, and a value without it would be
+ * another one. */
+static void on_skipped(void *arg, const char *name, int parameter)
+{
+	(void)name;
+	if (!parameter)
+		refuse(arg, "an entity beyond the five");
+}
+
 int rpc_xml_request(
 	struct arena *a, const char *body, size_t n, struct rpc_message *out, const char **why_out)
 {
@@ -211,6 +221,7 @@ int rpc_xml_request(
 	XML_SetUserData(x->parser, x);
 	XML_SetElementHandler(x->parser, on_start, on_end);
 	XML_SetCharacterDataHandler(x->parser, on_text);
+	XML_SetSkippedEntityHandler(x->parser, on_skipped);
 	XML_SetStartDoctypeDeclHandler(x->parser, on_doctype);
 	if (n > RPC_BODY_MAX || XML_Parse(x->parser, body, (int)n, 1) != XML_STATUS_OK) {
 		if (x->why == NULL)

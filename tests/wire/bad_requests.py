@@ -10,43 +10,10 @@ import time
 import urllib.error
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+from rawhttp import connect, post, read_reply, send
 from xpool import PASSWORD, Api, ApiError, Pool, XmlApi
 
 LOGIN = '{"jsonrpc":"2.0","method":"session.login_with_password","params":["root",%s],"id":0}' % json.dumps(PASSWORD)
-
-
-def connect(pool):
-    context = ssl.create_default_context(cafile=pool.dir + "/ca.pem")
-    raw = socket.create_connection((pool.address(1), pool.port), timeout=20)
-    return context.wrap_socket(raw, server_hostname=pool.address(1))
-
-
-def read_reply(sock, buffered=b""):
-    """(status, headers, body, rest)"""
-    data = buffered
-    while b"\r\n\r\n" not in data:
-        more = sock.recv(65536)
-        if not more:
-            return None, {}, b"", b""
-        data += more
-    head, data = data.split(b"\r\n\r\n", 1)
-    lines = head.decode().split("\r\n")
-    headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
-    length = int(headers.get("content-length", 0))
-    while len(data) < length:
-        data += sock.recv(65536)
-    return int(lines[0].split()[1]), headers, data[:length], data[length:]
-
-
-def send(pool, data):
-    with connect(pool) as sock:
-        sock.sendall(data)
-        return read_reply(sock)
-
-
-def post(body, path="/jsonrpc", version="1.1", more=""):
-    body = body.encode()
-    return ("POST %s HTTP/%s\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (path, version, more, len(body))).encode() + body
 
 
 def pool_uuid(pool):
