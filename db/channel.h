@@ -30,6 +30,7 @@ enum {
 	CHANNEL_PROPOSAL_FIRST = 32,
 	CHANNEL_READ_FIRST = 40,  /* read indexes */
 	CHANNEL_FLOOR_FIRST = 48, /* floors of sessions */
+	CHANNEL_AGREE_FIRST = 56, /* hashes of states */
 };
 
 struct channel;

@@ -154,6 +154,10 @@ int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n);
  * role, within one election time-out; asked again, it tries again. */
 void consensus_step_down(struct consensus *c);
 
+/* The state of this member is not what the log makes of it: end the process; the next start sets
+ * the log aside. */
+void consensus_condemn(struct consensus *c, const char *why);
+
 enum consensus_role consensus_role(const struct consensus *c);
 uint64_t consensus_leader(const struct consensus *c); /* raft id, 0: none known */
 uint64_t consensus_term(const struct consensus *c);

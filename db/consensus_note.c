@@ -2,10 +2,12 @@
  * has lost it is recognised at the next start. The library drops what does not parse at the end of
  * its log as a torn write, also when that was acknowledged and the disk has rotted since.
  *
- *   term, index   in that term everything up to index was acknowledged: nothing of it can be cut
- * off before a newer term, and a newer term is noted before anything is cut off committed     never
- * cut off installing    a snapshot at this index was being installed in place of the log, see
- * preflight fetching      the log was set aside: see below
+ *  - term, index: in that term everything up to index was acknowledged. Nothing of it can be cut
+ * off before a newer term, and a newer term is noted before anything is cut off
+ *  - committed: never cut off
+ *  - installing: a snapshot at this index was being installed in place of the log, see preflight
+ *  - fetching: the log was set aside, see below
+ *  - condemned: the state made from it differed from the others' (agree.c)
  *
  * It is written at once at a new term and around an installation, else once a second
  * (consensus_watch.c). Two pairs of slots, one written on the loop, one by a worker, each pair in
@@ -25,12 +27,17 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NOTE_MAGIC = 0x31415058 /* "XPA1" */, NOTE_FETCHING = 1, NOTE_SIZE = 48 };
+enum {
+	NOTE_MAGIC = 0x31415058 /* "XPA1" */,
+	NOTE_FETCHING = 1,
+	NOTE_CONDEMNED = 2,
+	NOTE_SIZE = 48
+};
 
 static void encode(const struct note *n, struct buf *out)
 {
 	buf_u32(out, NOTE_MAGIC);
-	buf_u32(out, n->fetching ? NOTE_FETCHING : 0);
+	buf_u32(out, (n->fetching ? NOTE_FETCHING : 0) | (n->condemned ? NOTE_CONDEMNED : 0));
 	buf_u64(out, n->sequence);
 	buf_u64(out, n->term);
 	buf_u64(out, n->index);
@@ -47,6 +54,7 @@ static bool decode(const uint8_t *p, size_t n, struct note *out)
 	uint32_t magic = rd_u32(&r), flags = rd_u32(&r);
 
 	out->fetching = (flags & NOTE_FETCHING) != 0;
+	out->condemned = (flags & NOTE_CONDEMNED) != 0;
 	out->sequence = rd_u64(&r);
 	out->term = rd_u64(&r);
 	out->index = rd_u64(&r);
@@ -109,6 +117,16 @@ static void write_now(struct consensus *c)
 		consensus__fail_stop(c, "what was acknowledged cannot be noted", RAFT_IOERR);
 }
 
+void consensus_condemn(struct consensus *c, const char *why)
+{
+	if (c->broken)
+		return;
+	c->note.condemned = true;
+	write_now(c);
+	c->broken = true;
+	env_die(c->cfg.loop->env, why);
+}
+
 /* Bring it up to date; false: nothing has changed. */
 bool consensus__note_look(struct consensus *c)
 {
@@ -169,6 +187,8 @@ static const char *doubt(const struct consensus_config *cfg, const struct note *
 	if (!noted)
 		return "the file that notes what this member has acknowledged is missing or "
 		       "damaged";
+	if (n->condemned)
+		return "the state that this member made of it was not that of the others";
 	if (f->term >= n->term && f->last_index >= n->index && f->last_index >= n->committed)
 		return NULL;
 	snprintf(out, 512,
@@ -197,6 +217,7 @@ static int set_aside(struct consensus_disk *d, struct note *n, uint64_t term, ui
 	n->term = term;
 	n->index = n->committed = n->installing = 0;
 	n->fetching = true;
+	n->condemned = false; /* the state made of it differed: agree.c */
 	consensus__note_next(n, NOTE_LOOP);
 	if (consensus__note_write(d, n, NOTE_LOOP) != 0)
 		return ERR_IO;

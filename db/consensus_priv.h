@@ -92,7 +92,7 @@ enum note_writer { NOTE_LOOP, NOTE_WORKER, NOTE_WRITERS };
 
 struct note {
 	uint64_t sequence, term, index, committed, installing;
-	bool fetching;
+	bool fetching, condemned;
 	unsigned writes[NOTE_WRITERS];
 };
 

@@ -1,10 +1,10 @@
 /* What a member does once a second, on a worker since it may take long: bring the note up to date,
  * and look how much room is left on the disk. The library crashes when it finds none.
  *
- *   below CONSENSUS_SPACE_WARN   say so, and take snapshots early, which shortens the log
- *   below CONSENSUS_SPACE_LOW    lead no more: hand the lead over, propose nothing, do not stand;
- * go on following below CONSENSUS_SPACE_STOP   end the process, before the library meets the end of
- * the disk
+ *  - below CONSENSUS_SPACE_WARN: say so, and take snapshots early, which shortens the log
+ *  - below CONSENSUS_SPACE_LOW: lead no more. Hand the lead over, propose nothing, do not stand; go
+ *    on following
+ *  - below CONSENSUS_SPACE_STOP: end the process, before the library meets the end of the disk
  *
  * A level is left when there is a quarter more than its limit, else the files of the log would make
  * it flap.

@@ -94,6 +94,7 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	if (what.n > 0)
 		db->cfg.applied(db->cfg.arg, &what);
 	db__proposal_applied(db, &head.id, &res);
+	db__agree_applied(db, index, db->views.root->hash);
 }
 
 int db__slot(const struct db *db, uint64_t raft_id)
@@ -227,7 +228,9 @@ static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *paylo
 		return db__proposal_frame(db, peer, type, payload, n);
 	if (type < CHANNEL_FLOOR_FIRST)
 		return db__read_frame(db, peer, type, payload, n);
-	return db__floor_frame(db, peer, type, payload, n);
+	if (type < CHANNEL_AGREE_FIRST)
+		return db__floor_frame(db, peer, type, payload, n);
+	return db__agree_frame(db, peer, payload, n);
 }
 
 static void on_peer(void *arg, uint64_t peer, bool up)
@@ -389,6 +392,8 @@ int db_open(struct db **out, const struct db_config *config)
 	int rc;
 
 	db->cfg = *config;
+	if (db->cfg.hash_every == 0)
+		db->cfg.hash_every = DB_HASH_EVERY;
 	snprintf(db->pool_uuid, sizeof db->pool_uuid, "%s", config->pool_uuid);
 	CHECK(config->n_members <= CHANNEL_PEERS_MAX);
 	db->n_members = config->n_members;

@@ -16,6 +16,7 @@ enum {
 	DB_WAITING_MAX = 4096,	 /* and waiting behind them */
 	DB_TIMEOUT_MS = 10000,	 /* then the outcome is unknown */
 	DB_BOOT_EPOCH_BITS = 16, /* at the top of the boot in proposal ids */
+	DB_HASH_EVERY = 1000,	 /* entries between comparisons of the state's hash */
 	DB_RESEND_MS = 1000,
 	DB_FEED_MAX = 4096, /* entries waiting at the leader for room in flight */
 };
@@ -55,6 +56,7 @@ struct db_config {
 	struct consensus_disk *disk;		      /* given by simulations, NULL: made in dir */
 	unsigned election_ms, heartbeat_ms;	      /* 0: defaults */
 	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
+	unsigned hash_every;			      /* 0: default */
 	bool projection_off;			      /* no SQLite file beside the log */
 	unsigned schema_max;			      /* tests only: as an older version would be */
 	unsigned rules_off, part_entries;	      /* tests only: consensus.h */

@@ -21,6 +21,14 @@ struct feed {
 	uint8_t entry[];
 };
 
+enum { AGREE_SLOTS = 16, AGREE_SELF = 0 };
+
+/* Hashes of states at one index, see agree.c: of this member, and of member i at i + 1. */
+struct agreed {
+	uint64_t index, hash[CHANNEL_PEERS_MAX + 1];
+	bool known[CHANNEL_PEERS_MAX + 1];
+};
+
 struct db {
 	struct db_config cfg;
 	char pool_uuid[UUID_LEN + 1];
@@ -33,6 +41,7 @@ struct db {
 	struct done_table *done;
 	struct apply_changes changes;
 	struct store *store; /* NULL: no projection */
+	struct agreed agree[AGREE_SLOTS];
 	struct loop_hook hook;
 	struct loop_call step_down;
 	bool applied_any, closing;
@@ -93,3 +102,7 @@ void db__floors_fini(struct db *db);
 /* Role, term, leader or a connection changed. */
 void db__floors_role(struct db *db);
 int db__floor_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
+
+/* agree.c */
+void db__agree_applied(struct db *db, uint64_t index, uint64_t hash);
+int db__agree_frame(struct db *db, uint64_t peer, const uint8_t *payload, size_t n);

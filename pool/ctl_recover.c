@@ -2,9 +2,9 @@
  * stopped member's directory, change nothing without --yes, and begin or follow a new epoch:
  * members of different epochs refuse each other, so what was given up never comes back by accident.
  *
- *   recover   this copy is the pool: one more epoch, this member its only voter, the others stand
- * by until they have adopted the epoch and fetched everything adopt     on a member that was left
- * out: its log is set aside, never deleted, and fetched anew
+ *  - recover: this copy is the pool. One more epoch, this member its only voter; the others stand
+ * by until they have adopted the epoch and fetched everything
+ *  - adopt: on a member that was left out. Its log is set aside, never deleted, and fetched anew
  */
 #include "pool/ctl_priv.h"
 #include "pool/members.h"

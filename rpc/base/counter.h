@@ -32,6 +32,7 @@
 	X(raft_merged, "AppendEntries requests merged into an earlier frame")                      \
 	X(raft_pushes, "commit pushes sent")                                                       \
 	X(raft_queue_max, "most AppendEntries requests queued for one peer")                       \
+	X(hashes_differ, "times the state's hash was another than another member's")               \
 	X(snapshots_taken, "snapshots of the state written")                                       \
 	X(snapshots_restored, "snapshots restored, at a start or sent by the leader")              \
 	X(snapshots_sent, "snapshots sent to members that lagged")                                 \
