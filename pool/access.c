@@ -13,7 +13,8 @@ static int subject(struct call *call, const struct db_row **out, struct err *err
 	return *out != NULL ? 0 : err_set(err, ERR_HANDLE_INVALID, c->name, call->args[0].s, NULL);
 }
 
-static int get_all(struct call *call, bool records, const char *expr, struct err *err)
+/* expr NULL: all of them. */
+static int get_all(struct call *call, const char *expr, struct err *err)
 {
 	struct db_cursor c = db_rows(&call->view, call->method->class_id);
 	struct filter *filter = NULL;
@@ -22,16 +23,28 @@ static int get_all(struct call *call, bool records, const char *expr, struct err
 	if (expr != NULL &&
 		filter_parse(&call->arena, call->method->class_id, expr, &filter, err) != 0)
 		return ERR_API;
-	call->result = records ? val_map() : val_set();
-	while ((row = db_next(&c)) != NULL) {
-		if (filter != NULL && !filter_matches(filter, &call->view, row))
-			continue;
-		if (records)
-			val_map_push(&call->arena, &call->result, db_row_ref(row),
-				pool_record(&call->view, row, &call->arena));
-		else
+	call->result = val_set();
+	while ((row = db_next(&c)) != NULL)
+		if (filter == NULL || filter_matches(filter, &call->view, row))
 			val_set_push(&call->arena, &call->result, val_string(db_row_ref(row)));
-	}
+	return 0;
+}
+
+static int get_all_records(struct call *call, const char *expr, struct err *err)
+{
+	struct db_cursor c = db_rows(&call->view, call->method->class_id);
+	struct filter *filter = NULL;
+	const struct db_row *row;
+	struct pool_records out;
+
+	if (expr != NULL &&
+		filter_parse(&call->arena, call->method->class_id, expr, &filter, err) != 0)
+		return ERR_API;
+	pool_records_open(&out, call);
+	while ((row = db_next(&c)) != NULL)
+		if (filter == NULL || filter_matches(filter, &call->view, row))
+			pool_records_add(&out, row);
+	pool_records_close(&out);
 	return 0;
 }
 
@@ -220,16 +233,18 @@ int access_call(struct call *call, struct err *err)
 	const struct db_row *row;
 
 	switch (call->method->call) {
-	case MODEL_GET_ALL: return get_all(call, false, NULL, err);
-	case MODEL_GET_ALL_WHERE: return get_all(call, false, call->args[0].s, err);
-	case MODEL_GET_ALL_RECORDS: return get_all(call, true, NULL, err);
-	case MODEL_GET_ALL_RECORDS_WHERE: return get_all(call, true, call->args[0].s, err);
+	case MODEL_GET_ALL: return get_all(call, NULL, err);
+	case MODEL_GET_ALL_WHERE: return get_all(call, call->args[0].s, err);
+	case MODEL_GET_ALL_RECORDS: return get_all_records(call, NULL, err);
+	case MODEL_GET_ALL_RECORDS_WHERE: return get_all_records(call, call->args[0].s, err);
 	case MODEL_GET_BY_UUID: return get_by(call, true, err);
 	case MODEL_GET_BY_NAME_LABEL: return get_by(call, false, err);
 	case MODEL_GET_RECORD:
 		if (subject(call, &row, err) != 0)
 			return ERR_API;
-		call->result = pool_record(&call->view, row, &call->arena);
+		call->text.len = 0;
+		pool_record(&call->view, row, call->message.codec, &call->text);
+		call->result = val_encoded((const char *)call->text.data, call->text.len);
 		return 0;
 	case MODEL_GET_FIELD:
 		if (subject(call, &row, err) != 0)

@@ -23,6 +23,7 @@ static void call_free(struct call *call)
 	for (unsigned i = 0; i < ARRAY_LEN(call->on_failed); i++)
 		err_fini(&call->on_failed[i]);
 	db_proposal_fini(&call->proposal);
+	buf_fini(&call->text);
 	arena_fini(&call->arena);
 	call->io->n_calls--;
 	free(call);

@@ -121,20 +121,15 @@ struct event_text {
 	struct buf bytes;
 };
 
-static void encode(bool json, const struct val *v, struct buf *out)
+static enum rpc_codec codec(bool json)
 {
-	if (json)
-		val_json(out, v);
-	else
-		rpc_xml_value(out, v);
+	return json ? RPC_JSON2 : RPC_XML;
 }
 
 static struct event_text *text_of(
 	struct event_texts *texts, const struct db_view *view, const struct db_row *row, bool json)
 {
 	struct event_text **at, *t;
-	struct val record;
-	struct arena a;
 
 	at = &texts->buckets[hash_text(db_row_ref(row)) % EVENT_TEXT_BUCKETS];
 	for (t = *at; t != NULL; t = t->next)
@@ -146,10 +141,7 @@ static struct event_text *text_of(
 	t->class_id = db_row_class(row);
 	t->json = json;
 	strcpy(t->ref, db_row_ref(row));
-	arena_init(&a);
-	record = pool_record(view, row, &a);
-	encode(json, &record, &t->bytes);
-	arena_fini(&a);
+	pool_record(view, row, codec(json), &t->bytes);
 	t->next = *at;
 	*at = t;
 	texts->bytes += t->bytes.cap + sizeof *t;
@@ -209,13 +201,13 @@ static void put_result(struct arena *a, const struct event_question *q, const st
 	struct val v = val_map();
 
 	if (q->old) {
-		encode(q->json, &events, out);
+		rpc_value(out, codec(q->json), &events);
 		return;
 	}
 	val_map_push(a, &v, "events", events);
 	val_map_push(a, &v, "valid_ref_counts", counts(a, view));
 	val_map_push(a, &v, "token", val_string(token));
-	encode(q->json, &v, out);
+	rpc_value(out, codec(q->json), &v);
 }
 
 void event_answer_make(const struct event_question *q, const struct db_view *view,

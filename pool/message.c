@@ -76,36 +76,35 @@ static bool is_wanted(const struct db_row *row, const struct wanted *w)
 			       strcmp(db_row_s(row, MESSAGE_obj_uuid), w->obj_uuid) == 0));
 }
 
-static struct val records(struct call *call, const struct wanted *w)
+static void records(struct call *call, const struct wanted *w)
 {
 	struct db_cursor c = db_rows_modified(&call->view, MODEL_CLASS_message, 0);
 	uint64_t n = 0, room = db_view_count(&call->view, MODEL_CLASS_message) + 1;
 	const struct db_row **rows = arena_alloc(&call->arena, room * sizeof(*rows)), *row;
-	struct val found = val_map();
+	struct pool_records out;
 
 	while ((row = db_next(&c)) != NULL)
 		if (is_wanted(row, w))
 			rows[n++] = row;
 	CHECK(n < room);
+	pool_records_open(&out, call);
 	while (n-- > 0)
-		val_map_push(&call->arena, &found, db_row_ref(rows[n]),
-			pool_record(&call->view, rows[n], &call->arena));
-	return found;
+		pool_records_add(&out, rows[n]);
+	pool_records_close(&out);
 }
 
 int message_get(struct call *call, const struct message_get_args *args, struct err *err)
 {
 	if (about(call, args->cls, args->obj_uuid, err) != 0)
 		return ERR_API;
-	call->result = records(
-		call, &(struct wanted){ args->cls, args->obj_uuid, args->since, INT64_MAX, 0 });
+	records(call, &(struct wanted){ args->cls, args->obj_uuid, args->since, INT64_MAX, 0 });
 	return 0;
 }
 
 int message_get_since(struct call *call, const struct message_get_since_args *args, struct err *err)
 {
 	(void)err;
-	call->result = records(call, &(struct wanted){ NULL, NULL, args->since, INT64_MAX, 0 });
+	records(call, &(struct wanted){ NULL, NULL, args->since, INT64_MAX, 0 });
 	return 0;
 }
 

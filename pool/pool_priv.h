@@ -95,6 +95,7 @@ struct call {
 	struct caller caller;
 	struct db_view view; /* pinned while the call runs on its loop */
 	struct val result;
+	struct buf text; /* what result points to when it is VAL_ENCODED */
 	struct err err;
 
 	/* writes */
@@ -133,7 +134,17 @@ void *pool_args(struct arena *a, const struct model_message *m, const struct val
 int access_call(struct call *call, struct err *err);
 
 /* record.c */
-struct val pool_record(const struct db_view *view, const struct db_row *row, struct arena *a);
+/* The record as text: a client may ask for all of them, so no values are built in between. */
+void pool_record(const struct db_view *view, const struct db_row *row, enum rpc_codec codec,
+	struct buf *out);
+/* The result of a call: records by reference, as text. */
+struct pool_records {
+	struct call *call;
+	struct rpc_map map;
+};
+void pool_records_open(struct pool_records *r, struct call *call);
+void pool_records_add(struct pool_records *r, const struct db_row *row);
+void pool_records_close(struct pool_records *r);
 struct val pool_field(
 	const struct db_view *view, const struct db_row *row, int field, struct arena *a);
 

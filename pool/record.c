@@ -23,18 +23,48 @@ struct val pool_field(
 	return v;
 }
 
-struct val pool_record(const struct db_view *view, const struct db_row *row, struct arena *a)
+void pool_record(
+	const struct db_view *view, const struct db_row *row, enum rpc_codec codec, struct buf *out)
 {
 	const struct model_class *c = &model_classes[db_row_class(row)];
-	struct val v = val_map();
+	struct rpc_map m;
+	struct arena a;
+	struct val v;
 
+	arena_init(&a);
+	rpc_map_open(&m, out, codec);
 	for (unsigned i = 0; i < c->n_fields; i++) {
 		int field = c->shown[i];
 
-		if (!c->fields[field].internal)
-			val_map_push(a, &v, c->fields[field].name, pool_field(view, row, field, a));
+		if (c->fields[field].internal)
+			continue;
+		rpc_map_name(&m, c->fields[field].name);
+		v = pool_field(view, row, field, &a);
+		rpc_value(out, codec, &v);
 	}
-	return v;
+	rpc_map_close(&m);
+	arena_fini(&a);
+}
+
+void pool_records_open(struct pool_records *r, struct call *call)
+{
+	r->call = call;
+	call->text.len = 0;
+	rpc_map_open(&r->map, &call->text, call->message.codec);
+}
+
+void pool_records_add(struct pool_records *r, const struct db_row *row)
+{
+	rpc_map_name(&r->map, db_row_ref(row));
+	pool_record(&r->call->view, row, r->map.codec, r->map.out);
+}
+
+void pool_records_close(struct pool_records *r)
+{
+	struct buf *text = r->map.out;
+
+	rpc_map_close(&r->map);
+	r->call->result = val_encoded((const char *)text->data, text->len);
 }
 
 const struct db_row *pool_host_of(const struct db_view *view, const char *host_uuid)

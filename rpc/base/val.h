@@ -76,6 +76,8 @@ struct val val_unpack(struct reader *in, struct arena *a);
 
 /* As JSON: dates as strings, void as "". */
 void val_json(struct buf *out, const struct val *v);
+/* A string in quotes. */
+void val_json_text(struct buf *out, const char *s);
 /* As the reference keeps it in its database and compares it in filters: strings bare, sets and maps
  * as s-expressions of quoted strings. */
 void val_text(struct buf *out, const struct val *v);

@@ -12,7 +12,7 @@ static bool plain(uint8_t c)
 	return c >= ' ' && c != '"' && c != '\\';
 }
 
-static void quoted(struct buf *out, const char *s)
+void val_json_text(struct buf *out, const char *s)
 {
 	const char *from;
 
@@ -42,6 +42,12 @@ static void number(struct buf *out, double f)
 
 	if (!isfinite(f))
 		f = 0;
+	if (fabs(f) < 1e15 && f == (double)(int64_t)f &&
+		!signbit(f)) { /* the usual one, without a format */
+		buf_int(out, (int64_t)f);
+		buf_puts(out, ".0");
+		return;
+	}
 	snprintf(text, sizeof text, "%.16g", f);
 	if (sscanf(text, "%lf", &back) != 1 || memcmp(&back, &f, sizeof f) != 0)
 		snprintf(text, sizeof text, "%.17g", f);
@@ -56,14 +62,14 @@ void val_json(struct buf *out, const struct val *v)
 
 	switch (v->kind) {
 	case VAL_VOID: buf_puts(out, "\"\""); break;
-	case VAL_STRING: quoted(out, v->s); break;
+	case VAL_STRING: val_json_text(out, v->s); break;
 	case VAL_INT:
 	case VAL_INT32: buf_int(out, v->i); break;
 	case VAL_FLOAT: number(out, v->f); break;
 	case VAL_BOOL: buf_puts(out, v->b ? "true" : "false"); break;
 	case VAL_DATETIME:
 		val_datetime_print(v->i, date);
-		quoted(out, date);
+		val_json_text(out, date);
 		break;
 	case VAL_SET:
 		buf_puts(out, "[");
@@ -79,7 +85,7 @@ void val_json(struct buf *out, const struct val *v)
 		for (uint32_t i = 0; i < v->n; i++) {
 			if (i > 0)
 				buf_puts(out, ",");
-			quoted(out, v->pairs[i].key);
+			val_json_text(out, v->pairs[i].key);
 			buf_puts(out, ":");
 			val_json(out, &v->pairs[i].value);
 		}

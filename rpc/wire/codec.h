@@ -35,6 +35,20 @@ void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const 
 
 /* A value as XML-RPC text: "<value>...</value>" (results of tasks). JSON: val_json. */
 void rpc_xml_value(struct buf *out, const struct val *v);
+/* The beginning of a member of a struct, up to its value. */
+void rpc_xml_name(struct buf *out, const char *name);
+void rpc_value(struct buf *out, enum rpc_codec codec, const struct val *v);
+
+/* A map written member by member, without values in between: open, for each member its name and
+ * then its value (rpc_value, or another map), close. */
+struct rpc_map {
+	struct buf *out;
+	enum rpc_codec codec;
+	bool any;
+};
+void rpc_map_open(struct rpc_map *m, struct buf *out, enum rpc_codec codec);
+void rpc_map_name(struct rpc_map *m, const char *name);
+void rpc_map_close(struct rpc_map *m);
 
 /* JSON text into a value (integers stay integers, null is void). 0 or ERR_CORRUPT with a reason. */
 int rpc_json_parse(

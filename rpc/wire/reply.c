@@ -103,6 +103,41 @@ void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const 
 	arena_fini(&a);
 }
 
+void rpc_value(struct buf *out, enum rpc_codec codec, const struct val *v)
+{
+	if (codec == RPC_XML)
+		rpc_xml_value(out, v);
+	else
+		val_json(out, v);
+}
+
+void rpc_map_open(struct rpc_map *m, struct buf *out, enum rpc_codec codec)
+{
+	*m = (struct rpc_map){ .out = out, .codec = codec };
+	buf_puts(out, codec == RPC_XML ? "<value><struct>" : "{");
+}
+
+void rpc_map_name(struct rpc_map *m, const char *name)
+{
+	if (m->codec == RPC_XML) {
+		buf_puts(m->out, m->any ? "</member>" : "");
+		rpc_xml_name(m->out, name);
+	} else {
+		buf_puts(m->out, m->any ? "," : "");
+		val_json_text(m->out, name);
+		buf_puts(m->out, ":");
+	}
+	m->any = true;
+}
+
+void rpc_map_close(struct rpc_map *m)
+{
+	if (m->codec != RPC_XML)
+		buf_puts(m->out, "}");
+	else
+		buf_puts(m->out, m->any ? "</member></struct></value>" : "</struct></value>");
+}
+
 static bool whole(const char *s, int64_t *out)
 {
 	char *end;

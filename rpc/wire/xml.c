@@ -268,6 +268,13 @@ static void escaped(struct buf *out, const char *s)
 	}
 }
 
+void rpc_xml_name(struct buf *out, const char *name)
+{
+	buf_puts(out, "<member><name>");
+	escaped(out, name);
+	buf_puts(out, "</name>");
+}
+
 static void value_body(struct buf *out, const struct val *v)
 {
 	char date[VAL_DATETIME_MAX];
@@ -292,9 +299,7 @@ static void value_body(struct buf *out, const struct val *v)
 	case VAL_MAP:
 		buf_puts(out, "<struct>");
 		for (uint32_t i = 0; i < v->n; i++) {
-			buf_puts(out, "<member><name>");
-			escaped(out, v->pairs[i].key);
-			buf_puts(out, "</name>");
+			rpc_xml_name(out, v->pairs[i].key);
 			rpc_xml_value(out, &v->pairs[i].value);
 			buf_puts(out, "</member>");
 		}

@@ -208,6 +208,10 @@ START_TEST(values_byte_for_byte)
 	check_value(count, "<value><i4>3</i4></value>", "3");
 	check_value(val_bool(false), "<value><boolean>0</boolean></value>", "false");
 	check_value(val_float(1), "<value><double>1</double></value>", "1.0");
+	check_value(val_float(-0.0), "<value><double>-0</double></value>", "-0.0");
+	check_value(val_float(-3), "<value><double>-3</double></value>", "-3.0");
+	check_value(val_float(1e15), "<value><double>1000000000000000</double></value>",
+		"1000000000000000.0");
 	check_value(val_float(0.1), "<value><double>0.1</double></value>", "0.1");
 	check_value(val_float(1e300 * 1e300), "<value><double>inf</double></value>", "0.0");
 	check_value(val_void(), "<value></value>", "\"\"");
@@ -224,6 +228,49 @@ START_TEST(values_byte_for_byte)
 		"<value><dateTime.iso8601>19700101T00:00:00Z</dateTime.iso8601></value>",
 		"\"19700101T00:00:00Z\"");
 	arena_fini(&a);
+}
+END_TEST
+
+/* Members: one string, one map in a map, and none at all. */
+static void write_map(struct buf *out, enum rpc_codec codec, unsigned members)
+{
+	struct val text = val_string("<b>");
+	struct rpc_map m, inner;
+
+	rpc_map_open(&m, out, codec);
+	for (unsigned i = 0; i < members; i++) {
+		rpc_map_name(&m, i == 0 ? "a\"" : "m");
+		if (i == 0) {
+			rpc_value(out, codec, &text);
+			continue;
+		}
+		rpc_map_open(&inner, out, codec);
+		rpc_map_close(&inner);
+	}
+	rpc_map_close(&m);
+}
+
+START_TEST(a_map_member_by_member_is_the_map)
+{
+	static const enum rpc_codec codecs[] = { RPC_XML, RPC_JSON1, RPC_JSON2 };
+
+	for (unsigned i = 0; i < 3 * ARRAY_LEN(codecs); i++) {
+		struct buf got = { 0 }, want = { 0 };
+		struct val whole = val_map();
+		struct arena a;
+
+		arena_init(&a);
+		if (i % 3 > 0)
+			val_map_push(&a, &whole, "a\"", val_string("<b>"));
+		if (i % 3 > 1)
+			val_map_push(&a, &whole, "m", val_map());
+		rpc_value(&want, codecs[i / 3], &whole);
+		write_map(&got, codecs[i / 3], i % 3);
+		ck_assert_str_eq(buf_text(&got), buf_text(&want));
+		buf_fini(&got);
+		buf_fini(&want);
+		arena_fini(&a);
+	}
 }
 END_TEST
 
@@ -305,6 +352,7 @@ int main(void)
 		json_requests,
 		replies_byte_for_byte,
 		values_byte_for_byte,
+		a_map_member_by_member_is_the_map,
 		parameters_take_the_type_of_the_model_or_are_refused,
 		method_names,
 	};
