@@ -13,6 +13,10 @@
  *  - a follower of changes sees each row made exactly once, in order, wherever it asks;
  *  - no part of a message promises a commit beyond its own entries;
  *  - the indexes agree with the rows (db_check), and a seed run again gives the same history.
+ * In a build whose model knows two schemas (tests/schema), members begin with the older one and
+ * are restarted with either; the active one is raised as soon as all run the newer. Then also:
+ *  - all run the newer one in the end, and its rule has run for each row that was there at the
+ *    raise, and for no other.
  *
  * usage: sim [SEED [COUNT]]        random schedules
  *        sim --install COUNT       a new leader whose majority needs a snapshot first, under link
@@ -22,6 +26,7 @@
 #include "db/consensus_priv.h"
 #include "db/db_priv.h"
 #include "db/floor.h"
+#include "db/snapshot_priv.h"
 #include "rpc/base/lane.h"
 #include "tests/sim/raft_disk.h"
 
@@ -71,6 +76,9 @@ struct test {
 	unsigned n_reads, n_unread;
 	uint64_t shown[SESSIONS]; /* the largest index that an ended call of it saw */
 	unsigned n_uses, n_hops, n_unheld, n_users; /* n_users: jobs that run */
+	unsigned schemas[MEMBERS + 1];		    /* what each runs */
+	unsigned n_raised, n_anew; /* entries applied behind the raise; refused for it */
+	bool healing;
 	bool diverged, disordered, overpromised, stale, back;
 	struct follower followers[FOLLOWERS];
 };
@@ -86,6 +94,7 @@ static void on_applied(void *arg, const struct db_applied *what)
 		return;
 	db_view_pin(l->db, &view);
 	hash = db_view_hash(&view) | 1;
+	t->n_raised += db_view_schema(&view) > MODEL_SCHEMA_BASE;
 	db_view_unpin(&view);
 	CHECK(what->index < INDEX_MAX);
 	if (t->hashes[what->index] == 0)
@@ -102,6 +111,90 @@ static void on_request(void *arg, const struct db_proposal_id *id, const uint8_t
 static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
 {
 	(void)arg, (void)role, (void)term, (void)leader;
+}
+
+/* Two schemas in one pool. */
+
+static bool mixed(void)
+{
+	return MODEL_SCHEMA_VERSION > MODEL_SCHEMA_BASE;
+}
+
+/* What runs in this life: older ones first, then more and more newer ones. */
+static unsigned choose_schema(struct test *t, unsigned i)
+{
+	const struct raft_buffer *snapshot = &t->images[i].snapshot.data;
+
+	if (t->n_boots < MEMBERS)
+		return MODEL_SCHEMA_BASE;
+	if (t->healing || world_random(&t->w, t->n_raised > 0 ? 2 : 4) > 0)
+		return MODEL_SCHEMA_VERSION;
+	/* with that it would not even open: tests/pool/38_schema.py */
+	return t->images[i].snapshot.index > 0 && db__snapshot_schema(snapshot->base,
+							  snapshot->len) > MODEL_SCHEMA_BASE
+		       ? MODEL_SCHEMA_VERSION
+		       : MODEL_SCHEMA_BASE;
+}
+
+static void compose_schema(struct test *t, unsigned i, struct db_txn *txn)
+{
+	db_txn_init(txn, DB_FOR_CONFIG);
+	for (unsigned k = 0; k < MEMBERS; k++) { /* those that are there stay as they are */
+		struct val f[_MEMBER_FIELD_COUNT] = { { .kind = VAL_VOID } };
+
+		db_txn_create(txn, MODEL_CLASS__member, t->members[k].host_uuid, f);
+	}
+	db_txn_set(txn, MODEL_CLASS__member, t->members[i - 1].host_uuid, _MEMBER_schema,
+		val_int(t->schemas[i]));
+}
+
+/* As pool/schema.c: say what it runs, then as coordinator raise what all run. */
+static void schema_main(struct job *job, void *arg)
+{
+	struct life *l = arg;
+	struct db_result res;
+	struct db_view view;
+	struct db_txn txn;
+	bool said = false, ready;
+	int rc;
+
+	do {
+		rc = db_read_wait(job, l->db);
+		if (rc == 0 && !said) {
+			compose_schema(l->t, l->m->number, &txn);
+			rc = db_commit(job, l->db, &txn, &res);
+			said = rc == 0 && res.status == DB_DONE;
+		} else if (rc == 0) {
+			db_txn_init(&txn, DB_FOR_CONFIG);
+			db_view_pin(l->db, &view);
+			ready = db_is_coordinator(l->db) && db_schema_raise(&view, &txn);
+			db_view_unpin(&view);
+			if (ready)
+				rc = db_commit(job, l->db, &txn, &res);
+			db_txn_fini(&txn);
+		}
+	} while (rc != ERR_DEAD && job_sleep(job, 300) != ERR_DEAD);
+}
+
+/* The rule of tests/schema/overlay: rows from before have their note in the new field. */
+static bool rule_has_run(const struct db_view *view)
+{
+	int notes = model_field_find(MODEL_CLASS_VM, "notes");
+	const struct db_row *shown = db_view_get(view, MODEL_CLASS__config, DB_SCHEMA_REF), *row;
+	struct db_cursor c = db_rows(view, MODEL_CLASS_VM);
+	bool ok = db_view_schema(view) == MODEL_SCHEMA_VERSION;
+	struct arena a;
+
+	arena_init(&a);
+	while (ok && (row = db_next(&c)) != NULL) {
+		struct val config = db_row_field(row, VM_other_config, &a);
+		const char *note = val_get_s(&config, "notes");
+		bool before = db_row_created(row) < db_row_modified(shown);
+
+		ok = strcmp(db_row_s(row, notes), before && note != NULL ? note : "") == 0;
+	}
+	arena_fini(&a);
+	return ok;
 }
 
 static void boot(struct test *t, unsigned i)
@@ -123,6 +216,8 @@ static void boot(struct test *t, unsigned i)
 		.role = on_role,
 		.arg = l };
 
+	if (mixed())
+		config.schema_max = t->schemas[i] = choose_schema(t, i);
 	l->t = t;
 	l->db = NULL;
 	l->m = world_boot(&t->w, i);
@@ -135,6 +230,8 @@ static void boot(struct test *t, unsigned i)
 	loop_start(l->loop);
 	l->up = true;
 	t->n_boots++;
+	if (mixed())
+		CHECK(lane_submit(l->lane, "", schema_main, l, NULL) == 0);
 }
 
 static void on_closed(void *arg)
@@ -185,6 +282,7 @@ static void compose(
 	struct test *t, struct db_txn *txn, const char *ref, const char *uuid, unsigned k)
 {
 	struct val fields[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct val_pair note = { "notes", val_string(uuid) };
 	const char *other = t->n_acked > 0 ? t->acked[world_random(&t->w, t->n_acked)] : ref;
 
 	db_txn_init(txn, DB_FOR_FIELD);
@@ -193,6 +291,9 @@ static void compose(
 	fields[VM_name_label] = val_string(k % 3 ? "a" : "b");
 	fields[VM_resident_on] = val_string(k % 2 ? "OpaqueRef:h1" : "OpaqueRef:h2");
 	fields[VM_snapshot_of] = val_string(other);
+	if (mixed())
+		fields[VM_other_config] =
+			(struct val){ .kind = VAL_MAP, .pairs = &note, .n = 1, .cap = 1 };
 	db_txn_create(txn, MODEL_CLASS_VM, ref, fields);
 	if (other != ref) {
 		db_txn_set(txn, MODEL_CLASS_VM, other, VM_name_label, val_string(uuid));
@@ -233,6 +334,8 @@ static void work_main(struct job *job, void *arg)
 			strcpy(t->acked[t->n_acked++], ref);
 		else if (res.status == DB_UNKNOWN)
 			t->n_unknown++;
+		else if (res.failed == APPLY_SCHEMA)
+			t->n_anew++;
 		else
 			t->n_refused++;
 		err_fini(&res.err);
@@ -574,9 +677,11 @@ static void heal(struct test *t)
 {
 	memset(t->w.cut, 0, sizeof t->w.cut);
 	t->w.loss_permille = t->w.duplicate_permille = 0;
+	t->healing = true;
 	for (unsigned i = 1; i <= MEMBERS; i++) {
 		t->lives[i].disk.fail = false;
-		if (t->lives[i].up && !t->lives[i].m->alive)
+		if (t->lives[i].up && (!t->lives[i].m->alive ||
+					      (mixed() && t->schemas[i] < MODEL_SCHEMA_VERSION)))
 			crash(t, i);
 		if (!t->lives[i].up)
 			boot(t, i);
@@ -640,6 +745,12 @@ static bool verify(struct test *t)
 	}
 	db_view_pin(t->lives[1].db, &view);
 	ok = once(t, &view) && ok;
+	if (mixed() && !rule_has_run(&view)) {
+		printf("RULE NOT RUN ");
+		ok = false;
+	}
+	if (mixed())
+		printf("raised=%u anew=%u ", t->n_raised, t->n_anew);
 	report(t, &view, lost, why);
 	db_view_unpin(&view);
 	return lost == 0 && !t->diverged && !t->disordered && !t->overpromised && !t->stale &&
