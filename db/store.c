@@ -33,11 +33,11 @@ struct store {
 	/* The thread's own. */
 	struct projection file;
 	struct buf batch;
-	bool opened;	 /* once */
-	bool behind;	 /* there is a gap between the file and the first record */
-	bool proven;	 /* the file's hash was that of the state at its index */
-	uint64_t passed; /* hash of the last record the file has already */
-	uint64_t retry_ms;
+	bool opened;		    /* once */
+	bool behind;		    /* there is a gap between the file and the first record */
+	bool proven;		    /* the file's hash was that of the state at its index */
+	uint64_t passed;	    /* hash of the last record the file has already */
+	uint64_t retry_ms, dump_ms; /* when to try again */
 };
 
 struct store *db__store_new(const struct store_config *config)
@@ -431,6 +431,25 @@ static bool is_closing(struct store *s)
 	return closing;
 }
 
+static bool is_asked(struct store *s)
+{
+	bool asked;
+
+	pthread_mutex_lock(&s->mutex);
+	asked = s->closing || s->asks != NULL;
+	pthread_mutex_unlock(&s->mutex);
+	return asked;
+}
+
+/* Only of a state that is up to date: everything that was in the log at the start is applied. */
+static void keep_dumps(struct store *s)
+{
+	uint64_t now = env_now_ms(s->cfg.env), index = fed(s);
+
+	if (now >= s->dump_ms && index > 0 && index >= s->last)
+		s->dump_ms = now + db__dumps_keep(&s->cfg);
+}
+
 static void store_main(void *arg)
 {
 	struct store *s = arg;
@@ -441,8 +460,9 @@ static void store_main(void *arg)
 		answer_all(s);
 		if (s->batch.len > 0) /* newer than the last answer */
 			write_waiting(s, UINT64_MAX);
+		keep_dumps(s);
 		ops->park(s->parker, STORE_TICK_MS * 1000);
-		if (!is_closing(s)) /* a burst becomes one transaction */
+		if (!is_asked(s)) /* a burst becomes one transaction */
 			ops->park(s->parker, STORE_GATHER_MS * 1000);
 	}
 	write_waiting(s, UINT64_MAX);

@@ -16,6 +16,8 @@
 
 #include <sys/stat.h>
 
+#define DUMPS_BYTES (2ull << 30) /* of each kind: then fewer are kept */
+
 enum {
 	STORE_QUEUE_MAX = 16 << 20,	  /* bytes of changes that wait for the thread */
 	STORE_GATHER_MS = 50,		  /* changes gather so long before they are written */
@@ -25,6 +27,10 @@ enum {
 	STORE_HISTORY_BYTES = 1 << 30,	  /* of the file */
 	STORE_PRUNE_ROWS = 1000,	  /* of history, removed by one statement */
 	STORE_ASIDE_MAX = 3,		  /* files set aside that are kept */
+	DUMPS_HOURLY = 24,		  /* kept; and of those that are daily */
+	DUMPS_DAILY = 14,
+	DUMPS_LOOK_MS = 60000,	 /* is one due? */
+	DUMPS_RETRY_MS = 600000, /* after a failure */
 };
 
 /* store.c */
@@ -111,3 +117,7 @@ int db__projection_forget(struct projection *p);
 int db__projection_prune(struct projection *p);
 /* Compare with a view at the same index; false and a report when something differs. */
 bool db__projection_check(struct projection *p, const struct db_view *view, struct buf *report);
+
+/* dump.c, store thread: write a dump when one is due, remove those beyond the limits. Milliseconds
+ * until it wants to be asked again. */
+uint64_t db__dumps_keep(const struct store_config *cfg);

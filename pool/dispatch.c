@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void call_run(struct call *call);
-
 static void call_free(struct call *call)
 {
 	db_view_unpin(&call->view);
@@ -58,7 +56,9 @@ void call_finish(struct call *call)
 		log_debug(env, "event=call_failed method=%s code=%s p0=%s", call->message.method,
 			call->err.code->name, call->err.n > 0 ? call->err.params[0] : "");
 	}
-	if (call->request != NULL)
+	if (call->request != NULL && call->service != NULL)
+		service_refuse(call);
+	else if (call->request != NULL)
 		reply(call, 200);
 	call_free(call);
 }
@@ -206,6 +206,8 @@ static int execute(struct call *call)
 	struct model_functions fn;
 	int rc;
 
+	if (call->service != NULL)
+		return service_execute(call, &call->err);
 	if (call->method->session) {
 		rc = session_check(call, call->message.params->items[0].s, &call->err);
 		if (rc == 0)
@@ -227,7 +229,7 @@ static int execute(struct call *call)
 	return fn.call(call, call->args_struct, &call->err);
 }
 
-static void call_run(struct call *call)
+void call_run(struct call *call)
 {
 	int rc;
 
@@ -396,12 +398,9 @@ static void refuse_body(struct call *call, const char *why)
 	call_free(call);
 }
 
-void pool_request(void *arg, struct rpc_request *request)
+struct call *call_new(struct pool_loop *io, struct rpc_request *request)
 {
-	struct pool_loop *io = arg;
 	struct call *call = mem_new(sizeof *call);
-	const char *why = NULL;
-	int rc;
 
 	call->pool = io->pool;
 	call->io = io;
@@ -410,6 +409,15 @@ void pool_request(void *arg, struct rpc_request *request)
 	request->gone = on_gone;
 	request->gone_arg = call;
 	arena_init(&call->arena);
+	return call;
+}
+
+void pool_request(void *arg, struct rpc_request *request)
+{
+	struct call *call = call_new(arg, request);
+	const char *why = NULL;
+	int rc;
+
 	rc = (is_json(request) ? rpc_json_request : rpc_xml_request)(
 		&call->arena, request->body, request->body_len, &call->message, &why);
 	if (rc != 0) {

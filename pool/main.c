@@ -24,7 +24,7 @@ static const char usage[] =
 	"  --election-ms N        Raft election time-out, default 500\n"
 	"  --snapshot-entries N   log entries between snapshots, and kept behind one; default "
 	"8192\n"
-	"  --no-projection        no SQLite file of the database: no history, no xpoolctl sql\n"
+	"  --no-projection        no SQLite file of the database: no history, no dumps\n"
 	"  --log LEVEL            err, warn, info (default) or debug\n"
 	"  --allow-root           run as root all the same (tests)\n"
 	"  --help\n";

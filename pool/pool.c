@@ -113,7 +113,7 @@ int pool_listen(struct pool *pool, int fd, struct tls *tls)
 	char address[16];
 
 	for (unsigned i = 0; i < pool->n_loops; i++) {
-		struct rpc_handler handler = { pool_request, &pool->loops[i] };
+		struct rpc_handler handler = { pool_request, pool_service, &pool->loops[i] };
 		int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
 		if (own < 0)

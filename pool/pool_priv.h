@@ -23,6 +23,8 @@ enum {
 	POOL_TASK_KEEP_S = 3900, /* of asynchronous ones: 65 min */
 	POOL_LOGIN_PENALTY_MS = 5000,
 	POOL_EVENT_BATCH_MS = 50,
+	POOL_DUMPS_MAX = 4,    /* being fetched from this member */
+	POOL_STALL_MS = 30000, /* a client of a service takes nothing */
 	POOL_JOBS_RUNNING = 4,
 	POOL_THREADS_MAX = 128,
 };
@@ -73,6 +75,7 @@ struct pool {
 	pthread_mutex_t incarnation_mutex;
 
 	struct listener control;
+	_Atomic unsigned n_dumps;
 };
 
 /* Who calls. */
@@ -113,6 +116,11 @@ struct call {
 	struct job *job;
 	struct loop_call posted;
 	bool login_ok;
+
+	/* services (service.c) */
+	const struct service *service; /* NULL: a call of the API */
+	const char *session_ref, *password;
+	struct piece *piece; /* on its way to the client */
 };
 
 /* What a call function returns besides 0 and ERR_API: it will call call_finish() itself. */
@@ -120,6 +128,9 @@ enum { CALL_PENDING = 1 };
 
 /* dispatch.c */
 void pool_request(void *arg, struct rpc_request *request);
+struct call *call_new(struct pool_loop *io, struct rpc_request *request);
+/* Run it against what is visible now, and again behind a barrier when that may be too old. */
+void call_run(struct call *call);
 /* The call is over: result or err is set. Frees it. On its loop. */
 void call_finish(struct call *call);
 /* Propose and continue with written(call) when it is applied here (NULL: call_finish). Returns
@@ -157,7 +168,14 @@ int filter_parse(
 	struct arena *a, int class_id, const char *expr, struct filter **out, struct err *err);
 bool filter_matches(const struct filter *f, const struct db_view *view, const struct db_row *row);
 
+/* service.c: what is HTTP and no call; false: nothing is at this path. */
+bool pool_service(void *arg, struct rpc_request *request);
+int service_execute(struct call *call, struct err *err);
+void service_refuse(struct call *call);
+
 /* session.c */
+/* Blocks: crypt(3) takes its time. */
+bool session_password_good(const char *path, const char *user, const char *password);
 int session_check(struct call *call, const char *ref, struct err *err);
 
 /* rules.c: pure. 0, or ERR_API with the rule's error; waits_out: only a lock is in the way. */

@@ -62,7 +62,7 @@ int session_check(struct call *call, const char *ref, struct err *err)
 }
 
 /* user:hash of crypt(3); other fields behind a further colon are passed over. */
-static bool password_good(const char *path, const char *user, const char *password)
+bool session_password_good(const char *path, const char *user, const char *password)
 {
 	struct crypt_data *data = NULL;
 	char line[1024];
@@ -158,7 +158,7 @@ static void check_main(struct job *job, void *arg)
 	const struct session_login_with_password_args *args = call->args_struct;
 
 	(void)job;
-	call->login_ok = password_good(call->pool->password_file, args->uname, args->pwd);
+	call->login_ok = session_password_good(call->pool->password_file, args->uname, args->pwd);
 	loop_post(call->io->loop, &call->posted, on_checked);
 }
 

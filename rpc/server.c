@@ -10,6 +10,11 @@
 
 enum { SMALL_BODY = 15 << 10 };
 
+/* Headers that somebody looks at. */
+enum { H_CORS, H_COOKIE, H_AUTHORIZATION, HEADERS };
+static const char *const header_names[HEADERS] = { "Access-Control-Request-Headers", "Cookie",
+	"Authorization" };
+
 struct rpc_server {
 	struct loop *loop;
 	struct listener listener;
@@ -29,16 +34,23 @@ struct rpc_conn {
 	http_parser parser;
 	struct rpc_request request;
 	struct buf url, field, body, ahead;
-	char cors[256];	   /* Access-Control-Request-Headers */
-	char *want_cors;   /* set while its value is read */
-	uint64_t since_ms; /* of its beginning, then of its last answer */
-	bool served;	   /* one request at least */
-	bool busy;	   /* the handler has the request */
-	bool in_request;   /* its first byte has come */
+	struct buf headers[HEADERS]; /* those we want */
+	int want;		     /* the one whose value is read, -1: none of them */
+	uint64_t since_ms;	     /* of its beginning, then of its last answer */
+	bool served;		     /* one request at least */
+	bool busy;		     /* the handler has the request */
+	bool in_request;	     /* its first byte has come */
 	bool complete, keep_alive, failed;
 	bool ending;	 /* closed when the answer has left: until then it counts */
 	unsigned refuse; /* status of the HTTP layer's own, set while parsing */
 };
+
+static void headers_clear(struct rpc_conn *c)
+{
+	for (int i = 0; i < HEADERS; i++)
+		buf_fini(&c->headers[i]);
+	c->want = -1;
+}
 
 static void conn_free(struct rpc_conn *c)
 {
@@ -53,6 +65,7 @@ static void conn_free(struct rpc_conn *c)
 	buf_fini(&c->field);
 	buf_fini(&c->body);
 	buf_fini(&c->ahead);
+	headers_clear(c);
 	free(c);
 }
 
@@ -135,6 +148,8 @@ static const char *status_text(unsigned status)
 {
 	switch (status) {
 	case 200: return "OK";
+	case 401: return "Unauthorized";
+	case 403: return "Forbidden";
 	case 404: return "Not Found";
 	case 408: return "Request Timeout";
 	case 411: return "Length Required";
@@ -146,31 +161,42 @@ static const char *status_text(unsigned status)
 	}
 }
 
-static void send_reply(struct rpc_conn *c, unsigned status, const char *content_type,
-	const char *headers, const void *body, size_t n)
+/* length: "" when the end of the connection is the end of the body. */
+static void put_head(struct rpc_conn *c, struct buf *out, unsigned status, const char *content_type,
+	const char *headers, const char *length)
 {
 	bool old = c->parser.http_major == 1 && c->parser.http_minor == 0;
-	struct buf out = { 0 };
 
 	loop_assert(c->server->loop);
-	if (n > RPC_KEEP_MAX)
-		make_room(c, n);
-	buf_printf(&out,
+	buf_printf(out,
 		"HTTP/1.%d %u %s\r\nConnection: %s\r\nCache-Control: no-cache, "
 		"no-store\r\nContent-Type: %s\r\n"
-		"Access-Control-Allow-Origin: *\r\n%s%sContent-Length: %zu\r\n\r\n",
+		"Access-Control-Allow-Origin: *\r\n%s%s%s\r\n",
 		old ? 0 : 1, status, status_text(status), c->keep_alive ? "keep-alive" : "close",
 		content_type,
 		headers != NULL && strstr(headers, "Access-Control-Allow-Headers") != NULL
 			? ""
 			: "Access-Control-Allow-Headers: X-Requested-With\r\n",
-		headers != NULL ? headers : "", n);
+		headers != NULL ? headers : "", length);
+}
+
+static void send_reply(struct rpc_conn *c, unsigned status, const char *content_type,
+	const char *headers, const void *body, size_t n)
+{
+	struct buf out = { 0 };
+	char length[48];
+
+	if (n > RPC_KEEP_MAX)
+		make_room(c, n);
+	snprintf(length, sizeof length, "Content-Length: %zu\r\n", n);
+	put_head(c, &out, status, content_type, headers, length);
 	if (n <= SMALL_BODY) { /* with its head in one TLS record */
 		buf_put(&out, body, n);
 		n = 0;
 	}
 	stream_write(c->stream, out.data, out.len);
-	stream_write(c->stream, body, n);
+	if (n > 0)
+		stream_write(c->stream, body, n);
 	buf_fini(&out);
 }
 
@@ -198,8 +224,8 @@ static int on_field(http_parser *p, const char *at, size_t n)
 {
 	struct rpc_conn *c = p->data;
 
-	if (c->want_cors != NULL || c->field.len > 64) {
-		c->want_cors = NULL;
+	if (c->want >= 0 || c->field.len > 64) {
+		c->want = -1;
 		c->field.len = 0;
 	}
 	buf_put(&c->field, at, n);
@@ -209,16 +235,13 @@ static int on_field(http_parser *p, const char *at, size_t n)
 static int on_value(http_parser *p, const char *at, size_t n)
 {
 	struct rpc_conn *c = p->data;
-	size_t have = strlen(c->cors);
 
-	if (c->want_cors == NULL &&
-		strcasecmp(buf_text(&c->field), "Access-Control-Request-Headers") == 0)
-		c->want_cors = c->cors;
-	if (c->want_cors != NULL && have + n < sizeof c->cors) {
-		memcpy(c->cors + have, at, n);
-		c->cors[have + n] = 0;
-	}
-	if (c->want_cors == NULL)
+	for (int i = 0; i < HEADERS && c->want < 0; i++)
+		if (strcasecmp(buf_text(&c->field), header_names[i]) == 0)
+			c->want = i;
+	if (c->want >= 0)
+		buf_put(&c->headers[c->want], at, n);
+	else
 		c->field.len = 0;
 	return 0;
 }
@@ -277,36 +300,47 @@ static void request_reset(struct rpc_conn *c)
 	c->url.len = c->field.len = c->body.len = 0;
 	if (c->body.cap > RPC_KEEP_MAX)
 		buf_fini(&c->body);
-	c->cors[0] = 0;
-	c->want_cors = NULL;
+	headers_clear(c);
 	c->complete = c->in_request = false;
 	c->request = (struct rpc_request){ 0 };
 }
 
+static const char *header(struct rpc_conn *c, int which)
+{
+	return c->headers[which].len > 0 ? buf_text(&c->headers[which]) : "";
+}
+
 static void answer_options(struct rpc_conn *c)
 {
-	char headers[512];
+	const char *asked = header(c, H_CORS);
+	struct buf headers = { 0 };
 
-	snprintf(headers, sizeof headers,
+	buf_printf(&headers,
 		"Access-Control-Allow-Headers: "
 		"%s%sX-Requested-With\r\nAccess-Control-Allow-Methods: PUT\r\n",
-		c->cors, c->cors[0] ? ", " : "");
+		asked, *asked ? ", " : "");
 	c->busy = true;
-	rpc_reply(&c->request, 200, "text/html", headers, "", 0);
+	rpc_reply(&c->request, 200, "text/html", buf_text(&headers), "", 0);
+	buf_fini(&headers);
 }
 
 /* Every POST that no other service owns is taken as XML-RPC (wire.md 1.2). */
 static void request_serve(struct rpc_conn *c)
 {
+	static const char nothing[] = "There is nothing at this address. The API answers POST.";
+	const struct rpc_handler *handler = &c->server->handler;
 	const char *path = buf_text(&c->url);
 	char *query = strchr((char *)c->url.data, '?');
 
 	if (query != NULL)
-		*query = 0;
+		*query++ = 0;
 	loop_timer_stop(&c->timer);
 	c->request =
 		(struct rpc_request){ .method = http_method_str((enum http_method)c->parser.method),
 			.path = path,
+			.query = query != NULL ? query : "",
+			.cookie = header(c, H_COOKIE),
+			.authorization = header(c, H_AUTHORIZATION),
 			.body = buf_text(&c->body),
 			.body_len = c->body.len,
 			.peer = stream_peer(c->stream),
@@ -314,15 +348,21 @@ static void request_serve(struct rpc_conn *c)
 			.conn = c };
 	if (c->parser.method == HTTP_OPTIONS) {
 		answer_options(c);
+	} else if (c->parser.method == HTTP_GET && handler->get != NULL) {
+		c->busy = true;
+		if (!handler->get(handler->arg, &c->request)) {
+			c->busy = false;
+			send_error(c, 404, nothing);
+		}
 	} else if (c->parser.method == HTTP_GET || c->parser.method == HTTP_HEAD) {
-		send_error(c, 404, "There is nothing at this address. The API answers POST.");
+		send_error(c, 404, nothing);
 	} else if (c->parser.method != HTTP_POST) {
 		send_error(c, 501, "The API answers POST.");
 	} else if (!(c->parser.flags & F_CONTENTLENGTH)) {
 		send_error(c, 500, "A request needs Content-Length.");
 	} else {
 		c->busy = true;
-		c->server->handler.request(c->server->handler.arg, &c->request);
+		handler->request(handler->arg, &c->request);
 	}
 }
 
@@ -395,6 +435,8 @@ static void conn_drain(void *arg, struct stream *s)
 	(void)s;
 	if (c->ending)
 		conn_close(c);
+	else if (c->busy && c->request.drained != NULL)
+		c->request.drained(&c->request, c->request.gone_arg);
 	else
 		conn_advance(c);
 }
@@ -478,6 +520,7 @@ static void on_accept(void *arg, struct stream *s)
 	COUNT(server->loop->env, connections_now);
 	http_parser_init(&c->parser, HTTP_REQUEST);
 	c->parser.data = c;
+	c->want = -1;
 	stream_handle(s, &conn_handler, c);
 	loop_timer_start(server->loop, &c->timer, RPC_FIRST_TIMEOUT_MS, conn_timeout);
 }
@@ -551,4 +594,37 @@ void rpc_reply(struct rpc_request *request, unsigned status, const char *content
 		loop_timer_start(c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
 	} /* else the client went and nobody wanted to know */
 	loop_post(c->server->loop, &c->resume, conn_resume);
+}
+
+void rpc_reply_begin(
+	struct rpc_request *request, unsigned status, const char *content_type, const char *headers)
+{
+	struct rpc_conn *c = request->conn;
+	struct buf out = { 0 };
+
+	CHECK(c->busy && c->stream != NULL);
+	c->keep_alive = false;
+	put_head(c, &out, status, content_type, headers, "");
+	stream_write(c->stream, out.data, out.len);
+	buf_fini(&out);
+}
+
+void rpc_reply_put(struct rpc_request *request, const void *p, size_t n)
+{
+	struct rpc_conn *c = request->conn;
+
+	CHECK(c->busy && c->stream != NULL && !c->keep_alive);
+	c->since_ms = env_now_ms(c->server->loop->env);
+	stream_write(c->stream, p, n);
+}
+
+void rpc_reply_end(struct rpc_request *request)
+{
+	struct rpc_conn *c = request->conn;
+
+	CHECK(c->busy && c->stream != NULL && !c->keep_alive);
+	c->busy = false;
+	c->failed = c->ending = true;
+	if (stream_queued(c->stream) == 0) /* nothing is left that could drain */
+		conn_close(c);
 }

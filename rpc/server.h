@@ -28,9 +28,11 @@ enum {
 struct rpc_conn;
 
 struct rpc_request {
-	const char *method; /* HTTP's: "POST" */
-	const char *path;   /* without the query */
-	const char *body;   /* NUL-terminated */
+	const char *method;		    /* HTTP's: "POST" */
+	const char *path;		    /* without the query */
+	const char *query;		    /* behind the question mark, as it came; "" */
+	const char *cookie, *authorization; /* headers; "" */
+	const char *body;		    /* NUL-terminated */
 	size_t body_len;
 	const char *peer;
 	struct loop *loop;
@@ -38,6 +40,8 @@ struct rpc_request {
 		void *arg); /* set by the handler: the client has gone, no reply is
 			       possible; not called after rpc_reply */
 	void *gone_arg;
+	/* set by the handler: what rpc_reply_put was given has left; called with gone_arg */
+	void (*drained)(struct rpc_request *request, void *arg);
 	bool waits; /* set by the handler: the call only waits for news, so a client that sends no
 		       more has gone */
 	struct rpc_conn *conn; /* private */
@@ -47,6 +51,8 @@ struct rpc_handler {
 	/* A POST to an RPC path. Answer with rpc_reply, now or later, on the same loop, exactly
 	 * once, unless gone was called. The request is borrowed until then. */
 	void (*request)(void *arg, struct rpc_request *request);
+	/* A GET: the same, or false when nothing is at this path. */
+	bool (*get)(void *arg, struct rpc_request *request);
 	void *arg;
 };
 
@@ -64,3 +70,10 @@ void rpc_server_close(struct rpc_server *server);
  * LF, or NULL. */
 void rpc_reply(struct rpc_request *request, unsigned status, const char *content_type,
 	const char *headers, const void *body, size_t n);
+
+/* A long answer in pieces instead: begin, any number of pieces, end. The connection closes behind
+ * it, which is how a client knows its end. Put no more than a piece at a time: wait for drained. */
+void rpc_reply_begin(struct rpc_request *request, unsigned status, const char *content_type,
+	const char *headers);
+void rpc_reply_put(struct rpc_request *request, const void *p, size_t n);
+void rpc_reply_end(struct rpc_request *request);

@@ -43,6 +43,8 @@
 	X(projection_failures, "times the projection could not be written")                        \
 	X(projection_aside, "projections set aside")                                               \
 	X(projection_queue_max, "most bytes of changes that waited for the projection")            \
+	X(dumps_written, "dumps of the database kept by this member")                              \
+	X(dump_failures, "dumps that could not be written")                                        \
 	X(channel_connects, "member connections that came up")                                     \
 	X(channel_refused, "member connections refused")                                           \
 	X(loop_turns, "turns of all loops")                                                        \

@@ -99,56 +99,57 @@ static void quote(struct buf *b, const char *s)
 {
 	buf_puts(b, "'");
 	for (; *s; s++) {
-		if (*s == '\'' || *s == '\\')
+		if (*s == '\'' || *s == '"' || *s == '\\')
 			buf_puts(b, "\\");
 		buf_put(b, s, 1);
 	}
 	buf_puts(b, "'");
 }
 
-static void text_of(struct buf *b, const struct val *v, bool inner)
+/* The reference has strings inside, whatever they stand for. */
+static void quote_text(struct buf *b, const struct val *v)
+{
+	struct buf inner = { 0 };
+
+	val_text(&inner, v);
+	quote(b, buf_text(&inner));
+	buf_fini(&inner);
+}
+
+void val_text(struct buf *out, const struct val *v)
 {
 	char date[VAL_DATETIME_MAX];
 
 	switch (v->kind) {
 	case VAL_VOID: break;
-	case VAL_STRING:
-		if (inner)
-			quote(b, v->s);
-		else
-			buf_puts(b, v->s);
-		break;
+	case VAL_STRING: buf_puts(out, v->s); break;
 	case VAL_INT:
-	case VAL_INT32: buf_int(b, v->i); break;
-	case VAL_FLOAT: buf_printf(b, "%.18g", v->f); break;
-	case VAL_BOOL: buf_puts(b, v->b ? "true" : "false"); break;
+	case VAL_INT32: buf_int(out, v->i); break;
+	case VAL_FLOAT: buf_printf(out, "%.18g", v->f); break;
+	case VAL_BOOL: buf_puts(out, v->b ? "true" : "false"); break;
 	case VAL_DATETIME:
 		val_datetime_print(v->i, date);
-		buf_puts(b, date);
+		buf_puts(out, date);
 		break;
 	case VAL_SET:
-	case VAL_MAP:
-		buf_puts(b, "(");
+		buf_puts(out, "(");
 		for (uint32_t i = 0; i < v->n; i++) {
-			if (i > 0)
-				buf_puts(b, " ");
-			if (v->kind == VAL_SET) {
-				text_of(b, &v->items[i], true);
-				continue;
-			}
-			buf_puts(b, "(");
-			quote(b, v->pairs[i].key);
-			buf_puts(b, " ");
-			text_of(b, &v->pairs[i].value, true);
-			buf_puts(b, ")");
+			buf_puts(out, i > 0 ? " " : "");
+			quote_text(out, &v->items[i]);
 		}
-		buf_puts(b, ")");
+		buf_puts(out, ")");
+		break;
+	case VAL_MAP:
+		buf_puts(out, "(");
+		for (uint32_t i = 0; i < v->n; i++) {
+			buf_puts(out, i > 0 ? " (" : "(");
+			quote(out, v->pairs[i].key);
+			buf_puts(out, " ");
+			quote_text(out, &v->pairs[i].value);
+			buf_puts(out, ")");
+		}
+		buf_puts(out, ")");
 		break;
 	case VAL_ENCODED: UNREACHABLE();
 	}
-}
-
-void val_text(struct buf *out, const struct val *v)
-{
-	text_of(out, v, false);
 }

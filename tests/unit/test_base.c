@@ -321,11 +321,12 @@ START_TEST(values_as_text)
 	val_set_push(&a, &v, val_string("it's \\ \"x\""));
 	val_map_push(&a, &map, "k", val_bool(true));
 	val_set_push(&a, &v, map);
+	val_set_push(&a, &v, val_int(7));
 	val_text(&text, &v);
-	ck_assert_str_eq(buf_text(&text), "('it\\'s \\\\ \"x\"' (('k' true)))");
+	ck_assert_str_eq(buf_text(&text), "('it\\'s \\\\ \\\"x\\\"' '((\\'k\\' \\'true\\'))' '7')");
 	text.len = 0;
 	val_json(&text, &v);
-	ck_assert_str_eq(buf_text(&text), "[\"it's \\\\ \\\"x\\\"\",{\"k\":true}]");
+	ck_assert_str_eq(buf_text(&text), "[\"it's \\\\ \\\"x\\\"\",{\"k\":true},7]");
 	buf_fini(&text);
 	arena_fini(&a);
 }

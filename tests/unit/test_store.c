@@ -1,5 +1,6 @@
 /* The projection: real SQLite files behind apply; what is wrong with them never hurts, and in the
  * end they are what the state is. */
+#include "db/dump.h"
 #include "db/snapshot_priv.h"
 #include "db/store_priv.h"
 #include "tests/lib/suite.h"
@@ -39,8 +40,15 @@ struct bench {
 	char dir[64];
 };
 
-/* Seconds by which the test's clock is ahead; a test is one thread but for the store's. */
+/* Seconds by which the test's clocks are ahead, and the wall clock alone. */
 static _Atomic uint64_t clock_ahead_s;
+static _Atomic int64_t wall_ahead_s;
+
+static int64_t moved_wall_s(struct env *env)
+{
+	(void)env;
+	return 1700000000 + (int64_t)clock_ahead_s + wall_ahead_s;
+}
 
 static uint64_t moved_now_us(struct env *env)
 {
@@ -78,6 +86,7 @@ static void bench_open(struct bench *b)
 	env_uv_init(&b->env, "test");
 	b->ops = *b->env.ops;
 	b->ops.now_us = moved_now_us;
+	b->ops.wall_s = moved_wall_s;
 	b->env.ops = &b->ops;
 	b->env.log.level = LOG_ERR;
 	strcpy(b->dir, "/tmp/xpool-test-XXXXXX");
@@ -395,7 +404,7 @@ START_TEST(secrets_are_not_in_the_file)
 	ck_assert_int_eq(
 		number(&b, "SELECT count(*) FROM sqlite_master WHERE name = 'session'"), 0);
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
-		snprintf(command, sizeof command, "grep -q %s %s/*", words[i], b.dir);
+		snprintf(command, sizeof command, "grep -qr %s %s", words[i], b.dir);
 		ck_assert_int_ne(system(command), 0);
 	}
 	bench_close(&b);
@@ -888,6 +897,178 @@ START_TEST(a_file_that_cannot_be_made_is_tried_again)
 }
 END_TEST
 
+/* Dumps. */
+
+static int to_buf(void *arg, const void *p, size_t n)
+{
+	buf_put(arg, p, n);
+	return 0;
+}
+
+START_TEST(a_dump_has_the_reference_s_form)
+{
+	struct buf xml = { 0 };
+	static struct bench b;
+	struct db_view view;
+	struct db_txn t;
+	const char *text;
+
+	bench_open(&b);
+	create_vm(&b, 0);
+	begin(&t);
+	db_txn_set(&t, MODEL_CLASS_VM, vm_ref(0), VM_name_description,
+		val_string("a b\tc\nd\re%f&<>\"'\xc3\xa4"));
+	db_txn_map_add(&t, MODEL_CLASS_VM, vm_ref(0), VM_xenstore_data, "k 1", val_string("it's"));
+	db_txn_set_add(&t, MODEL_CLASS_VM, vm_ref(0), VM_tags, val_string("t"));
+	db_txn_set(&t, MODEL_CLASS_VM, vm_ref(0), VM_snapshot_of, val_string(vm_ref(0)));
+	apply(&b, &t);
+	db_view_pin(&b.db, &view);
+	ck_assert_int_eq(db_dump(&view, to_buf, &xml), 0);
+	db_view_unpin(&view);
+	text = buf_text(&xml);
+	ck_assert_ptr_eq(
+		strstr(text, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<database><manifest>"
+			     "<pair key=\"schema_major_vsn\" value=\"5\"/>"
+			     "<pair key=\"schema_minor_vsn\" value=\"909\"/>"
+			     "<pair key=\"generation_count\" value=\"2\"/></manifest><table "),
+		text);
+	ck_assert_ptr_nonnull(strstr(text,
+		"<table name=\"VM\"><row ref=\"OpaqueRef:vm0\" __ctime=\"1\" __mtime=\"2\" "
+		"_ref=\"OpaqueRef:vm0\" uuid=\"vm0\""));
+	ck_assert_ptr_nonnull(strstr(
+		text, " name__description=\"a%.b%tc%nd%re%%f&amp;&lt;&gt;&quot;'\xc3\xa4\""));
+	ck_assert_ptr_nonnull(strstr(text, " xenstore_data=\"(('k%.1'%.'it\\'s'))\""));
+	ck_assert_ptr_nonnull(strstr(text, " tags=\"('t')\""));
+	ck_assert_ptr_nonnull(strstr(text, " is_a_template=\"false\""));
+	ck_assert_ptr_nonnull(strstr(text, " snapshots=\"('OpaqueRef:vm0')\"")); /* derived */
+	ck_assert_ptr_nonnull(strstr(text, "<table name=\"session\"></table>"));
+	ck_assert_ptr_nonnull(strstr(text, "<table name=\"task\"></table>"));
+	ck_assert_ptr_null(strstr(text, "name=\"_config\""));
+	ck_assert_str_eq(text + xml.len - strlen("</database>\n"), "</database>\n");
+	buf_fini(&xml);
+	bench_close(&b);
+}
+END_TEST
+
+static int stop_at_second(void *arg, const void *p, size_t n)
+{
+	unsigned *calls = arg;
+
+	(void)p;
+	ck_assert_uint_le(n, DB_DUMP_PIECE + (8 << 10));
+	return ++*calls == 2 ? ERR_CLOSED : 0;
+}
+
+START_TEST(a_dump_comes_in_pieces_and_stops_when_told)
+{
+	char *text = mem_new(DB_DUMP_PIECE + 1);
+	static struct bench b;
+	struct db_view view;
+	unsigned calls = 0;
+
+	bench_open(&b);
+	memset(text, 'x', 4000);
+	for (unsigned i = 0; i < 400; i++) {
+		struct val f[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
+		char ref[32];
+		struct db_txn t;
+
+		snprintf(ref, sizeof ref, "OpaqueRef:%u", i);
+		f[VM_name_description] = val_string(text);
+		begin(&t);
+		db_txn_create(&t, MODEL_CLASS_VM, ref, f);
+		apply(&b, &t);
+	}
+	db_view_pin(&b.db, &view);
+	ck_assert_int_eq(db_dump(&view, stop_at_second, &calls), ERR_CLOSED);
+	db_view_unpin(&view);
+	ck_assert_uint_eq(calls, 2);
+	free(text);
+	bench_close(&b);
+}
+END_TEST
+
+static unsigned dumps(const struct bench *b, const char *prefix)
+{
+	char command[200], line[32] = "";
+	FILE *f;
+
+	snprintf(command, sizeof command, "ls %s/dumps | grep -c ^%s", b->dir, prefix);
+	f = popen(command, "r");
+	ck_assert_ptr_nonnull(fgets(line, sizeof line, f));
+	pclose(f);
+	return (unsigned)atoi(line);
+}
+
+/* The thread looks behind each answer: the second one comes behind the look of the first. */
+static void pass(struct bench *b, uint64_t seconds)
+{
+	clock_ahead_s += seconds;
+	ask(b, false, NULL, 0);
+	ask(b, false, NULL, 0);
+}
+
+START_TEST(dumps_are_kept_by_the_hour_and_by_the_day)
+{
+	static struct bench b;
+
+	bench_open(&b);
+	store_begin(&b);
+	create_vm(&b, 0);
+	pass(&b, 0);
+	ck_assert_uint_eq(dumps(&b, "hourly-"), 1);
+	ck_assert_uint_eq(dumps(&b, "daily-"), 1);
+	for (int minutes = 10; minutes < 60; minutes += 10)
+		pass(&b, 600);
+	ck_assert_uint_eq(count(&b, COUNTER_dumps_written), 1);
+	for (int hour = 0; hour < 30; hour++)
+		pass(&b, 3600);
+	ck_assert_uint_eq(count(&b, COUNTER_dumps_written), 31);
+	ck_assert_uint_eq(dumps(&b, "hourly-"), DUMPS_HOURLY);
+	ck_assert_uint_eq(dumps(&b, "daily-"), 2);
+	for (int day = 0; day < 20; day++)
+		pass(&b, 86400);
+	ck_assert_uint_eq(dumps(&b, "daily-"), DUMPS_DAILY);
+	ck_assert_uint_eq(count(&b, COUNTER_dumps_written), 51);
+	/* a restart is no reason for one more */
+	store_end(&b);
+	store_begin(&b);
+	pass(&b, 60);
+	ck_assert_uint_eq(count(&b, COUNTER_dumps_written), 51);
+	/* a wall clock that goes back a month: one each hour all the same, and no more */
+	wall_ahead_s = -30 * 86400;
+	for (int minutes = 0; minutes < 180; minutes += 10)
+		pass(&b, 600);
+	ck_assert_uint_ge(count(&b, COUNTER_dumps_written), 51 + 3);
+	ck_assert_uint_le(count(&b, COUNTER_dumps_written), 51 + 4);
+	ck_assert_uint_le(dumps(&b, "hourly-"), DUMPS_HOURLY);
+	wall_ahead_s = 0;
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(a_dump_that_cannot_be_written_is_tried_again)
+{
+	static struct bench b;
+	char path[128];
+
+	bench_open(&b);
+	snprintf(path, sizeof path, "%s/dumps", b.dir);
+	close(open(path, O_CREAT | O_WRONLY, 0600)); /* in the way of the folder */
+	hush(true);
+	store_begin(&b);
+	create_vm(&b, 0);
+	pass(&b, 0);
+	pass(&b, 60);
+	ck_assert_uint_eq(count(&b, COUNTER_dump_failures), 1);
+	ck_assert_int_eq(unlink(path), 0);
+	pass(&b, DUMPS_RETRY_MS / 1000);
+	ck_assert_uint_eq(count(&b, COUNTER_dumps_written), 1);
+	agrees(&b);
+	bench_close(&b);
+}
+END_TEST
+
 /* Of one apply with all it makes, in microseconds; the thread works beside it. */
 static double burst_us(struct bench *b, bool with)
 {
@@ -970,6 +1151,10 @@ int main(void)
 		history_is_pruned_by_age_and_by_size,
 		a_full_disk_costs_history_and_nothing_else,
 		a_file_that_cannot_be_made_is_tried_again,
+		a_dump_has_the_reference_s_form,
+		a_dump_comes_in_pieces_and_stops_when_told,
+		dumps_are_kept_by_the_hour_and_by_the_day,
+		a_dump_that_cannot_be_written_is_tried_again,
 		a_burst_is_not_slowed,
 	};
 
