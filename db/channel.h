@@ -31,6 +31,7 @@ enum {
 	CHANNEL_READ_FIRST = 40,  /* read indexes */
 	CHANNEL_FLOOR_FIRST = 48, /* floors of sessions */
 	CHANNEL_AGREE_FIRST = 56, /* hashes of states */
+	CHANNEL_PLANE = 64,	  /* volatile numbers */
 };
 
 struct channel;

@@ -222,6 +222,10 @@ static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *paylo
 	struct db *db = arg;
 
 	hear(db, peer);
+	if (type == CHANNEL_PLANE) {
+		db__plane_frame(db, peer, payload, n);
+		return 0;
+	}
 	if (type < CHANNEL_PROPOSAL_FIRST)
 		return consensus_receive(db->consensus, peer, type, payload, n);
 	if (type < CHANNEL_READ_FIRST)
@@ -242,6 +246,7 @@ static void on_peer(void *arg, uint64_t peer, bool up)
 	c->lost_ms = up ? 0 : env_now_ms(db->cfg.loop->env);
 	consensus_peer_up(db->consensus, peer, up);
 	db__proposals_role(db);
+	db__plane_peer(db, peer, up);
 	db__reads_role(db);
 	db__floors_role(db);
 }
@@ -258,6 +263,8 @@ static void on_turn(struct loop_hook *hook)
 	db__proposals_turn(db);
 	if (!db->closing)
 		db__reads_turn(db);
+	if (!db->closing)
+		db__plane_turn(db);
 }
 
 /* Two processes on one directory would destroy it; the library takes no lock. */
@@ -415,6 +422,7 @@ int db_open(struct db **out, const struct db_config *config)
 	db->boot = db->boot >> DB_BOOT_EPOCH_BITS | config->epoch << (64 - DB_BOOT_EPOCH_BITS);
 	db->led_ms = env_now_ms(config->loop->env);
 	db__proposals_init(db);
+	db__plane_open(db);
 	db__reads_init(db);
 	db__floors_init(db);
 	rc = config->dir != NULL ? lock_directory(db) : 0;

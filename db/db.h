@@ -67,6 +67,8 @@ struct db_config {
 	void (*request)(void *arg, const struct db_proposal_id *id, const uint8_t *bytes,
 		size_t n); /* leader only */
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
+	struct loop *plane_loop;	  /* of the volatile plane; NULL: there is none */
+	void (*plane_changed)(void *arg); /* on plane_loop: numbers have changed */
 	void *arg;
 };
 

@@ -42,6 +42,7 @@ struct db {
 	struct apply_changes changes;
 	struct store *store; /* NULL: no projection */
 	struct agreed agree[AGREE_SLOTS];
+	struct plane_link *plane; /* NULL: none */
 	struct loop_hook hook;
 	struct loop_call step_down;
 	bool applied_any, closing;
@@ -106,3 +107,10 @@ int db__floor_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *p
 /* agree.c */
 void db__agree_applied(struct db *db, uint64_t index, uint64_t hash);
 int db__agree_frame(struct db *db, uint64_t peer, const uint8_t *payload, size_t n);
+
+/* plane_link.c; Raft loop. */
+void db__plane_open(struct db *db);
+void db__plane_frame(struct db *db, uint64_t peer, const uint8_t *payload, size_t n);
+void db__plane_peer(struct db *db, uint64_t peer, bool up);
+/* End of a turn: send what there is room for. */
+void db__plane_turn(struct db *db);

@@ -141,6 +141,7 @@ static struct val stat_of(struct agent *agent, struct arena *a, const char *uuid
 					      : "Running"));
 	val_map_push(a, &v, "domid", val_int(has && !d.marked ? d.domid : -1));
 	val_map_push(a, &v, "busy", val_bool(run != NULL));
+	val_map_push(a, &v, "memory_kib", val_int(has && !d.marked ? d.memory_kib : 0));
 	return v;
 }
 

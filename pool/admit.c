@@ -484,6 +484,26 @@ static void on_swept(struct db_proposal *p)
 		loop_timer_start(pool->loops[0].loop, &pool->sweep, 0, on_sweep);
 }
 
+/* host_metrics.live: written when it changes, by who hears of all. */
+static bool sweep_live(struct pool *pool, const struct db_view *view, struct db_txn *txn)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_host);
+	const struct db_row *host, *metrics;
+
+	while ((host = db_next(&c)) != NULL) {
+		uint64_t raft_id = pool_raft_id_of(view, db_row_ref(host));
+		bool live = raft_id != 0 && db_silence_ms(pool->db, raft_id) < POOL_LOST_MS;
+
+		metrics = db_view_get(view, MODEL_CLASS_host_metrics, db_row_s(host, HOST_metrics));
+		if (metrics == NULL || db_row_b(metrics, HOST_METRICS_live) == live)
+			continue;
+		db_txn_need_row(txn, MODEL_CLASS_host_metrics, db_row_ref(metrics));
+		db_txn_set(txn, MODEL_CLASS_host_metrics, db_row_ref(metrics), HOST_METRICS_live,
+			val_bool(live));
+	}
+	return txn->n_ops > 0;
+}
+
 /* One decision per transaction, but for the removals, which go together. */
 static bool decide(
 	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
@@ -512,6 +532,8 @@ static bool decide(
 	}
 	txn->reason = DB_FOR_SWEEP;
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "sweep" });
+	if (sweep_live(pool, view, txn))
+		return true;
 	c = db_rows(view, MODEL_CLASS_task);
 	while ((task = db_next(&c)) != NULL && removed < 200)
 		if (strcmp(db_row_s(task, TASK_status), "pending") != 0)

@@ -22,9 +22,15 @@ static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a,
 		{ "product_version", "8.3.0" }, { "product_version_text", "8.3" },
 		{ "xapi", "26.17" }, { "xpool", "0.1" }, { "platform_name", "Xpool" },
 		{ "platform_version", "3.4.0" }, { "dbv", "0" } };
-	struct val f[HOST_FIELD_COUNT] = { { .kind = VAL_VOID } };
-	char uuid[UUID_LEN + 1];
+	struct val f[HOST_FIELD_COUNT] = { { .kind = VAL_VOID } },
+		   metrics[HOST_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	char uuid[UUID_LEN + 1], metrics_ref[DB_REF_MAX + 1];
 
+	pool_ref(pool, uuid, metrics_ref);
+	metrics[HOST_METRICS_uuid] = val_string(uuid);
+	metrics[HOST_METRICS_live] = val_bool(true);
+	db_txn_create(txn, MODEL_CLASS_host_metrics, metrics_ref, metrics);
+	f[HOST_metrics] = val_string(metrics_ref);
 	pool_ref(pool, uuid, ref);
 	f[HOST_uuid] = val_string(m->host_uuid);
 	f[HOST_name_label] = f[HOST_hostname] = val_string(m->name);

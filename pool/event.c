@@ -12,6 +12,7 @@
  * A token carries epoch and log index, so it may be used on another member: an index that is ahead
  * of this member waits until it has been applied.
  */
+#include "db/plane.h"
 #include "pool/event_priv.h"
 
 #include <math.h>
@@ -49,7 +50,8 @@ static void round_forget(struct pool_loop *io)
 static bool same_question(const struct event_question *a, const struct event_question *b)
 {
 	return a->watch == b->watch && a->from.index == b->from.index &&
-	       a->from.first == b->from.first && a->json == b->json && a->old == b->old;
+	       a->from.numbers == b->from.numbers && a->from.first == b->from.first &&
+	       a->json == b->json && a->old == b->old;
 }
 
 /* The place of the next answer in the ring, empty. */
@@ -266,6 +268,8 @@ int event_from(struct call *call, const struct event_from_args *args, struct err
 
 	if (rc != 0)
 		return rc;
+	if (from.first || from.elsewhere)
+		from.numbers = db_plane_changed(call->pool->db, UINT64_MAX, NULL, NULL);
 	pthread_mutex_lock(&e->mutex);
 	rc = event_watch_make(e, args->classes, NULL, false, &watch, err);
 	pthread_mutex_unlock(&e->mutex);
@@ -305,7 +309,7 @@ void events_init(struct pool *pool)
 
 	env_random(pool->env, &member[1], sizeof member[1]); /* another one in each life */
 	e->tokens =
-		event_tokens_of(pool->cfg.db.epoch, pool->cfg.db.pool_uuid, member[0] ^ member[1]);
+		event_tokens_of(pool->cfg.db.epoch, pool->cfg.db.epoch_id, member[0] ^ member[1]);
 	pthread_mutex_init(&e->mutex, NULL);
 	pool->events = e;
 	for (unsigned i = 0; i < pool->n_loops; i++)

@@ -7,6 +7,7 @@
  * Order: messages, then what is new, what has changed, what has gone; inside each by index. So
  * nothing is referred to before it has been told of, and nothing goes while it is.
  */
+#include "db/plane.h"
 #include "pool/event_priv.h"
 #include "rpc/base/hash.h"
 
@@ -73,6 +74,26 @@ static void collect_class(const struct event_question *q, const struct db_view *
 			put(out, (struct change){ DEL, gone.deleted, class_id, NULL, gone.ref });
 }
 
+/* Numbers over rows that are no news by themselves: told as changed now. */
+struct numbers {
+	const struct event_question *q;
+	const struct db_view *view;
+	struct changes *out;
+};
+
+static void on_number(void *arg, int class_id, const char *ref)
+{
+	struct numbers *n = arg;
+	const struct db_row *row =
+		!n->q->from.first && event_watch_wants(n->q->watch, class_id, ref)
+			? db_view_get(n->view, class_id, ref)
+			: NULL;
+
+	if (row != NULL && db_row_modified(row) <= n->q->from.index)
+		put(n->out, (struct change){
+				    MOD, db_view_index(n->view), class_id, row, db_row_ref(row) });
+}
+
 /* false: what was deleted since is not known any more. */
 static bool collect(const struct event_question *q, const struct db_view *view, struct changes *out)
 {
@@ -114,7 +135,7 @@ static int in_order(const void *a, const void *b)
 
 struct event_text {
 	struct event_text *next;
-	uint64_t modified;
+	uint64_t modified, numbers;
 	int class_id;
 	bool json;
 	char ref[DB_REF_MAX + 1];
@@ -126,18 +147,22 @@ static enum rpc_codec codec(bool json)
 	return json ? RPC_JSON2 : RPC_XML;
 }
 
-static struct event_text *text_of(
-	struct event_texts *texts, const struct db_view *view, const struct db_row *row, bool json)
+static struct event_text *text_of(struct event_texts *texts, const struct db_view *view,
+	const struct db_row *row, bool json, uint64_t numbers)
 {
 	struct event_text **at, *t;
 
+	if (!model_classes[db_row_class(row)].has_volatile)
+		numbers = 0;
 	at = &texts->buckets[hash_text(db_row_ref(row)) % EVENT_TEXT_BUCKETS];
 	for (t = *at; t != NULL; t = t->next)
-		if (t->modified == db_row_modified(row) && t->json == json &&
-			t->class_id == db_row_class(row) && strcmp(t->ref, db_row_ref(row)) == 0)
+		if (t->modified == db_row_modified(row) && t->numbers == numbers &&
+			t->json == json && t->class_id == db_row_class(row) &&
+			strcmp(t->ref, db_row_ref(row)) == 0)
 			return t;
 	t = mem_new(sizeof *t);
 	t->modified = db_row_modified(row);
+	t->numbers = numbers;
 	t->class_id = db_row_class(row);
 	t->json = json;
 	strcpy(t->ref, db_row_ref(row));
@@ -215,6 +240,7 @@ void event_answer_make(const struct event_question *q, const struct db_view *vie
 	struct event_answer *out)
 {
 	struct changes c = { 0 };
+	struct numbers numbers = { q, view, &c };
 	struct val events = val_set();
 	char token[EVENT_TOKEN_LEN + 1];
 	const char *timestamp = "0.0";
@@ -223,6 +249,7 @@ void event_answer_make(const struct event_question *q, const struct db_view *vie
 	CHECK(q->from.first || q->from.index <= db_view_index(view));
 	*out = (struct event_answer){ .of = *q, .to = { .index = db_view_index(view) } };
 	arena_init(&a);
+	out->to.numbers = db_plane_changed(view->db, q->from.numbers, on_number, &numbers);
 	out->lost = !collect(q, view, &c);
 	if (!out->lost) {
 		if (c.n > 0)
@@ -235,7 +262,8 @@ void event_answer_make(const struct event_question *q, const struct db_view *vie
 			val_set_push(&a, &events,
 				event_of(&a, &c.items[i], timestamp,
 					c.items[i].row != NULL
-						? text_of(texts, view, c.items[i].row, q->json)
+						? text_of(texts, view, c.items[i].row, q->json,
+							  out->to.numbers)
 						: NULL));
 		event_token_print(tokens, &out->to, token);
 		put_result(&a, q, view, token, events, &out->text);

@@ -4,6 +4,7 @@
  * it has been told; event.next is event.from from there. When the member is another one, or dies,
  * the answer is SESSION_NOT_REGISTERED, as after a restart in the reference.
  */
+#include "db/plane.h"
 #include "pool/event_priv.h"
 
 #include <stdlib.h>
@@ -43,6 +44,7 @@ static struct event_registration *registration_new(struct pool_events *e, const 
 		forget(e, at);
 	strcpy(r->session, call->caller.session);
 	r->from.index = db_view_index(&call->view);
+	r->from.numbers = db_plane_changed(call->pool->db, UINT64_MAX, NULL, NULL);
 	e->n_registrations++;
 	return r;
 }
@@ -154,7 +156,7 @@ void event_next_told(struct call *call, const struct event_answer *answer)
 	at = find(e, call->caller.session);
 	if (*at != NULL && answer->lost)
 		forget(e, at); /* the client registers again, and reads everything anew */
-	else if (*at != NULL && answer->to.index > (*at)->from.index)
+	else if (*at != NULL && answer->to.index >= (*at)->from.index)
 		(*at)->from = answer->to;
 	pthread_mutex_unlock(&e->mutex);
 }

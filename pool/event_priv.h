@@ -16,8 +16,10 @@ enum {
 
 /* Where a client is. */
 struct event_position {
-	uint64_t index; /* of the log */
-	bool first;	/* before everything: all objects are new */
+	uint64_t index;	  /* of the log */
+	uint64_t numbers; /* count of this member's volatile changes */
+	bool first;	  /* before everything: all objects are new */
+	bool elsewhere;	  /* numbers are of another member or life: they count from now */
 };
 
 /* event_token.c: two fields of 20 digits and a comma (tasks-events.md 3.5): epoch number * 10^16 +
@@ -28,7 +30,7 @@ struct event_tokens {
 };
 
 /* member: a number that differs between members and between lives of one. */
-struct event_tokens event_tokens_of(uint64_t epoch, const char *pool_uuid, uint64_t member);
+struct event_tokens event_tokens_of(uint64_t epoch, const char *epoch_id, uint64_t member);
 void event_token_print(const struct event_tokens *t, const struct event_position *at,
 	char out[EVENT_TOKEN_LEN + 1]);
 /* Smaller than the token of every answer that has seen this index, not smaller than any other. */

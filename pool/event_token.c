@@ -9,21 +9,21 @@
 #include <string.h>
 
 #define EPOCH_STEP UINT64_C(10000000000000000) /* 10^16 */
+#define COUNT_STEP UINT64_C(1000000000000)     /* 10^12 */
 enum { TAGS = 9999, FIELD = 20, TAG = 4 };
 
-struct event_tokens event_tokens_of(uint64_t epoch, const char *pool_uuid, uint64_t member)
+struct event_tokens event_tokens_of(uint64_t epoch, const char *epoch_id, uint64_t member)
 {
-	uint64_t seed[2] = { epoch, hash_text(pool_uuid) };
-
-	return (struct event_tokens){ epoch, (unsigned)(hash_bytes(seed, sizeof seed) % TAGS),
+	return (struct event_tokens){ epoch, (unsigned)(hash_text(epoch_id) % TAGS),
 		(unsigned)(hash_bytes(&member, sizeof member) % TAGS) };
 }
 
 void event_token_print(const struct event_tokens *t, const struct event_position *at,
 	char out[EVENT_TOKEN_LEN + 1])
 {
-	int n = snprintf(out, EVENT_TOKEN_LEN + 1, "%020" PRIu64 ",%04u%04u%012u",
-		t->epoch * EPOCH_STEP + at->index, t->epoch_tag, t->member_tag, 0);
+	int n = snprintf(out, EVENT_TOKEN_LEN + 1, "%020" PRIu64 ",%04u%04u%012" PRIu64,
+		t->epoch * EPOCH_STEP + at->index, t->epoch_tag, t->member_tag,
+		at->numbers % COUNT_STEP);
 
 	CHECK(n == EVENT_TOKEN_LEN && at->index < EPOCH_STEP && !at->first);
 }
@@ -65,5 +65,7 @@ int event_token_parse(
 	if (place / EPOCH_STEP != t->epoch || (tag != TAGS && tag != t->epoch_tag))
 		return err_set(err, ERR_EVENTS_LOST, NULL);
 	out->index = place % EPOCH_STEP;
+	out->numbers = rest % COUNT_STEP;
+	out->elsewhere = rest / COUNT_STEP != t->member_tag;
 	return 0;
 }

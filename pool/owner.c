@@ -13,6 +13,7 @@
  * Single writer: power_state, resident_on and domid of a VM are written by the host that has its
  * domain.
  */
+#include "db/plane.h"
 #include "pool/pool_priv.h"
 
 #include <stdio.h>
@@ -114,6 +115,17 @@ static void task_params(struct job *job, struct owned *o, struct val *params)
 	val_map_push(&job->arena, params, "job", val_string(o->task_uuid));
 }
 
+/* To the others as a volatile number; by whole hundredths, so that small steps are no news. */
+static void show_progress(struct owned *o, const struct val *permille)
+{
+	struct val progress;
+
+	if (permille == NULL || permille->kind != VAL_INT || permille->i < 10 || permille->i > 1000)
+		return;
+	progress = val_float((double)(permille->i / 10) / 100);
+	db_plane_put(o->pool->db, MODEL_CLASS_task, o->task, TASK_progress, &progress);
+}
+
 /* One look at the agent's task: 1 pending, 0 completed, ERR_API failed. */
 static int task_state(struct job *job, struct owned *o, struct err *err)
 {
@@ -135,8 +147,10 @@ static int task_state(struct job *job, struct owned *o, struct err *err)
 	if (rc != 0)
 		return rc == ERR_API ? translate(o, &agent, err) : rc;
 	state = val_get_s(&v, "state");
-	if (state == NULL || strcmp(state, "pending") == 0)
+	if (state == NULL || strcmp(state, "pending") == 0) {
+		show_progress(o, val_get(&v, "progress_permille"));
 		return 1;
+	}
 	if (strcmp(state, "completed") == 0)
 		return 0;
 	name = val_get_s(&v, "error");
@@ -455,6 +469,7 @@ static void owned_main(struct job *job, void *arg)
 	}
 	if (rc == 0 || rc == ERR_API)
 		rc = commit_finished(job, o, &err);
+	db_plane_remove(pool->db, MODEL_CLASS_task, o->task);
 	if (rc == 0) { /* the result has been taken over */
 		task_params(job, o, &params);
 		agent_call(job, o->pool->agent, AGENT_TASK_destroy, &params, &ignored, &none);

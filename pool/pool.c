@@ -35,6 +35,15 @@ static void on_applied(void *arg, const struct db_applied *what)
 	}
 }
 
+/* Numbers have changed, which are not in the log. */
+static void on_plane_changed(void *arg)
+{
+	struct pool *pool = arg;
+
+	for (unsigned i = 0; i < pool->n_loops; i++)
+		loop_post(pool->loops[i].loop, &pool->loops[i].wake, on_wake);
+}
+
 /* Admission loop: the role may have changed, or a task. */
 static void on_role_call(struct loop_call *call)
 {
@@ -84,6 +93,8 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	pool->vms = lane_new(pool->env, "vm", LANE_VM, POOL_JOBS_RUNNING, POOL_THREADS_MAX);
 	pool->raft_loop = loop_new(pool->env, "raft");
 	pool->cfg.db.loop = pool->raft_loop;
+	pool->cfg.db.plane_loop = pool->loops[0].loop;
+	pool->cfg.db.plane_changed = on_plane_changed;
 	if (db_open(&pool->db, &pool->cfg.db) != 0)
 		return ERR_IO;
 	*out = pool;
@@ -131,6 +142,7 @@ void pool_start(struct pool *pool)
 	admit_start(pool);
 	owner_start(pool);
 	schema_start(pool);
+	metrics_start(pool);
 	for (unsigned i = 0; i < pool->n_loops; i++)
 		loop_start(pool->loops[i].loop);
 	loop_start(pool->raft_loop);

@@ -56,6 +56,9 @@ struct pool {
 	struct lane *api, *vms;
 	struct member *agent;
 	struct pool_events *events;
+	struct loop_timer metrics_timer; /* metrics.c, admission loop only */
+	_Atomic bool metrics_reading;	 /* by a job, which owns the next */
+	unsigned metrics_missed;	 /* times the agent was away, in a row */
 	char host_uuid[UUID_LEN + 1];
 	char password_file[256], agent_address[256];
 
@@ -234,6 +237,9 @@ void events_init(struct pool *pool);
 /* Something was applied. */
 void events_wake(struct pool_loop *io);
 void event_unpark(struct call *call);
+
+/* metrics.c */
+void metrics_start(struct pool *pool);
 
 /* bootstrap.c */
 void bootstrap_look(struct pool *pool);

@@ -1,17 +1,32 @@
-/* Rows as the API shows them: stored fields, sets derived from relations, allowed operations
- * computed. */
+/* Rows as the API shows them: stored fields, volatile numbers over them, sets derived from
+ * relations, allowed operations computed. */
+#include "db/plane.h"
 #include "pool/pool_priv.h"
 
 #include <stdio.h>
+#include <string.h>
 
-struct val pool_field(
-	const struct db_view *view, const struct db_row *row, int field, struct arena *a)
+/* The numbers over a row; NULL: none. A task that has ended has its end in the row, which the last
+ * word of its owner must not hide. */
+static const struct val *numbers_of(
+	const struct db_view *view, const struct db_row *row, struct arena *a)
+{
+	return db_row_class(row) == MODEL_CLASS_task &&
+			       strcmp(db_row_s(row, TASK_status), "pending") != 0
+		       ? NULL
+		       : db_plane_read(view, row, a);
+}
+
+static struct val shown(const struct db_view *view, const struct db_row *row, int field,
+	const struct val *numbers, struct arena *a)
 {
 	const struct model_field *f = &model_classes[db_row_class(row)].fields[field];
 	const struct db_row *other;
 	struct db_cursor c;
 	struct val v;
 
+	if (numbers != NULL && numbers[field].kind != VAL_VOID)
+		return numbers[field];
 	if (f->computed)
 		return rules_allowed(view, row, a);
 	if (f->derived < 0)
@@ -23,15 +38,25 @@ struct val pool_field(
 	return v;
 }
 
+struct val pool_field(
+	const struct db_view *view, const struct db_row *row, int field, struct arena *a)
+{
+	bool may = model_classes[db_row_class(row)].fields[field].is_volatile;
+
+	return shown(view, row, field, may ? numbers_of(view, row, a) : NULL, a);
+}
+
 void pool_record(
 	const struct db_view *view, const struct db_row *row, enum rpc_codec codec, struct buf *out)
 {
 	const struct model_class *c = &model_classes[db_row_class(row)];
+	const struct val *numbers;
 	struct rpc_map m;
 	struct arena a;
 	struct val v;
 
 	arena_init(&a);
+	numbers = numbers_of(view, row, &a);
 	rpc_map_open(&m, out, codec);
 	for (unsigned i = 0; i < c->n_fields; i++) {
 		int field = c->shown[i];
@@ -39,7 +64,7 @@ void pool_record(
 		if (c->fields[field].internal)
 			continue;
 		rpc_map_name(&m, c->fields[field].name);
-		v = pool_field(view, row, field, &a);
+		v = shown(view, row, field, numbers, &a);
 		rpc_value(out, codec, &v);
 	}
 	rpc_map_close(&m);

@@ -47,6 +47,9 @@
 	X(dump_failures, "dumps that could not be written")                                        \
 	X(channel_connects, "member connections that came up")                                     \
 	X(channel_refused, "member connections refused")                                           \
+	X(plane_sent, "frames of volatile numbers sent to members")                                \
+	X(plane_dropped, "the same that found a queue full")                                       \
+	X(plane_refused, "the same that could not be read")                                        \
 	X(loop_turns, "turns of all loops")                                                        \
 	X(loop_lag_us_max, "longest turn of any loop, microseconds")                               \
 	X(loop_slow_turns, "turns over 20 ms")                                                     \

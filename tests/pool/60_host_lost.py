@@ -31,10 +31,13 @@ with Pool() as pool:
     record = api("VM.get_record", vm)
     assert record["power_state"] == "Running" and started in record["current_operations"], record
     assert api.fails("HOST_OFFLINE", "VM.hard_shutdown", vm) == [host]
+    metrics = api("host.get_metrics", host)
+    eventually("not live", lambda: api("host_metrics.get_live", metrics) is False)
     # the host comes back: what really is replaces what was unknown
     pool.quickstart("start", str(home))
     eventually("the lock is gone", lambda: api("VM.get_current_operations", vm) == {})
     assert api("VM.get_power_state", vm) == "Running"
+    eventually("live again", lambda: api("host_metrics.get_live", metrics) is True)
     api("VM.hard_shutdown", vm)
     assert api("VM.get_power_state", vm) == "Halted"
     pool.agree()

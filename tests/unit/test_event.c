@@ -1,5 +1,6 @@
 /* Events without a pool: tokens, what is watched, and answers from a state to which entries are
  * applied. */
+#include "db/plane_priv.h"
 #include "db/snapshot_priv.h"
 #include "pool/event_priv.h"
 #include "tests/lib/suite.h"
@@ -11,7 +12,13 @@
 /* The state alone, without a log. */
 struct db {
 	struct views views;
+	struct plane *plane;
 };
+
+struct plane *db__plane(struct db *db)
+{
+	return db->plane;
+}
 
 struct views *db__views(struct db *db)
 {
@@ -115,7 +122,8 @@ static const char *story(struct bench *b, struct event_watch *w, uint64_t from, 
 {
 	static _Thread_local char out[1024];
 	const char *text = ask(
-		b, (struct event_question){ .watch = w, .from = { from, first }, .json = true });
+		b, (struct event_question){
+			   .watch = w, .from = { .index = from, .first = first }, .json = true });
 	struct val v;
 	const struct val *events;
 	struct arena a;
@@ -157,14 +165,14 @@ START_TEST(tokens_compare_as_text_and_are_checked)
 	ck_assert_uint_eq(strlen(seen), 41);
 	ck_assert_int_eq(strncmp(seen, "00030000000000000041,", 21), 0);
 	ck_assert_int_eq(event_token_parse(&t, seen, &back, &err), 0);
-	ck_assert(back.index == 41 && !back.first);
+	ck_assert(back.index == 41 && !back.first && !back.elsewhere);
 	/* an injected token lies between those that have not seen its index and those that have */
 	event_token_before(&t, 41, before);
 	at.index = 40;
 	event_token_print(&t, &at, not_seen);
 	ck_assert(strcmp(not_seen, before) <= 0 && strcmp(before, seen) < 0);
 	ck_assert_int_eq(event_token_parse(&t, before, &back, &err), 0);
-	ck_assert_uint_eq(back.index, 40);
+	ck_assert(back.index == 40 && back.elsewhere);
 	ck_assert_int_eq(event_token_parse(&t, "", &back, &err), 0);
 	ck_assert(back.first);
 	/* another epoch, by its number or by its tag */
@@ -381,7 +389,7 @@ START_TEST(the_forms_on_the_wire)
 	watch(&b, NULL, false, &w, &err, "vm_metrics", NULL);
 	create(&b, MODEL_CLASS_VM_metrics, "m");
 	apply(&b);
-	q = (struct event_question){ .watch = w, .from = { 0, true } };
+	q = (struct event_question){ .watch = w, .from.first = true };
 	text = ask(&b, q);
 	ck_assert_ptr_nonnull(strstr(text,
 		"<value><struct><member><name>events</name><value><array><data><value><struct>"
@@ -445,6 +453,57 @@ START_TEST(a_record_is_encoded_once_in_each_encoding)
 }
 END_TEST
 
+static void no_frame(void *arg, const struct buf *frame)
+{
+	(void)arg;
+	(void)frame;
+}
+
+START_TEST(a_number_over_a_row_is_a_change_on_this_member)
+{
+	struct bench b;
+	struct event_watch *w, *other;
+	struct val v = val_int(4711);
+	struct event_question q = { .json = true };
+	struct err err = { 0 };
+
+	bench_open(&b);
+	b.db.plane = plane_new(1, 1);
+	watch(&b, NULL, false, &w, &err, "vm_metrics", NULL);
+	watch(&b, NULL, false, &other, &err, "vm", NULL);
+	create(&b, MODEL_CLASS_VM_metrics, "m");
+	apply(&b);
+	q.watch = w;
+	q.from.index = b.index;
+	ask(&b, q);
+	ck_assert_uint_eq(b.answer.n, 0);
+	plane_put(b.db.plane, MODEL_CLASS_VM_metrics, "m", VM_METRICS_memory_actual, &v);
+	plane_put(b.db.plane, MODEL_CLASS_VM_metrics, "gone", VM_METRICS_memory_actual, &v);
+	ck_assert(plane_tick(b.db.plane, 10000, no_frame, NULL));
+	ck_assert_ptr_nonnull(strstr(ask(&b, q), "\"memory_actual\":4711,"));
+	ck_assert_uint_eq(b.answer.n, 1);
+	ck_assert_ptr_nonnull(strstr(buf_text(&b.answer.text), "00110022000000000002\""));
+	q.from = b.answer.to; /* told once */
+	ask(&b, q);
+	ck_assert_uint_eq(b.answer.n, 0);
+	q.from.numbers = 0;
+	q.watch = other;
+	ask(&b, q);
+	ck_assert_uint_eq(b.answer.n, 0);
+	/* a change in the log as well: one event, with both */
+	db_txn_touch(&b.txn, MODEL_CLASS_VM_metrics, "m");
+	apply(&b);
+	q.watch = w;
+	q.from.index = b.index - 1;
+	ck_assert_ptr_nonnull(strstr(ask(&b, q), "\"memory_actual\":4711,"));
+	ck_assert_uint_eq(b.answer.n, 1);
+	event_watch_drop(&b.events, w);
+	event_watch_drop(&b.events, other);
+	plane_free(b.db.plane);
+	bench_close(&b);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -456,6 +515,7 @@ int main(void)
 		a_position_below_the_remembered_deletions_is_lost,
 		the_forms_on_the_wire,
 		a_record_is_encoded_once_in_each_encoding,
+		a_number_over_a_row_is_a_change_on_this_member,
 	};
 
 	return suite_run("event", tests, ARRAY_LEN(tests), 60);

@@ -270,8 +270,9 @@ def source(model):
             shown = "shown_%s" % ident(cls["name"])
             fields.append("static const uint16_t %s[] = { %s };\n" % (shown, ", ".join(str(names.index(n)) for n in cls["order"])))
         find = lambda name: names.index(name) if name in names else -1
-        rows.append("\t{ %s, %s, MODEL_TABLE_%s, %s, %s, %d, %d, %d, %s, %s, %d, %d, %d, %d, %s }," % (
+        rows.append("\t{ %s, %s, MODEL_TABLE_%s, %s, %s, %s, %d, %d, %d, %s, %s, %d, %d, %d, %d, %s }," % (
             quote(cls["name"]), quote(cls["name"].lower()), cls["table"].upper(), "true" if cls.get("events") else "false",
+            "true" if any(f.get("volatile") for f in cls["fields"]) else "false",
             fields_name, len(names), len([f for f in cls["fields"] if stored(f)]), cls["schema"], shown, order, len(spellings(cls)), find("uuid"), find("name_label") if "get_by_name_label" in cls["generated"] else -1,
             find("current_operations"), quote(cls["text"])))
         for op in cls.get("operations", []):

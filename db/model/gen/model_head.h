@@ -59,7 +59,7 @@ struct model_field {
 	bool internal;       /* never on the wire */
 	bool computed;       /* derived when read, never stored */
 	bool removed;        /* gone from the API: in records with its initial value, never written */
-	bool is_volatile;    /* comes over the volatile plane, never through the log */
+	bool is_volatile;    /* of no use after a crash; what the pool itself writes comes over db/plane.h */
 	bool owns;           /* what it refers to goes with this row */
 	int relation;        /* index in model_relations of which this is the stored side, or -1 */
 	int derived;         /* index in model_relations of which this is the derived side, or -1 */
@@ -89,6 +89,7 @@ struct model_class {
 	const char *lower; /* as events spell it */
 	enum model_table table;
 	bool events;
+	bool has_volatile; /* some field is */
 	const struct model_field *fields;
 	unsigned n_fields, n_stored; /* the stored ones come first, older schemas before newer ones */
 	unsigned schema;             /* the first that has it */
