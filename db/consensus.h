@@ -103,6 +103,8 @@ struct consensus_config {
 
 /* The disk half in a data directory, which holds folder `raft` and file `acknowledged`. */
 struct consensus_disk *consensus_disk_open(struct loop *loop, const char *dir);
+/* After the consensus on it has closed, or never opened. */
+void consensus_disk_free(struct consensus_disk *disk);
 
 /* Do the last 8 bytes of a snapshot hold the XXH3 of all before them? Every encoded snapshot ends
  * so.

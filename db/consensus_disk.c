@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <raft/uv.h>
@@ -168,4 +169,11 @@ struct consensus_disk *consensus_disk_open(struct loop *loop, const char *dir)
 	snprintf(d->log, sizeof d->log, "%s/raft", dir);
 	snprintf(d->note, sizeof d->note, "%s/acknowledged", dir);
 	return &d->base;
+}
+
+void consensus_disk_free(struct consensus_disk *disk)
+{
+	if (disk->io != NULL)
+		raft_uv_close(disk->io);
+	free(container_of(disk, struct disk, base));
 }

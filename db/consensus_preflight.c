@@ -148,6 +148,12 @@ static int by_place(const void *a, const void *b)
 	return x->end < y->end ? -1 : x->end > y->end;
 }
 
+static void list_sort(struct list *list)
+{
+	if (list->n > 0)
+		qsort(list->items, list->n, sizeof *list->items, by_place);
+}
+
 static void closed_name(const struct segment *s, char out[64])
 {
 	snprintf(out, 64, "%016llu-%016llu", (unsigned long long)s->first,
@@ -191,8 +197,8 @@ static bool step_list(struct look *l)
 		l->out->empty = errno == ENOENT;
 		return l->out->empty ? fault(l, "it is missing") : unreadable(l, l->dir);
 	}
-	qsort(l->closed.items, l->closed.n, sizeof *l->closed.items, by_place);
-	qsort(l->open.items, l->open.n, sizeof *l->open.items, by_place);
+	list_sort(&l->closed);
+	list_sort(&l->open);
 	for (size_t i = 0; i < l->n_snapshots; i++)
 		if (has_data(l, &l->snapshots[i]) && newer(&l->snapshots[i], &l->newest))
 			l->newest = l->snapshots[i];

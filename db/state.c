@@ -232,15 +232,12 @@ void db__state_put(
 static void forget_oldest(struct reclaim *r, struct class_state *cs)
 {
 	const struct tree_entry *e = tree_seek(cs->deleted, "", 0, false);
-	const void *gone;
-	uint64_t index;
 	size_t n;
-	char key[8 + DB_REF_MAX + 1];
+	const void *key = tree_key(e, &n), *gone = tree_value(e);
+	uint64_t index;
 
-	memcpy(key, tree_key(e, &n), n < sizeof key ? n : sizeof key);
 	memcpy(&index, key, sizeof index);
 	cs->horizon = be64toh(index);
-	gone = tree_value(e);
 	cs->deleted = tree_del(r, cs->deleted, key, n);
 	cs->n_deleted--;
 	reclaim_later(r, gone);

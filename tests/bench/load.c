@@ -379,7 +379,7 @@ static void take(struct load *l, struct client *c, const char *p, size_t n)
 static void on_readable(struct load *l, struct client *c)
 {
 	static char chunk[READ_CHUNK + 1];
-	int r;
+	int r = 0;
 
 	while (c->fd >= 0 && (r = SSL_read(c->ssl, chunk, READ_CHUNK)) > 0) {
 		chunk[r] = 0;

@@ -149,7 +149,7 @@ def check_shell():
             complain(done.stdout)
 
 
-BUDGET_MAX = 8000
+BUDGET_MAX = 9600
 
 
 def check_budget():

@@ -79,10 +79,13 @@ static int disk_load(struct raft_io *io, raft_term *term, raft_id *vote,
 	*snapshot = g->snapshot.index != 0 ? snapshot_copy(g) : NULL;
 	*start = g->start;
 	*n = g->n;
+	*entries = NULL;
+	if (g->n == 0)
+		return 0;
 	*entries = must(raft_malloc(g->n * sizeof **entries));
 	for (size_t i = 0; i < g->n; i++)
 		sum += g->entries[i].buf.len;
-	batch = must(raft_malloc(sum ? sum : 1));
+	batch = must(raft_malloc(sum));
 	for (size_t i = 0, at = 0; i < g->n; at += g->entries[i++].buf.len) {
 		(*entries)[i] = g->entries[i];
 		(*entries)[i].batch = batch;

@@ -312,6 +312,13 @@ static void on_closed(void *arg)
 	*(bool *)arg = true;
 }
 
+/* The life did not begin. */
+static void life_drop(struct life *l)
+{
+	loop_free(l->loop);
+	consensus_disk_free(l->disk);
+}
+
 static void life_close(struct life *l)
 {
 	bool closed = false;
@@ -320,7 +327,16 @@ static void life_close(struct life *l)
 	consensus_close(l->c, on_closed, &closed);
 	while (!closed)
 		uv_run(loop_uv(l->loop), UV_RUN_ONCE);
-	loop_free(l->loop);
+	life_drop(l);
+}
+
+static bool read_note(const char *dir, struct note *out)
+{
+	struct consensus_disk *disk = consensus_disk_open(NULL, dir);
+	bool there = consensus__note_load(disk, out);
+
+	consensus_disk_free(disk);
+	return there;
 }
 
 /* Folders. */
@@ -345,14 +361,17 @@ static void shell(const char *fmt, ...)
 static void make(const char *dir)
 {
 	struct env env;
+	struct consensus_disk *disk;
 	struct loop *loop;
 
 	env_uv_init(&env, "init");
 	loop = loop_new(&env, "init");
 	shell("mkdir -p %s/raft", dir);
-	ck_assert_int_eq(consensus_bootstrap(consensus_disk_open(loop, dir), SELF,
-				 members[SELF - 1].address, members, ARRAY_LEN(members)),
+	disk = consensus_disk_open(loop, dir);
+	ck_assert_int_eq(consensus_bootstrap(disk, SELF, members[SELF - 1].address, members,
+				 ARRAY_LEN(members)),
 		0);
+	consensus_disk_free(disk);
 	loop_free(loop);
 }
 
@@ -615,7 +634,7 @@ static void check_set_aside(struct bench *b)
 
 	snprintf(log, sizeof log, "%s/raft", b->dir);
 	consensus__preflight(log, 0, &found);
-	consensus__note_load(consensus_disk_open(NULL, b->dir), &n);
+	read_note(b->dir, &n);
 	term = found.term > n.term ? found.term : n.term;
 	ck_assert_uint_ge(term, TERM);
 
@@ -644,7 +663,7 @@ static void check_one(const struct damage *d)
 	if (d->why != NULL) {
 		ck_assert_msg(strstr(found.why, d->why) != NULL, "%s: \"%s\"", d->name, found.why);
 		ck_assert_int_eq(life_open(&l, b.dir, ALONE), ERR_IO); /* who would have it? */
-		loop_free(l.loop);
+		life_drop(&l);
 		check_set_aside(&b);
 	} else {
 		ck_assert_msg(found.why[0] == 0, "%s: \"%s\"", d->name, found.why);
@@ -686,7 +705,7 @@ START_TEST(a_log_that_lost_what_was_acknowledged_is_set_aside)
 	live(b.dir, live_noted);
 	flip(b.dir, "open-1", 9000); /* what the library takes for a torn write */
 	ck_assert_int_eq(life_open(&l, b.dir, ALONE), ERR_IO);
-	loop_free(l.loop);
+	life_drop(&l);
 	check_set_aside(&b);
 	/* the control */
 	live(b.other, live_noted);
@@ -730,7 +749,7 @@ START_TEST(a_missing_or_damaged_note_is_doubt)
 	live(b.dir, live_noted);
 	/* the newest slot alone: the one before it says enough */
 	shell("printf x | dd of=%s/acknowledged bs=1 seek=1540 conv=notrunc 2>/dev/null", b.dir);
-	ck_assert(consensus__note_load(consensus_disk_open(NULL, b.dir), &n));
+	ck_assert(read_note(b.dir, &n));
 	ck_assert_uint_eq(n.term, TERM);
 	ck_assert_uint_eq(n.index, 1);
 	shell("rm %s/acknowledged", b.dir);
@@ -752,7 +771,7 @@ START_TEST(what_the_system_refuses_is_never_set_aside)
 	live(b.dir, live_log);
 	shell("cd %s/raft; mv open-1 ../kept; ln -s open-1 open-1", b.dir);
 	ck_assert_int_eq(life_open(&l, b.dir, CARE), ERR_IO);
-	loop_free(l.loop);
+	life_drop(&l);
 	shell("cd %s/raft; mv ../kept open-1", b.dir);
 	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
 	ck_assert_uint_eq(raft_last_index(&l.c->raft), 151);
@@ -774,7 +793,7 @@ START_TEST(only_so_many_logs_are_kept_aside)
 	}
 	shell("rm %s/raft/metadata1; touch %s/raft/open-1", b.dir, b.dir);
 	ck_assert_int_eq(life_open(&l, b.dir, CARE), ERR_IO);
-	loop_free(l.loop);
+	life_drop(&l);
 	/* removing one helps */
 	shell("rm -r %s/raft.aside-2", b.dir);
 	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
