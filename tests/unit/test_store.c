@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define POOL "00000000-0000-4000-8000-000000000001"
@@ -1069,12 +1070,21 @@ START_TEST(a_dump_that_cannot_be_written_is_tried_again)
 }
 END_TEST
 
+/* What this thread has computed: others on the machine do not count, waiting would not either. */
+static double own_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1000;
+}
+
 /* Of one apply with all it makes, in microseconds; the thread works beside it. */
 static double burst_us(struct bench *b, bool with)
 {
 	enum { WRITES = 20000 };
 	struct buf *log = mem_new(WRITES * sizeof *log);
-	uint64_t began, took;
+	double began, took, wall;
 	char text[220];
 	struct db_txn t;
 
@@ -1093,17 +1103,15 @@ static double burst_us(struct bench *b, bool with)
 	b->changes.keep_rows = with;
 	if (with)
 		store_begin(b);
-	began = env_now_us(&b->env);
+	wall = (double)env_now_us(&b->env);
+	began = own_us();
 	for (unsigned i = 0; i < WRITES; i++)
 		apply_bytes(b, &log[i]);
-	took = env_now_us(&b->env) - began;
+	took = own_us() - began;
+	wall = (double)env_now_us(&b->env) - wall;
 	if (with) {
 		agrees(b);
-		printf("burst: %u writes, written to the file %.0f ms after the last, %llu "
-		       "dropped, "
-		       "queue %llu bytes\n",
-			WRITES, (double)(env_now_us(&b->env) - began - took) / 1000,
-			(unsigned long long)count(b, COUNTER_projection_dropped),
+		printf("burst: %u writes in %.0f ms, queue %llu bytes\n", WRITES, wall / 1000,
 			(unsigned long long)count(b, COUNTER_projection_queue_max));
 		ck_assert_uint_eq(count(b, COUNTER_projection_dropped), 0);
 	}
@@ -1111,7 +1119,8 @@ static double burst_us(struct bench *b, bool with)
 		buf_fini(&log[i]);
 	free(log);
 	bench_close(b);
-	return (double)took / WRITES;
+	ck_assert(wall < 60e6);
+	return took / WRITES;
 }
 
 START_TEST(a_burst_is_not_slowed)
@@ -1127,9 +1136,7 @@ START_TEST(a_burst_is_not_slowed)
 	}
 	printf("apply without projection %.2f us, with %.2f us: ratio %.2f\n", without, with,
 		with / without);
-	/* what it may cost is measured by hand; a machine with others on it proves only that apply
-	 * does not wait for SQLite */
-	ck_assert(with < 4 * without);
+	ck_assert(with < 2 * without);
 }
 END_TEST
 
