@@ -50,6 +50,10 @@ void call_finish(struct call *call)
 	struct env *env = call->pool->env;
 
 	loop_assert(call->io->loop);
+	if (call->task_due) {
+		task_write_ended(call);
+		return;
+	}
 	COUNT(env, calls);
 	if (call->err.code != NULL) {
 		COUNT(env, calls_failed);
@@ -219,13 +223,16 @@ static int execute(struct call *call)
 		return err_set(&call->err, ERR_MESSAGE_REMOVED, NULL);
 	if (schema_check(call, &call->err) != 0)
 		return ERR_API;
-	if (call->method->call != MODEL_CUSTOM)
+	if (call->method->call != MODEL_CUSTOM) {
+		call->task_due = call->async;
 		return access_call(call, &call->err);
+	}
 	if (call->method->route != MODEL_LOCAL)
 		return operation_call(call, &call->err);
 	fn = model_functions(call->method);
 	if (fn.call == NULL)
 		return err_set(&call->err, ERR_NOT_IMPLEMENTED, call->method->name, NULL);
+	call->task_due = call->async;
 	return fn.call(call, call->args_struct, &call->err);
 }
 

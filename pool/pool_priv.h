@@ -96,6 +96,7 @@ struct call {
 	struct rpc_message message;
 	const struct model_message *method;
 	bool async, bare, barriered, finished;
+	bool task_due;	  /* runs at once and is told by a task that has ended (task_write_ended) */
 	struct val *args; /* as many as params */
 	void *args_struct;
 	struct caller caller;
@@ -206,6 +207,9 @@ void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *tas
 /* Wait on the call's loop until the task has ended, then finish the call by it. */
 void call_await_task(struct call *call);
 void tasks_look(struct pool_loop *io);
+/* A call that has run where it arrived, asked for by Async.: write its task, ended, and finish with
+ * the task's reference. */
+void task_write_ended(struct call *call);
 /* Of a transaction that serves the task: its caller and method. Lives as long as row and arena. */
 struct db_origin task_origin(const struct db_row *task, struct arena *a);
 

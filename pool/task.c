@@ -68,6 +68,61 @@ struct db_origin task_origin(const struct db_row *task, struct arena *a)
 		db_row_s(task, TASK_method) };
 }
 
+static void told(struct call *call)
+{
+	call->result = val_string(call->task);
+	call_finish(call);
+}
+
+static void result_fields(struct call *call, struct val *fields)
+{
+	struct buf text = { 0 };
+	struct val info = val_set();
+
+	if (call->err.code != NULL) {
+		val_set_push(&call->arena, &info, val_string(call->err.code->name));
+		for (unsigned i = 0; i < call->err.n; i++)
+			val_set_push(&call->arena, &info,
+				val_string(arena_strdup(&call->arena, call->err.params[i])));
+		fields[TASK_error_info] = info;
+	} else if (call->method->result->kind != MODEL_VOID) {
+		rpc_xml_value(&text, &call->result);
+		fields[TASK_result] = val_string(arena_strdup(&call->arena, buf_text(&text)));
+		buf_fini(&text);
+	}
+	fields[TASK_status] = val_string(call->err.code != NULL ? "failure" : "success");
+}
+
+void task_write_ended(struct call *call)
+{
+	struct val fields[TASK_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	char uuid[UUID_LEN + 1];
+	struct db_txn txn;
+
+	call->task_due = false;
+	if (call->proposal.result.status == DB_UNKNOWN && call->err.code != NULL) {
+		call_finish(call); /* no task either: nobody decides at the moment */
+		return;
+	}
+	pool_ref(call->pool, uuid, call->task);
+	result_fields(call, fields);
+	fields[TASK_uuid] = val_string(uuid);
+	fields[TASK_name_label] =
+		val_string(arena_printf(&call->arena, "Async.%s", call->method->name));
+	fields[TASK_created] = fields[TASK_finished] = val_datetime(env_wall_s(call->pool->env));
+	fields[TASK_progress] = val_float(1);
+	fields[TASK_type] = val_string("<none/>");
+	fields[TASK_session] = val_string(call->caller.session);
+	fields[TASK_keep] = val_bool(true);
+	db_txn_init(&txn, DB_FOR_FIELD);
+	db_txn_create(&txn, MODEL_CLASS_task, call->task, fields);
+	db_view_unpin(&call->view); /* it had the result */
+	err_fini(&call->err);
+	db_proposal_fini(&call->proposal);
+	if (call_write(call, &txn, told) != CALL_PENDING)
+		call_finish(call);
+}
+
 int task_create(struct call *call, const struct task_create_args *args, struct err *err)
 {
 	struct val fields[TASK_FIELD_COUNT] = { { .kind = VAL_VOID } };

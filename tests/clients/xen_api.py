@@ -121,6 +121,9 @@ def whole_round(library, api, other):
     except Failed as fault:
         assert fault.args == ("VM_BAD_POWER_STATE", vm, "halted", "running"), fault.args
     assert library("task", method="VM.hard_shutdown", args=[vm]) == ""
+    other_vm = library("task", method="VM.create", args=[vm_record("by a task")])
+    assert api("VM.get_name_label", other_vm) == "by a task"
+    assert library("task", method="VM.destroy", args=[other_vm]) == ""
     # alerts
     alert = other("message.create", "ALARM", 3, "VM", uuid, "value: 1")
     eventually("it has the alert", lambda: library.object(alert) is not None)

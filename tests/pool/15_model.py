@@ -92,6 +92,22 @@ def create(rng, api, cls, refs):
     return ref
 
 
+def by_task(api, cls, given):
+    """create and destroy by Async.: the task has ended with the reference as XML-RPC text, or with the error."""
+    made = api.wait_task(api("Async.%s.create" % cls, given))
+    decode_json("record<task>", made)
+    assert made["status"] == "success" and made["progress"] == 1 and made["name_label"] == "Async.%s.create" % cls, made
+    ref = decode_xml("ref<%s>" % cls, ElementTree.fromstring(made["result"]))
+    assert api(cls + ".get_uuid", ref) == api(cls + ".get_record", ref)["uuid"]
+    ended = api.wait_task(api("Async.%s.destroy" % cls, ref))
+    assert ended["status"] == "success" and ended["result"] == "" and ended["error_info"] == [], ended
+    task = api("Async.%s.destroy" % cls, ref)
+    failed = api.wait_task(task)
+    assert failed["status"] == "failure" and failed["error_info"] == ["HANDLE_INVALID", cls, ref], failed
+    api("task.destroy", task)
+    assert api.fails("HANDLE_INVALID", "task.get_record", task) == ["task", task]
+
+
 def accessors(rng, api, cls, ref, refs):
     """Setters, adders and removers of one object, written and read back."""
     done = 0
@@ -178,6 +194,8 @@ with Pool() as pool:
             ref = create(rng, api, cls["name"], refs)
             made.append((cls["name"], ref))
             refs.setdefault(cls["name"], []).append(ref)
+    for n, (cls, ref) in enumerate(made[:len(CREATED)]):
+        by_task(apis[n % 3], cls, apis[n % 3](cls + ".get_record", ref))
     written = sum(accessors(rng, apis[n % 3], cls, ref, refs) for n, (cls, ref) in enumerate(made))
     written += accessors(rng, apis[0], "task", apis[0]("task.create", "by a client", ""), refs)
     for cls in ("host", "pool"):
