@@ -308,8 +308,19 @@ static bool skip(const char **s, char c)
 	return true;
 }
 
+/* The 30th of February is none, though timegm would take it. */
+static bool is_day(const struct tm *tm)
+{
+	struct tm day = { .tm_year = tm->tm_year, .tm_mon = tm->tm_mon, .tm_mday = tm->tm_mday };
+
+	timegm(&day);
+	return day.tm_mday == tm->tm_mday;
+}
+
 bool val_datetime_parse(const char *s, int64_t *seconds_out)
 {
+	/* years 0 to 9999: what four digits can print */
+	const int64_t first = INT64_C(-62167219200), last = INT64_C(253402300799);
 	struct tm tm = { 0 };
 	int sign = 0, h = 0, m = 0, year = digits(&s, 4);
 	bool dashes = skip(&s, '-');
@@ -330,7 +341,7 @@ bool val_datetime_parse(const char *s, int64_t *seconds_out)
 	tm.tm_sec = digits(&s, 2);
 	if (year < 0 || tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 || tm.tm_mday > 31 ||
 		tm.tm_hour < 0 || tm.tm_hour > 23 || tm.tm_min < 0 || tm.tm_min > 59 ||
-		tm.tm_sec < 0 || tm.tm_sec > 60)
+		tm.tm_sec < 0 || tm.tm_sec > 60 || !is_day(&tm))
 		return false;
 	if (skip(&s, '.'))
 		while (isdigit((unsigned char)*s))
@@ -340,11 +351,11 @@ bool val_datetime_parse(const char *s, int64_t *seconds_out)
 		h = digits(&s, 2);
 		skip(&s, ':');
 		m = digits(&s, 2);
-		if (h < 0 || m < 0)
+		if (h < 0 || h > 23 || m < 0 || m > 59)
 			return false;
 	} else {
 		skip(&s, 'Z');
 	}
 	*seconds_out = (int64_t)timegm(&tm) - sign * (h * 3600 + m * 60);
-	return *s == 0;
+	return *s == 0 && *seconds_out >= first && *seconds_out <= last;
 }

@@ -85,6 +85,10 @@ void val_text(struct buf *out, const struct val *v);
 /* Valid UTF-8 and only characters legal in XML 1.0 (tab, LF, CR and from space on). */
 bool val_text_ok(const char *s);
 
+/* 16 digits, 17 when needed to be exact; out has VAL_FLOAT_MAX bytes. */
+enum { VAL_FLOAT_MAX = 40 };
+void val_float_print(double f, char *out);
+
 /* "20260821T02:00:23Z"; out has VAL_DATETIME_MAX bytes. */
 enum { VAL_DATETIME_MAX = 32 };
 void val_datetime_print(int64_t seconds, char *out);

@@ -33,12 +33,19 @@ void val_json_text(struct buf *out, const char *s)
 	buf_puts(out, "\"");
 }
 
-/* 16 digits, 17 when needed to be exact, ".0" behind whole numbers; what is not finite is sent as 0
- * (wire.md 2.1). */
+void val_float_print(double f, char *out)
+{
+	double back;
+
+	snprintf(out, VAL_FLOAT_MAX, "%.16g", f);
+	if (sscanf(out, "%lf", &back) != 1 || memcmp(&back, &f, sizeof f) != 0)
+		snprintf(out, VAL_FLOAT_MAX, "%.17g", f);
+}
+
+/* ".0" behind whole numbers; what is not finite is sent as 0 (wire.md 2.1). */
 static void number(struct buf *out, double f)
 {
-	char text[40];
-	double back;
+	char text[VAL_FLOAT_MAX];
 
 	if (!isfinite(f))
 		f = 0;
@@ -48,9 +55,7 @@ static void number(struct buf *out, double f)
 		buf_puts(out, ".0");
 		return;
 	}
-	snprintf(text, sizeof text, "%.16g", f);
-	if (sscanf(text, "%lf", &back) != 1 || memcmp(&back, &f, sizeof f) != 0)
-		snprintf(text, sizeof text, "%.17g", f);
+	val_float_print(f, text);
 	buf_puts(out, text);
 	if (strpbrk(text, ".e") == NULL)
 		buf_puts(out, ".0");

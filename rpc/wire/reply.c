@@ -2,6 +2,7 @@
 #include "rpc/wire/codec.h"
 #include "rpc/base/check.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -144,7 +145,7 @@ static bool whole(const char *s, int64_t *out)
 
 	errno = 0;
 	*out = strtoll(s, &end, 10);
-	return end != s && *end == 0 && errno == 0;
+	return (*s == '-' || isdigit((unsigned char)*s)) && end != s && *end == 0 && errno == 0;
 }
 
 static bool coerce_scalar(

@@ -277,14 +277,17 @@ void rpc_xml_name(struct buf *out, const char *name)
 
 static void value_body(struct buf *out, const struct val *v)
 {
-	char date[VAL_DATETIME_MAX];
+	char date[VAL_DATETIME_MAX], number[VAL_FLOAT_MAX];
 
 	switch (v->kind) {
 	case VAL_VOID: break;
 	case VAL_STRING: escaped(out, v->s); break;
 	case VAL_INT: buf_int(out, v->i); break;
 	case VAL_INT32: buf_printf(out, "<i4>%" PRId64 "</i4>", v->i); break;
-	case VAL_FLOAT: buf_printf(out, "<double>%.16g</double>", v->f); break;
+	case VAL_FLOAT:
+		val_float_print(v->f, number);
+		buf_printf(out, "<double>%s</double>", number);
+		break;
 	case VAL_BOOL: buf_printf(out, "<boolean>%d</boolean>", v->b); break;
 	case VAL_DATETIME:
 		val_datetime_print(v->i, date);

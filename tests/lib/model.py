@@ -11,6 +11,8 @@ import xml.etree.ElementTree as ElementTree
 DATA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "xenapi")
 NULL = "OpaqueRef:NULL"
 REF = re.compile(r"OpaqueRef:(NULL|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
+FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]\d+)?\Z")
+INT = re.compile(r"(0|-?[1-9]\d*)\Z")
 DATETIME = re.compile(r"\d{8}T\d\d:\d\d:\d\dZ\Z")
 
 
@@ -96,7 +98,7 @@ def decode_json(text, value, where=""):
 
 def decode_record(cls, value, decode):
     want = fields(cls)
-    if not isinstance(value, dict) or set(value) != set(want):
+    if not isinstance(value, dict) or list(value) != list(want):
         raise Mismatch("%s: members %s" % (cls, sorted(set(value) ^ set(want))))
     for name, field in want.items():
         decode(field["type"], value[name], "%s.%s" % (cls, name))
@@ -119,8 +121,10 @@ def decode_xml(text, value, where=""):
     if head in ("string", "secret", "enum", "ref", "void"):
         return decode_json(text, xml_text(value, None), where)
     if head == "int":
+        fit(INT.match(xml_text(value, None)), where, text, value)
         return decode_json(text, int(xml_text(value, None)), where)
     if head == "float":
+        fit(FLOAT.match(xml_text(value, "double")), where, text, value)
         return float(xml_text(value, "double"))
     if head == "bool":
         return {"0": False, "1": True}[xml_text(value, "boolean")]
