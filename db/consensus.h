@@ -58,6 +58,8 @@ struct consensus_found {
  * own. */
 struct consensus_disk {
 	struct raft_io *io; /* the library's disk half; from attach on */
+	/* Is no closed segment left that holds this index? */
+	bool (*is_cut)(struct consensus_disk *d, uint64_t index);
 	/* Look at the log. installing: index of a snapshot whose installation was begun and not
 	 * seen to end, 0: none. */
 	void (*look)(struct consensus_disk *d, uint64_t installing, struct consensus_found *out);

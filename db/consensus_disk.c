@@ -135,6 +135,29 @@ static int disk_set_aside(struct consensus_disk *base, uint64_t term, uint64_t v
 	return rc;
 }
 
+struct cut {
+	unsigned long long index;
+	bool holds;
+};
+
+static void on_segment(void *arg, const char *name)
+{
+	struct cut *cut = arg;
+	unsigned long long first, end;
+	int n = 0;
+
+	if (sscanf(name, "%llu-%llu%n", &first, &end, &n) == 2 && name[n] == 0)
+		cut->holds |= end >= cut->index;
+}
+
+static bool disk_is_cut(struct consensus_disk *base, uint64_t index)
+{
+	struct cut cut = { .index = index };
+
+	return folder_list(container_of(base, struct disk, base)->log, on_segment, &cut) == 0 &&
+	       !cut.holds;
+}
+
 static int disk_space(struct consensus_disk *base, uint64_t *bytes_out)
 {
 	return disk_free(container_of(base, struct disk, base)->dir, bytes_out);
@@ -162,6 +185,7 @@ struct consensus_disk *consensus_disk_open(struct loop *loop, const char *dir)
 		.set_aside = disk_set_aside,
 		.attach = disk_attach,
 		.space = disk_space,
+		.is_cut = disk_is_cut,
 		.note_read = disk_note_read,
 		.note_write = disk_note_write };
 	d->loop = loop;

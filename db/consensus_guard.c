@@ -250,6 +250,12 @@ static void on_appended(struct raft_io_append *req, int status)
 		consensus__fail_stop(c, "the log cannot be written", status);
 		status = RAFT_CANCELED; /* only in a simulation does this line run */
 	}
+	/* the library truncates without a word of how it ended, then goes on writing */
+	if (status == 0 && c->cut != 0) {
+		if (!c->cfg.disk->is_cut(c->cfg.disk, c->cut))
+			consensus__fail_stop(c, "the log was not truncated", RAFT_IOERR);
+		c->cut = 0;
+	}
 	cb(theirs, status);
 }
 
@@ -304,6 +310,7 @@ static int guarded_truncate(struct raft_io *io, raft_index index)
 	rv = c->disk_truncate(io, index);
 	if (rv != 0)
 		consensus__fail_stop(c, "the log cannot be truncated", rv);
+	c->cut = index;
 	return rv;
 }
 

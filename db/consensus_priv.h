@@ -129,6 +129,7 @@ struct consensus {
 	struct guard guard;
 	struct early early;
 	struct put put;
+	raft_index cut; /* of a truncation that is not known to be done; 0: none */
 	struct note note;
 	struct watch watch;
 	struct raft_transfer transfer;

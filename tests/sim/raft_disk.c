@@ -488,6 +488,12 @@ static int disk_space(struct consensus_disk *base, uint64_t *bytes_out)
 	return 0;
 }
 
+static bool disk_is_cut(struct consensus_disk *base, uint64_t index)
+{
+	(void)base, (void)index;
+	return true;
+}
+
 static int disk_note_read(struct consensus_disk *base, struct buf *out)
 {
 	struct image *g = image_of(base);
@@ -521,6 +527,7 @@ void raft_disk_init(
 		.set_aside = disk_set_aside,
 		.attach = disk_attach,
 		.space = disk_space,
+		.is_cut = disk_is_cut,
 		.note_read = disk_note_read,
 		.note_write = disk_note_write };
 	d->io = (struct raft_io){ .version = 2,

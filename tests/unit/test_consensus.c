@@ -9,6 +9,9 @@
 #include "rpc/base/uv.h"
 #include "tests/lib/suite.h"
 
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -257,6 +260,19 @@ static void live_snapshot(struct life *l)
 	until(l, 500);
 	hear_entries(l, TERM, 500, TERM, 20, 'e');
 	until(l, 520);
+}
+
+/* A newer leader goes on where the log ends. */
+static void live_more_of_any_term(struct life *l)
+{
+	uint64_t last = raft_last_index(&l->c->raft);
+	const struct raft_log *log = &l->c->raft.log;
+	uint64_t term = log->front == log->back
+				? log->snapshot.last_term
+				: log->entries[(log->back + log->size - 1) % log->size].term;
+
+	hear_entries(l, TERM + 9, last, term, 20, 'j');
+	until(l, last + 20);
 }
 
 /* The log is truncated while a snapshot of its own is written. */
@@ -802,9 +818,122 @@ START_TEST(only_so_many_logs_are_kept_aside)
 }
 END_TEST
 
+/* The sweep: every file operation of what comes after arm(), with a kill before it. The library's
+ * calls go through these, as the program's own symbols come first. */
+
+enum { KILLED = 9, FAIL_STOP = 3, SWEEP_MAX = 100 };
+
+static _Atomic int countdown; /* 0: not armed */
+
+static bool doomed(void)
+{
+	if (countdown != 0 && --countdown == 0)
+		_exit(KILLED);
+	return false;
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+int rename(const char *from, const char *to)
+{
+	return doomed() ? -1 : REAL(rename)(from, to);
+}
+
+int unlink(const char *path)
+{
+	return doomed() ? -1 : REAL(unlink)(path);
+}
+
+int fsync(int fd)
+{
+	return doomed() ? -1 : REAL(fsync)(fd);
+}
+
+int ftruncate64(int fd, off64_t size)
+{
+	return doomed() ? -1 : REAL(ftruncate64)(fd, size);
+}
+
+ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
+{
+	return doomed() ? -1 : REAL(pwrite64)(fd, p, n, at);
+}
+
+ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
+{
+	return doomed() ? -1 : REAL(pwrite)(fd, p, n, at);
+}
+
+int open64(const char *path, int flags, ...)
+{
+	va_list ap;
+	int mode;
+
+	va_start(ap, flags);
+	mode = va_arg(ap, int);
+	va_end(ap);
+	return flags & O_CREAT && doomed() ? -1 : REAL(open64)(path, flags, mode);
+}
+
+static int sweep_at;
+
+/* The snapshot of its own that is due is not part of the sweep. */
+static void live_settled(struct life *l)
+{
+	live_more(l);
+	while (l->c->raft.snapshot.pending.term != 0)
+		uv_run(loop_uv(l->loop), UV_RUN_ONCE);
+}
+
+static void live_installed(struct life *l)
+{
+	live_settled(l);
+	countdown = sweep_at;
+	hear_snapshot(l, TERM, 500, TERM);
+	until(l, 500);
+	countdown = 0;
+}
+
+/* One step: what it left is sound, the whole old log or the whole new one, and can be gone on with.
+ */
+static int sweep_step(void (*script)(struct life *l), const uint64_t lasts[3])
+{
+	struct bench b;
+	struct life l;
+	uint64_t last;
+	int status;
+
+	bench_open(&b);
+	live(b.dir, live_log);
+	status = live_and_end(b.dir, script);
+	ck_assert(status == 0 || status == KILLED);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+	last = raft_last_index(&l.c->raft);
+	ck_assert_msg(
+		!l.c->note.fetching && (last == lasts[0] || last == lasts[1] || last == lasts[2]),
+		"operation %d: last %llu%s", sweep_at, (unsigned long long)last,
+		l.c->note.fetching ? ", set aside" : "");
+	ck_assert(status != 0 || last == lasts[1]);
+	life_close(&l);
+	live(b.dir, live_more_of_any_term);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+	ck_assert_uint_eq(raft_last_index(&l.c->raft), last + 20);
+	life_close(&l);
+	bench_close(&b);
+	return status;
+}
+
+START_TEST(an_installation_may_be_killed_at_any_file_operation)
+{
+	for (sweep_at = 1; sweep_step(live_installed, (const uint64_t[]){ 171, 500, 500 }) != 0;
+		sweep_at++)
+		ck_assert_int_lt(sweep_at, SWEEP_MAX);
+	ck_assert_int_gt(sweep_at, 10);
+}
+END_TEST
+
 START_TEST(a_truncation_never_meets_a_snapshot_being_written)
 {
-	enum { FAIL_STOP = 3 };
 	struct bench b;
 	struct life l;
 
@@ -829,6 +958,7 @@ int main(void)
 		a_log_that_lost_what_was_acknowledged_is_set_aside,
 		a_log_that_was_cut_off_by_a_newer_term_is_sound, a_missing_or_damaged_note_is_doubt,
 		what_the_system_refuses_is_never_set_aside, only_so_many_logs_are_kept_aside,
+		an_installation_may_be_killed_at_any_file_operation,
 		a_truncation_never_meets_a_snapshot_being_written };
 
 	return suite_run("consensus", tests, ARRAY_LEN(tests), 60);
