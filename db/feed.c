@@ -2,7 +2,7 @@
  *
  * Copies of the fields that changed, not rows that are kept alive: a pinned view would hold back
  * everything its successors replace, ten times as much, for as long as a disk hangs
- * (docs/decisions/0008). Costs apply one comparison of two rows.
+ * (docs/decisions/0016). Costs apply one comparison of two rows.
  */
 #include "db/feed_priv.h"
 
