@@ -39,6 +39,20 @@ static void put_counters(struct pool *pool, struct buf *out)
 			(unsigned long long)counter_get(&pool->env->counters, i), counter_help[i]);
 }
 
+/* Which declared messages somebody has written. */
+static void put_coverage(struct pool *pool, struct buf *out)
+{
+	(void)pool;
+	for (unsigned i = 0; i < model_n_messages; i++) {
+		const struct model_message *m = &model_messages[i];
+		struct model_functions fn = model_functions(m);
+
+		if (m->call == MODEL_CUSTOM)
+			buf_printf(out, "%-8s %s\n",
+				fn.call != NULL || fn.run != NULL ? "written" : "not yet", m->name);
+	}
+}
+
 /* References of living rows that lead nowhere: the API allows them, people want to know. */
 static void put_dead_references(const struct db_view *view, struct buf *out)
 {
@@ -105,6 +119,7 @@ static const struct command {
 } commands[] = {
 	{ "status", put_status, NULL },
 	{ "counters", put_counters, NULL },
+	{ "coverage", put_coverage, NULL },
 	{ "check", NULL, put_check },
 	{ "flush", NULL, put_flushed },
 	{ "schema", schema_put, NULL },

@@ -28,6 +28,7 @@ static const char usage[] =
 	"  status --dir DIR                                  role, term, applied index, state "
 	"hash, domains\n"
 	"  counters --dir DIR                                what this member has counted\n"
+	"  coverage --dir DIR                                which declared messages are written\n"
 	"  db log|at|check --dir DIR ...                     who changed what; how it was; is all "
 	"sound (xpoolctl db --help)\n"
 	"  sql --dir DIR 'SELECT ...'                        ask the database in SQL, reading "
@@ -242,6 +243,11 @@ static int cmd_status(const struct options *o)
 	return ask(o, "status");
 }
 
+static int cmd_coverage(const struct options *o)
+{
+	return ask(o, "coverage");
+}
+
 static int cmd_counters(const struct options *o)
 {
 	return ask(o, "counters");
@@ -273,9 +279,9 @@ int main(int argc, char **argv)
 		int (*run)(const struct options *o);
 	} commands[] = { { "certificate", cmd_certificate }, { "fingerprint", cmd_fingerprint },
 		{ "passwd", cmd_passwd }, { "init", cmd_init }, { "status", cmd_status },
-		{ "counters", cmd_counters }, { "db", ctl_db }, { "sql", ctl_sql },
-		{ "schema", cmd_schema }, { "recover", ctl_recover }, { "adopt", ctl_adopt },
-		{ "uuid", cmd_uuid } };
+		{ "counters", cmd_counters }, { "coverage", cmd_coverage }, { "db", ctl_db },
+		{ "sql", ctl_sql }, { "schema", cmd_schema }, { "recover", ctl_recover },
+		{ "adopt", ctl_adopt }, { "uuid", cmd_uuid } };
 	struct options o;
 	bool own_help;
 
