@@ -32,6 +32,7 @@ enum {
 	CHANNEL_FLOOR_FIRST = 48, /* floors of sessions */
 	CHANNEL_AGREE_FIRST = 56, /* hashes of states */
 	CHANNEL_PLANE = 64,	  /* volatile numbers */
+	CHANNEL_POOL_FIRST = 72,  /* the pool's own, see db_broadcast */
 };
 
 struct channel;

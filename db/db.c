@@ -234,7 +234,9 @@ static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *paylo
 		return db__read_frame(db, peer, type, payload, n);
 	if (type < CHANNEL_AGREE_FIRST)
 		return db__floor_frame(db, peer, type, payload, n);
-	return db__agree_frame(db, peer, payload, n);
+	if (type < CHANNEL_POOL_FIRST)
+		return db__agree_frame(db, peer, payload, n);
+	return db->cfg.frame != NULL ? db->cfg.frame(db->cfg.arg, type, payload, n) : 0;
 }
 
 static void on_peer(void *arg, uint64_t peer, bool up)
@@ -513,6 +515,36 @@ const struct db_member *db_members(const struct db *db, unsigned *n_out)
 {
 	*n_out = db->n_members;
 	return db->members;
+}
+
+struct broadcast {
+	struct db *db;
+	struct loop_call call;
+	uint8_t type;
+	struct buf bytes;
+};
+
+static void on_broadcast(struct loop_call *call)
+{
+	struct broadcast *b = container_of(call, struct broadcast, call);
+	struct db *db = b->db;
+
+	for (unsigned i = 0; i < db->n_members; i++)
+		if (db->members[i].raft_id != db->cfg.raft_id)
+			channel_send(db->channel, db->members[i].raft_id, b->type, b->bytes.data,
+				b->bytes.len);
+	buf_fini(&b->bytes);
+	free(b);
+}
+
+void db_broadcast(struct db *db, uint8_t type, struct buf *bytes)
+{
+	struct broadcast *b = mem_new(sizeof *b);
+
+	CHECK(type >= CHANNEL_POOL_FIRST);
+	*b = (struct broadcast){ .db = db, .type = type, .bytes = *bytes };
+	buf_init(bytes);
+	loop_post(db->cfg.loop, &b->call, on_broadcast);
 }
 
 uint64_t db_leader_silence_ms(struct db *db)

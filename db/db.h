@@ -69,6 +69,8 @@ struct db_config {
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
 	struct loop *plane_loop;	  /* of the volatile plane; NULL: there is none */
 	void (*plane_changed)(void *arg); /* on plane_loop: numbers have changed */
+	/* A frame of the pool's own. 0 or ERR_CORRUPT. May be NULL. */
+	int (*frame)(void *arg, uint8_t type, const uint8_t *payload, size_t n);
 	void *arg;
 };
 
@@ -140,6 +142,11 @@ int db_read_wait(struct job *job, struct db *db);
  * leads no more: the member that asked asks again. */
 void db_admit(struct db *db, const struct db_proposal_id *id, struct db_txn *txn);
 void db_refuse(struct db *db, const struct db_proposal_id *id, struct err *err);
+
+/* A frame of the pool's own, CHANNEL_POOL_FIRST and above, to all members in contact; the others
+ * miss it. Any thread; the content is taken. For what comes now and then: nothing bounds the queue.
+ */
+void db_broadcast(struct db *db, uint8_t type, struct buf *bytes);
 
 struct db_stat {
 	enum consensus_role role;

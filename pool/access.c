@@ -228,6 +228,28 @@ static int destroy(struct call *call, struct err *err)
 	return call_write(call, &txn, NULL);
 }
 
+/* When a session was last used is in no row. */
+static struct val last_active(struct call *call, const struct db_row *row)
+{
+	return val_datetime(session_last_active(call->pool, &call->view, row));
+}
+
+static struct val session_record(struct call *call, const struct db_row *row)
+{
+	const struct model_class *c = &model_classes[MODEL_CLASS_session];
+	struct val v = val_map();
+
+	for (unsigned i = 0; i < c->n_fields; i++) {
+		int field = c->shown[i];
+
+		val_map_push(&call->arena, &v, c->fields[field].name,
+			field == SESSION_last_active
+				? last_active(call, row)
+				: pool_field(&call->view, row, field, &call->arena));
+	}
+	return v;
+}
+
 int access_call(struct call *call, struct err *err)
 {
 	const struct db_row *row;
@@ -242,6 +264,10 @@ int access_call(struct call *call, struct err *err)
 	case MODEL_GET_RECORD:
 		if (subject(call, &row, err) != 0)
 			return ERR_API;
+		if (call->method->class_id == MODEL_CLASS_session) {
+			call->result = session_record(call, row);
+			return 0;
+		}
 		call->text.len = 0;
 		pool_record(&call->view, row, call->message.codec, &call->text);
 		call->result = val_encoded((const char *)call->text.data, call->text.len);
@@ -249,7 +275,11 @@ int access_call(struct call *call, struct err *err)
 	case MODEL_GET_FIELD:
 		if (subject(call, &row, err) != 0)
 			return ERR_API;
-		call->result = pool_field(&call->view, row, call->method->field, &call->arena);
+		call->result =
+			call->method->class_id == MODEL_CLASS_session &&
+					call->method->field == SESSION_last_active
+				? last_active(call, row)
+				: pool_field(&call->view, row, call->method->field, &call->arena);
 		return 0;
 	case MODEL_CREATE: return create(call, err);
 	case MODEL_DESTROY: return destroy(call, err);

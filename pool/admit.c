@@ -538,6 +538,7 @@ static bool decide(
 	while ((task = db_next(&c)) != NULL && removed < 200)
 		if (strcmp(db_row_s(task, TASK_status), "pending") != 0)
 			removed += sweep_ended(pool, task, txn, a, now);
+	removed += sessions_sweep(pool, view, txn, a);
 	return removed > 0;
 }
 

@@ -9,9 +9,12 @@
  */
 #include "pool/pool_priv.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static void call_begin(struct call *call);
 
 static void call_free(struct call *call)
 {
@@ -30,19 +33,60 @@ static void call_free(struct call *call)
 static void reply(struct call *call, unsigned status)
 {
 	struct buf body = { 0 };
-	struct db_view now;
-	char headers[64];
+	char headers[128], stale[48] = "";
 
-	db_view_pin(call->pool->db, &now);
-	snprintf(headers, sizeof headers, "X-Pool-Index: %llu-%llu\r\n",
-		(unsigned long long)call->pool->cfg.db.epoch,
-		(unsigned long long)db_view_index(&now));
-	db_view_unpin(&now);
+	if (call->stale)
+		snprintf(stale, sizeof stale, "X-Pool-Stale: %llu\r\n",
+			(unsigned long long)db_leader_silence_ms(call->pool->db) / 1000);
+	snprintf(headers, sizeof headers, "X-Pool-Index: %llu-%llu\r\n%s",
+		(unsigned long long)call->pool->cfg.db.epoch, (unsigned long long)call->shown_index,
+		stale);
 	rpc_reply_encode(&body, &call->message, &call->result, call->bare, &call->err);
 	rpc_reply(call->request, status,
 		call->message.codec == RPC_XML ? "text/xml" : "application/json", headers,
 		body.data, body.len);
 	buf_fini(&body);
+}
+
+/* The last look: from here on the answer shows nothing newer. */
+static void look_last(struct call *call)
+{
+	struct db_view now;
+
+	db_view_pin(call->pool->db, &now);
+	call->shown_index = db_view_index(&now);
+	db_view_unpin(&now);
+}
+
+static void on_held_again(struct db_use *use)
+{
+	struct call *call = container_of(use, struct call, use);
+
+	call->inside = use->ok;
+	call->stale |= !use->ok;
+	call_finish(call);
+}
+
+/* May the answer go out? It may when this member holds the session now; if not, it takes it first:
+ * true: it may; false: call_finish comes again. */
+static bool may_answer(struct call *call)
+{
+	bool stands = false;
+
+	look_last(call);
+	if (!call->has_key || call->stale)
+		return true;
+	while (!stands) {
+		if (!call->inside && call->request != NULL &&
+			!db_use_enter(call->pool->db, &call->use, call->key, call->io->loop,
+				on_held_again))
+			return false;
+		if (!call->inside && call->request == NULL)
+			return true; /* nobody will see it */
+		call->inside = false;
+		stands = db_use_leave(call->pool->db, &call->use);
+	}
+	return true;
 }
 
 void call_finish(struct call *call)
@@ -54,6 +98,9 @@ void call_finish(struct call *call)
 		task_write_ended(call);
 		return;
 	}
+	call->finishing = true;
+	if (!may_answer(call))
+		return;
 	COUNT(env, calls);
 	if (call->err.code != NULL) {
 		COUNT(env, calls_failed);
@@ -74,7 +121,7 @@ static void on_gone(struct rpc_request *request, void *arg)
 
 	(void)request;
 	call->request = NULL;
-	if (call->event != NULL) {
+	if (call->event != NULL && !call->finishing) {
 		event_unpark(call);
 		call_finish(call);
 	}
@@ -120,7 +167,7 @@ static void on_written(struct db_proposal *p)
 			err_move(&call->err, &call->on_failed[res->failed]);
 		else if (++call->retries <= POOL_RETRIES) {
 			db_proposal_fini(p);
-			call_run(call);
+			call_begin(call);
 			return;
 		} else
 			err_set(&call->err, ERR_INTERNAL_ERROR, "the object kept changing", NULL);
@@ -167,7 +214,7 @@ static void on_barrier(struct db_barrier *b)
 
 	if (b->ok) {
 		err_fini(&call->err);
-		call_run(call);
+		call_begin(call);
 	} else {
 		/* unknown is not invalid: nobody may throw a good session away because there is no
 		 * leader */
@@ -244,6 +291,9 @@ void call_run(struct call *call)
 	db_view_pin(call->pool->db, &call->view);
 	rc = execute(call);
 	if (rc == CALL_PENDING) {
+		if (call->inside)
+			db_use_leave(call->pool->db, &call->use);
+		call->inside = false; /* it will be held again before the answer */
 		/* it may have been parked with what it needs copied: views are for moments */
 		db_view_unpin(&call->view);
 		return;
@@ -254,8 +304,90 @@ void call_run(struct call *call)
 		return;
 	}
 	db_view_unpin(&call->view);
+	if (call->inside)
+		db_use_leave(call->pool->db, &call->use);
+	call->inside = false;
 	call->barriered = true;
 	db_read_barrier(call->pool->db, &call->barrier, call->io->loop, on_barrier);
+}
+
+/* Beginning: what must be visible here before the call may look, one after the other.
+ *
+ *   index of the client (X-Pool-Index) -> read index (X-Pool-Read) -> the session held here -> run
+ *
+ * The first and the last wait DB_TIMEOUT_MS at most, then the answer is given all the same and says
+ * how old it may be (database.md 3.3); a read index that cannot be had is an error. */
+
+static void on_index(struct db_barrier *b)
+{
+	struct call *call = container_of(b, struct call, barrier);
+
+	call->stale |= !b->ok;
+	call_begin(call);
+}
+
+static void on_held(struct db_use *use)
+{
+	struct call *call = container_of(use, struct call, use);
+
+	call->inside = use->ok;
+	call->stale |= !use->ok;
+	call->barriered |= use->ok; /* its read index was taken after the call came */
+	call_begin(call);
+}
+
+static void call_begin(struct call *call)
+{
+	struct db *db = call->pool->db;
+	uint64_t index = call->need_index;
+
+	loop_assert(call->io->loop);
+	call->need_index = 0;
+	if (index != 0) {
+		db_await(db, &call->barrier, index, call->io->loop, on_index);
+	} else if (call->linearizable) {
+		call->linearizable = false;
+		call->barriered = true;
+		db_read_barrier(db, &call->barrier, call->io->loop, on_barrier);
+	} else if (call->has_key && !call->stale && !call->inside &&
+		   !db_use_enter(db, &call->use, call->key, call->io->loop, on_held)) {
+		return;
+	} else {
+		call->inside = call->has_key && !call->stale;
+		call_run(call);
+	}
+}
+
+/* What the client wants to see at least. false: that is no such header. */
+static bool read_floor(struct call *call)
+{
+	const char *index = call->request->pool_index, *read = call->request->pool_read;
+	unsigned long long epoch;
+	struct db_view view;
+	char *end;
+
+	call->linearizable = strcmp(read, "linearizable") == 0;
+	if (*read != 0 && !call->linearizable)
+		return false;
+	if (*index != 0) {
+		epoch = strtoull(index, &end, 10);
+		if (!isdigit((unsigned char)index[0]) || *end != '-' ||
+			!isdigit((unsigned char)end[1]))
+			return false;
+		call->need_index = strtoull(end + 1, &end, 10);
+		if (*end != 0)
+			return false;
+		if (epoch != call->pool->cfg.db.epoch) { /* its numbers mean nothing here */
+			call->need_index = 0;
+			call->linearizable = true;
+		}
+	}
+	if (call->method->session) {
+		db_view_pin(call->pool->db, &view);
+		call->has_key = session_key(&view, call->message.params->items[0].s, call->key);
+		db_view_unpin(&view);
+	}
+	return true;
 }
 
 /* Before running: everything that needs no database. */
@@ -324,8 +456,6 @@ static int decode(struct call *call, struct err *err)
 	unsigned skip = m->session ? 1 : 0, n = call->message.params->n;
 	int rc;
 
-	if (m->session && given[0].kind != VAL_STRING)
-		return err_set(err, ERR_FIELD_TYPE_ERROR, "session_id", NULL);
 	call->args = arena_alloc(&call->arena, (m->n_params + 1) * sizeof *call->args);
 	for (unsigned i = 0; i < m->n_params; i++) {
 		if (i + skip >= n) {
@@ -378,6 +508,8 @@ static int prepare(struct call *call, struct err *err)
 			NULL);
 	if (count_check(call, err) != 0)
 		return ERR_API;
+	if (call->method->session && call->message.params->items[0].kind != VAL_STRING)
+		return err_set(err, ERR_FIELD_TYPE_ERROR, "session_id", NULL);
 	return call->method->call == MODEL_REMOVED ? 0 : decode(call, err);
 }
 
@@ -395,13 +527,12 @@ static bool is_json(const struct rpc_request *request)
 	return i < request->body_len && request->body[i] == '{';
 }
 
-static void refuse_body(struct call *call, const char *why)
+static void refuse(struct call *call, unsigned status, const char *why)
 {
-	call->message.method = "?";
 	err_set(&call->err, ERR_INTERNAL_ERROR, why != NULL ? why : "malformed", NULL);
 	COUNT(call->pool->env, calls);
 	COUNT(call->pool->env, calls_failed);
-	reply(call, 500);
+	reply(call, status);
 	call_free(call);
 }
 
@@ -428,7 +559,8 @@ void pool_request(void *arg, struct rpc_request *request)
 	rc = (is_json(request) ? rpc_json_request : rpc_xml_request)(
 		&call->arena, request->body, request->body_len, &call->message, &why);
 	if (rc != 0) {
-		refuse_body(call, why);
+		call->message.method = "?";
+		refuse(call, 500, why);
 		return;
 	}
 	if (strncmp(call->message.method, "system.", 7) == 0 &&
@@ -439,6 +571,8 @@ void pool_request(void *arg, struct rpc_request *request)
 	}
 	if (prepare(call, &call->err) != 0)
 		call_finish(call);
+	else if (!read_floor(call))
+		refuse(call, 400, "X-Pool-Index is EPOCH-INDEX, X-Pool-Read is linearizable");
 	else
-		call_run(call);
+		call_begin(call);
 }

@@ -63,6 +63,11 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 	loop_post(pool->loops[0].loop, &pool->role_call, on_role_call);
 }
 
+static int on_frame(void *arg, uint8_t type, const uint8_t *payload, size_t n)
+{
+	return session_frame(arg, type, payload, n);
+}
+
 int pool_new(struct pool **out, const struct pool_config *config)
 {
 	struct pool *pool = mem_new(sizeof *pool);
@@ -74,6 +79,8 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	pool->cfg.db.applied = on_applied;
 	pool->cfg.db.request = admit_request;
 	pool->cfg.db.role = on_role;
+	pool->cfg.db.frame = on_frame;
+	session_life_init(pool);
 	pool->role_call.fn = on_role_call;
 	pthread_mutex_init(&pool->incarnation_mutex, NULL);
 	snprintf(pool->password_file, sizeof pool->password_file, "%s", config->password_file);
@@ -141,6 +148,7 @@ void pool_start(struct pool *pool)
 {
 	admit_start(pool);
 	owner_start(pool);
+	session_life_start(pool);
 	schema_start(pool);
 	metrics_start(pool);
 	for (unsigned i = 0; i < pool->n_loops; i++)

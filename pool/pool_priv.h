@@ -1,6 +1,7 @@
 /* Shared by the files of pool/. */
 #pragma once
 
+#include "db/floor.h"
 #include "db/view.h"
 #include "model/args.h"
 #include "model/calls.h"
@@ -77,6 +78,8 @@ struct pool {
 				  incarnation_mutex */
 	pthread_mutex_t incarnation_mutex;
 
+	struct activity *activity; /* session_life.c */
+
 	struct listener control;
 	_Atomic unsigned n_dumps;
 };
@@ -111,6 +114,12 @@ struct call {
 	void (*written)(struct call *call);
 	unsigned retries;
 	struct db_barrier barrier;
+
+	/* floors, see call_begin */
+	struct db_use use;
+	uint8_t key[DB_KEY_LEN];
+	uint64_t need_index, shown_index;
+	bool linearizable, has_key, inside, stale, finishing;
 
 	/* waiting */
 	struct call *next_waiter;
@@ -181,6 +190,20 @@ void service_refuse(struct call *call);
 /* Blocks: crypt(3) takes its time. */
 bool session_password_good(const char *path, const char *user, const char *password);
 int session_check(struct call *call, const char *ref, struct err *err);
+/* What a session is held by (db/floor.h). false: this can be none of ours. */
+bool session_key(const struct db_view *view, const char *ref, uint8_t out[DB_KEY_LEN]);
+
+/* session_life.c */
+void session_life_init(struct pool *pool);
+void session_life_start(struct pool *pool);
+/* A call of it was served here, now. Any thread. */
+void session_used(struct pool *pool, const uint8_t *key);
+int64_t session_last_active(
+	struct pool *pool, const struct db_view *view, const struct db_row *session);
+int session_frame(struct pool *pool, uint8_t type, const uint8_t *payload, size_t n);
+/* Deletions of those that have been idle or are too many; how many. */
+unsigned sessions_sweep(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a);
 
 /* rules.c: pure. 0, or ERR_API with the rule's error; waits_out: only a lock is in the way. */
 int rules_vm(const struct db_view *view, const struct db_row *vm, const char *op, bool *waits_out,

@@ -30,6 +30,11 @@ static void checksum(const char *key, const char *uuid, char out[13])
 		mac[5]);
 }
 
+static int hex_digit(char c)
+{
+	return c <= '9' ? c - '0' : (c | 32) - 'a' + 10;
+}
+
 /* Could this reference be one of ours at all? */
 static bool plausible(const struct db_view *view, const char *ref)
 {
@@ -44,12 +49,29 @@ static bool plausible(const struct db_view *view, const char *ref)
 	return strcmp(uuid + CHECK_FROM, sum) == 0;
 }
 
+bool session_key(const struct db_view *view, const char *ref, uint8_t out[DB_KEY_LEN])
+{
+	const char *c = ref + strlen("OpaqueRef:");
+
+	if (db_view_get(view, MODEL_CLASS_session, ref) == NULL && !plausible(view, ref))
+		return false;
+	if (strncmp(ref, "OpaqueRef:", 10) != 0 || !uuid_ok(c))
+		return false;
+	for (int i = 0; i < DB_KEY_LEN; i++) {
+		c += *c == '-';
+		out[i] = (uint8_t)(hex_digit(c[0]) << 4 | hex_digit(c[1]));
+		c += 2;
+	}
+	return true;
+}
+
 int session_check(struct call *call, const char *ref, struct err *err)
 {
 	const struct db_row *row = db_view_get(&call->view, MODEL_CLASS_session, ref);
 
 	if (row == NULL) {
-		if (!plausible(&call->view, ref))
+		/* held: its floor is applied, so it would be here */
+		if (call->inside || !plausible(&call->view, ref))
 			call->barriered = true; /* nothing to wait for */
 		return err_set(err, ERR_SESSION_INVALID, ref, NULL);
 	}
@@ -58,6 +80,8 @@ int session_check(struct call *call, const char *ref, struct err *err)
 		.session = arena_strdup(&call->arena, ref),
 		.originator = arena_strdup(&call->arena, db_row_s(row, SESSION_originator)),
 		.superuser = db_row_b(row, SESSION_is_local_superuser) };
+	if (call->has_key)
+		session_used(call->pool, call->key);
 	return 0;
 }
 
@@ -180,4 +204,51 @@ int session_logout(struct call *call, const struct session_logout_args *args, st
 	db_txn_init(&txn, DB_FOR_SESSION);
 	db_txn_delete(&txn, MODEL_CLASS_session, call->caller.session);
 	return call_write(call, &txn, NULL);
+}
+
+/* Sessions of directory users; a local superuser has no identifier. */
+static bool is_of(const struct db_row *session, const char *sid)
+{
+	return !db_row_b(session, SESSION_is_local_superuser) &&
+	       strcmp(db_row_s(session, SESSION_auth_user_sid), sid) == 0;
+}
+
+int session_get_all_subject_identifiers(struct call *call,
+	const struct session_get_all_subject_identifiers_args *args, struct err *err)
+{
+	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_session);
+	const struct db_row *row;
+
+	(void)args;
+	(void)err;
+	call->result = val_set();
+	while ((row = db_next(&c)) != NULL) {
+		const char *sid = db_row_s(row, SESSION_auth_user_sid);
+		bool known = *sid == 0 || !is_of(row, sid);
+
+		for (uint32_t i = 0; i < call->result.n && !known; i++)
+			known = strcmp(call->result.items[i].s, sid) == 0;
+		if (!known)
+			val_set_push(&call->arena, &call->result, val_string(sid));
+	}
+	return 0;
+}
+
+int session_logout_subject_identifier(struct call *call,
+	const struct session_logout_subject_identifier_args *args, struct err *err)
+{
+	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_session);
+	const struct db_row *row;
+	struct db_txn txn;
+
+	(void)err;
+	db_txn_init(&txn, DB_FOR_SESSION);
+	while ((row = db_next(&c)) != NULL)
+		if (is_of(row, args->subject_identifier) &&
+			strcmp(db_row_ref(row), call->caller.session) != 0)
+			db_txn_delete(&txn, MODEL_CLASS_session, db_row_ref(row));
+	if (txn.n_ops > 0)
+		return call_write(call, &txn, NULL);
+	db_txn_fini(&txn);
+	return 0;
 }

@@ -11,9 +11,9 @@
 enum { SMALL_BODY = 15 << 10 };
 
 /* Headers that somebody looks at. */
-enum { H_CORS, H_COOKIE, H_AUTHORIZATION, HEADERS };
+enum { H_CORS, H_COOKIE, H_AUTHORIZATION, H_POOL_INDEX, H_POOL_READ, HEADERS };
 static const char *const header_names[HEADERS] = { "Access-Control-Request-Headers", "Cookie",
-	"Authorization" };
+	"Authorization", "X-Pool-Index", "X-Pool-Read" };
 
 struct rpc_server {
 	struct loop *loop;
@@ -341,6 +341,8 @@ static void request_serve(struct rpc_conn *c)
 			.query = query != NULL ? query : "",
 			.cookie = header(c, H_COOKIE),
 			.authorization = header(c, H_AUTHORIZATION),
+			.pool_index = header(c, H_POOL_INDEX),
+			.pool_read = header(c, H_POOL_READ),
 			.body = buf_text(&c->body),
 			.body_len = c->body.len,
 			.peer = stream_peer(c->stream),

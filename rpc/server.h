@@ -34,6 +34,7 @@ struct rpc_request {
 	const char *cookie, *authorization; /* headers; "" */
 	const char *body;		    /* NUL-terminated */
 	size_t body_len;
+	const char *pool_index, *pool_read; /* X-Pool-Index and X-Pool-Read; "" when absent */
 	const char *peer;
 	struct loop *loop;
 	void (*gone)(struct rpc_request *request,

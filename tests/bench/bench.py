@@ -52,15 +52,18 @@ class Bench:
 
     def rpc(self, method, *args):
         """A request's body; see load.c for its places."""
-        params = [self.pool.session, *args]
+        params = ["@SESSION@", *args]
         return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}, separators=(",", ":"))
 
     def load_command(self, members, bodies, *options):
         """@RUN@ in a body: another number in each run, for writing an equal value is no change."""
         self.runs += 1
+        clients = int(options[options.index("--clients") + 1]) if "--clients" in options else len(members)
+        sessions = self.pool.sessions_for(members, clients, any("@TOKEN@" in body for body in bodies))
         text = "\n".join(bodies).replace("@RUN@", "%06d" % self.runs) + "\n"
         command = [os.path.join(self.build, "xpool-load"), "--to", ",".join(self.pool.endpoint(m) for m in members), "--body",
-                   self.file("body%d" % self.runs, text), *options]
+                   self.file("body%d" % self.runs, text), "--sessions", self.file("sessions%d" % self.runs, "\n".join(sessions) + "\n"),
+                   *options]
         return command + (["--refs", self.file("refs", "\n".join(self.refs) + "\n")] if self.refs else [])
 
     def load(self, members, bodies, *options):

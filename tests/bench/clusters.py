@@ -206,7 +206,7 @@ class Pool(Cluster):
 
     def __init__(self, folder, build, network=None):
         super().__init__(folder, build, network)
-        self.agents, self.session = {}, None
+        self.agents, self.sessions = {}, {}
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def up(self):
@@ -214,7 +214,6 @@ class Pool(Cluster):
         for m in MEMBERS:
             self.start(m)
         self.wait_ready()
-        self.session = self.login(1)
 
     def run(self, *words, stdin=None):
         done = subprocess.run([os.path.join(self.build, "xpoolctl"), *words], input=stdin, text=True, stdout=subprocess.PIPE,
@@ -288,7 +287,7 @@ class Pool(Cluster):
         return found[0]
 
     def call(self, member, method, *args, session=True, timeout=60):
-        params = ([self.session] if session else []) + list(args)
+        params = ([self.session(member)] if session else []) + list(args)
         body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}).encode()
         request = urllib.request.Request("https://%s/jsonrpc" % self.endpoint(member), body)
         with urllib.request.urlopen(request, context=self.tls, timeout=timeout) as reply:
@@ -296,6 +295,17 @@ class Pool(Cluster):
         if "error" in answer:
             raise Failed("%s: %s" % (method, answer["error"]))
         return answer["result"]
+
+    def session(self, member, number=0):
+        """One used at this member alone: a session that goes from member to member costs a takeover each time."""
+        if (member, number) not in self.sessions:
+            self.sessions[member, number] = self.login(member)
+        return self.sessions[member, number]
+
+    def sessions_for(self, members, clients, park):
+        """One for each client in turn; of clients that park calls, few share one."""
+        share = 4 if park else clients
+        return [self.session(members[i % len(members)], i // len(members) // share) for i in range(clients)]
 
     def login(self, member):
         return self.call(member, "session.login_with_password", "root", PASSWORD, "1.0", "xpool-bench", session=False)

@@ -27,12 +27,12 @@ class PoolProbe:
     """Writes to one VM, through one member."""
 
     def __init__(self, pool, member, ref):
-        self.pool, self.ref, self.number = pool, ref, 0
+        self.session, self.ref, self.number = pool.session(member), ref, 0
         self.http = http.client.HTTPSConnection(pool.address(member), pool.ports[member][0], timeout=LIMIT_S, context=pool.tls)
 
     def write(self):
         self.number += 1
-        params = [self.pool.session, self.ref, "probe %d %f" % (self.number, time.monotonic())]
+        params = [self.session, self.ref, "probe %d %f" % (self.number, time.monotonic())]
         self.http.request("POST", "/jsonrpc", json.dumps({"jsonrpc": "2.0", "method": "VM.set_name_description",
                                                           "params": params, "id": 1}))
         answer = json.load(self.http.getresponse())

@@ -5,7 +5,8 @@
  * Each line of the body file is a template; request k uses line k modulo their number, and of the
  * references the next one each time all lines had their turn. In a template @REF@ stands for that
  * reference, @N@ for the number of the request (12 digits, so that all requests are of one length)
- * and @TOKEN@ for the token of this client's last answer.
+ * @TOKEN@ for the token of this client's last answer and @SESSION@ for its session: client k uses
+ * line k of the sessions modulo their number.
  *
  * With @TOKEN@ it runs until a log index, read from standard input once it is known, has been
  * reached by the token of every client; else for a number of requests or of seconds.
@@ -51,6 +52,7 @@ static const char usage[] =
 	"  --warm S        seconds before the measurement begins; default 0\n"
 	"  --every-ms N    each client sends at most one request in N ms\n"
 	"  --refs FILE     references for @REF@, one a line\n"
+	"  --sessions FILE sessions for @SESSION@, one a line\n"
 	"  --header TEXT   a further header\n"
 	"  --token TEXT    for the first @TOKEN@ of each client\n";
 
@@ -73,7 +75,7 @@ struct client {
 };
 
 struct load {
-	struct list targets, bodies, refs;
+	struct list targets, bodies, refs, sessions;
 	const char *header, *token;
 	unsigned n_clients, every_ms;
 	uint64_t requests, warm_us, length_us;
@@ -182,6 +184,11 @@ static size_t fill(const struct load *l, const struct client *c, uint64_t number
 		} else if (strncmp(mark, "@TOKEN@", 7) == 0) {
 			put(out, &n, c->token, strlen(c->token));
 			at = mark + 7;
+		} else if (strncmp(mark, "@SESSION@", 9) == 0 && l->sessions.n > 0) {
+			const char *s = l->sessions.items[(size_t)(c - l->clients) % l->sessions.n];
+
+			put(out, &n, s, strlen(s));
+			at = mark + 9;
 		} else {
 			put(out, &n, mark, 1);
 			at = mark + 1;
@@ -569,7 +576,7 @@ static bool parse(int argc, char **argv, struct load *l)
 		{ "clients", 1, NULL, 'c' }, { "requests", 1, NULL, 'n' },
 		{ "seconds", 1, NULL, 's' }, { "warm", 1, NULL, 'w' }, { "every-ms", 1, NULL, 'e' },
 		{ "refs", 1, NULL, 'r' }, { "header", 1, NULL, 'x' }, { "token", 1, NULL, 'k' },
-		{ NULL, 0, NULL, 0 } };
+		{ "sessions", 1, NULL, 'i' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	l->n_clients = 1;
@@ -584,6 +591,7 @@ static bool parse(int argc, char **argv, struct load *l)
 		case 'w': l->warm_us = microseconds(optarg); break;
 		case 'e': l->every_ms = (unsigned)atoi(optarg); break;
 		case 'r': list_read(&l->refs, optarg); break;
+		case 'i': list_read(&l->sessions, optarg); break;
 		case 'x': l->header = optarg; break;
 		case 'k': l->token = optarg; break;
 		default: return false;
