@@ -9,9 +9,9 @@ enum db_rule {
 	RULE_PRECONDITIONS = 1 << 4, /* apply.c */
 	RULE_NOTE = 1 << 5,	     /* a log below its note is in doubt: consensus_note.c */
 	RULE_ABSTAIN = 1 << 6,	     /* no voice without a whole log: consensus_guard.c */
+	RULE_CONFIRM = 1 << 7,	     /* a read index by a majority: read_index.c */
 	RULE_FLOOR = 1 << 8,	     /* sessions are held: floor.c */
 	RULE_LEASE = 1 << 9,	     /* who gives no word is waited for: floor.c */
-	RULE_CONFIRM = 1 << 7,	     /* a read index by a majority: read_index.c */
-	RULE_HASH = 1 << 11,	     /* whose state differs stops: agree.c */
 	RULE_SPACE = 1 << 10,	     /* a full disk does not lead: consensus_watch.c */
+	RULE_HASH = 1 << 11,	     /* whose state differs stops: agree.c */
 };

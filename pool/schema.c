@@ -1,7 +1,7 @@
 /* The schema of the pool: each member says at its start what its xpoold runs; the coordinator
  * raises the active schema when all run a newer one, unless pool.other_config:xpool-schema is
  * "manual": then `xpoolctl schema raise` does, on any member. Nothing lowers it again.
- * docs/decisions/0014. */
+ * docs/decisions/0011. */
 #include "pool/pool_priv.h"
 
 #include <string.h>

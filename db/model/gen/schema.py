@@ -1,5 +1,5 @@
 """Schema versions: what exists since when, in which order it is stored, and the guard that what an older schema stores
-never changes. docs/decisions/0014.
+never changes. docs/decisions/0011.
 
 Fields, classes, relations, values of enumerations and messages may say "schema": N; without it they exist since "base",
 the oldest schema this version still runs. schema.json has one hash for each version from base on, over all that decides
