@@ -172,6 +172,9 @@ static const char *hello_fault(
 	if (!stream_fingerprint(l->stream, fingerprint) ||
 		memcmp(fingerprint, (*peer_out)->cfg.certificate, sizeof fingerprint) != 0)
 		return "its certificate is not the one pinned for it";
+	if (stream_expired(l->stream))
+		return "its certificate has expired: make a new one (xpoolctl certificate) and pin "
+		       "that in members.json of every member";
 	if (!l->hello_sent)
 		send_hello(l); /* it is who it says: it may know what we think of its epoch */
 	return epoch_fault(l->ch, epoch, id);

@@ -18,8 +18,8 @@
 static const char usage[] =
 	"usage: xpoolctl COMMAND [options]\n"
 	"\n"
-	"  certificate --address IP --name NAME --out FILE   make a key and a self-signed "
-	"certificate; prints the fingerprint\n"
+	"  certificate --address IP --name NAME --out FILE [--days N]   make a key and a "
+	"self-signed certificate; prints the fingerprint\n"
 	"  fingerprint FILE                                  SHA-256 fingerprint of a certificate\n"
 	"  passwd --file FILE --user USER                    set a user's password, read from "
 	"standard input\n"
@@ -55,10 +55,11 @@ static bool parse(int argc, char **argv, struct options *o)
 		{ "id", 1, NULL, 'i' }, { "address", 1, NULL, 'a' }, { "name", 1, NULL, 'n' },
 		{ "out", 1, NULL, 'o' }, { "file", 1, NULL, 'f' }, { "user", 1, NULL, 'u' },
 		{ "field", 1, NULL, 'F' }, { "since", 1, NULL, 's' }, { "json", 0, NULL, 'j' },
-		{ "yes", 0, NULL, 'y' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "yes", 0, NULL, 'y' }, { "days", 1, NULL, 'D' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
 	int c;
 
-	*o = (struct options){ 0 };
+	*o = (struct options){ .days = TLS_CERTIFICATE_DAYS };
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 'd': o->dir = optarg; break;
@@ -73,6 +74,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 's': o->since = optarg; break;
 		case 'j': o->json = true; break;
 		case 'y': o->yes = true; break;
+		case 'D': o->days = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'h': o->help = true; break;
 		default: return false;
 		}
@@ -98,7 +100,7 @@ static int cmd_certificate(const struct options *o)
 {
 	if (o->address == NULL || o->name == NULL || o->out == NULL)
 		return ctl_fail("certificate", "needs --address, --name and --out");
-	if (tls_certificate_make(o->out, o->name, o->address) != 0)
+	if (tls_certificate_make(o->out, o->name, o->address, o->days) != 0)
 		return ctl_fail(
 			o->out, errno == EINVAL ? "the address is no IP address" : strerror(errno));
 	return print_fingerprint(o->out);

@@ -6,6 +6,7 @@
 struct options {
 	const char *dir, *members, *address, *name, *out, *file, *user, *field, *since;
 	uint64_t id;
+	unsigned days;
 	bool json, help, yes;
 	char **rest; /* what is no option */
 	int n_rest;

@@ -264,3 +264,8 @@ const char *stream_peer(const struct stream *s)
 {
 	return s->peer;
 }
+
+bool stream_expired(const struct stream *s)
+{
+	return s->tls != NULL && tls_conn_expired(s->tls);
+}

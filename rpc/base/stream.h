@@ -64,6 +64,8 @@ void stream_abort(struct stream *s);
 
 /* The peer's certificate; false without TLS or certificate. */
 bool stream_fingerprint(const struct stream *s, uint8_t out[TLS_FINGERPRINT_LEN]);
+/* The time of the peer's certificate is over. */
+bool stream_expired(const struct stream *s);
 
 /* "10.0.0.9:51234", "" when unknown. */
 const char *stream_peer(const struct stream *s);

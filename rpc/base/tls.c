@@ -17,7 +17,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-enum { TLS_CHUNK = 16384, TLS_KEEP_MAX = 65536, CERT_YEARS = 10, CERT_RSA_BITS = 2048 };
+enum { TLS_CHUNK = 16384, TLS_KEEP_MAX = 65536, CERT_RSA_BITS = 2048 };
 
 struct tls {
 	SSL_CTX *ctx;
@@ -217,6 +217,15 @@ bool tls_conn_fingerprint(const struct tls_conn *c, uint8_t out[TLS_FINGERPRINT_
 	return fingerprint(SSL_get1_peer_certificate(c->ssl), out);
 }
 
+bool tls_conn_expired(const struct tls_conn *c)
+{
+	X509 *cert = SSL_get1_peer_certificate(c->ssl);
+	bool expired = cert != NULL && X509_cmp_current_time(X509_get0_notAfter(cert)) < 0;
+
+	X509_free(cert);
+	return expired;
+}
+
 bool tls_file_fingerprint(const char *path, uint8_t out[TLS_FINGERPRINT_LEN])
 {
 	FILE *f = fopen(path, "re");
@@ -244,7 +253,7 @@ static bool add_extension(X509 *cert, int nid, const char *text)
 	return ok;
 }
 
-static X509 *certificate(EVP_PKEY *key, const char *name, const char *address)
+static X509 *certificate(EVP_PKEY *key, const char *name, const char *address, unsigned days)
 {
 	X509 *cert = must(X509_new());
 	X509_NAME *subject = X509_get_subject_name(cert);
@@ -257,7 +266,7 @@ static X509 *certificate(EVP_PKEY *key, const char *name, const char *address)
 	if (X509_set_version(cert, 2) != 1 ||
 		ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), serial >> 1) != 1 ||
 		X509_gmtime_adj(X509_getm_notBefore(cert), -3600) == NULL ||
-		X509_time_adj_ex(X509_getm_notAfter(cert), CERT_YEARS * 365, 0, NULL) == NULL ||
+		X509_time_adj_ex(X509_getm_notAfter(cert), (int)days, 0, NULL) == NULL ||
 		X509_NAME_add_entry_by_txt(
 			subject, "CN", MBSTRING_ASC, (const uint8_t *)name, -1, -1, 0) != 1 ||
 		X509_set_issuer_name(cert, subject) != 1 || X509_set_pubkey(cert, key) != 1 ||
@@ -271,10 +280,10 @@ fail:
 	return NULL;
 }
 
-int tls_certificate_make(const char *path, const char *name, const char *address)
+int tls_certificate_make(const char *path, const char *name, const char *address, unsigned days)
 {
 	EVP_PKEY *key = EVP_RSA_gen(CERT_RSA_BITS);
-	X509 *cert = key != NULL ? certificate(key, name, address) : NULL;
+	X509 *cert = key != NULL ? certificate(key, name, address, days) : NULL;
 	FILE *f = NULL;
 	int fd, rc = ERR_IO;
 

@@ -24,10 +24,11 @@ void tls_free(struct tls *tls);
 /* SHA-256 fingerprint of the first certificate in a PEM file; false when it cannot be read. */
 bool tls_file_fingerprint(const char *path, uint8_t out[TLS_FINGERPRINT_LEN]);
 
-/* Make an RSA-2048 key and a self-signed certificate for 10 years with `address` as an IP subject
- * name (clients refuse an address that stands in CN only) and CN = name; both go to `path` as PEM,
- * mode 0600. 0 or ERR_IO with errno. */
-int tls_certificate_make(const char *path, const char *name, const char *address);
+/* Make an RSA-2048 key and a self-signed certificate for so many days with `address` as an IP
+ * subject name (clients refuse an address that stands in CN only) and CN = name; both go to `path`
+ * as PEM, mode 0600. 0 or ERR_IO with errno. */
+enum { TLS_CERTIFICATE_DAYS = 3650 }; /* what is usual */
+int tls_certificate_make(const char *path, const char *name, const char *address, unsigned days);
 
 /* HMAC-SHA256 of text under key. */
 void tls_hmac(const void *key, unsigned key_len, const char *text, uint8_t out[32]);

@@ -19,5 +19,6 @@ bool tls_conn_ready(const struct tls_conn *c);
 /* Bytes written and not yet drained. */
 size_t tls_conn_pending(const struct tls_conn *c);
 bool tls_conn_fingerprint(const struct tls_conn *c, uint8_t out[TLS_FINGERPRINT_LEN]);
+bool tls_conn_expired(const struct tls_conn *c);
 /* Say goodbye (close_notify). */
 void tls_conn_bye(struct tls_conn *c);
