@@ -102,7 +102,8 @@ static void on_tick(void *arg)
 	if (!lives(d))
 		return;
 	world_at(d->m->w, d->tick_ms * 1000, d->m->number, on_tick, d);
-	d->tick(&d->io);
+	if (!d->stalled)
+		d->tick(&d->io);
 	world_loop_turn(d->loop);
 }
 

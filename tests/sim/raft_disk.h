@@ -43,6 +43,7 @@ struct raft_disk {
 	struct disk_work *works;     /* snapshots being taken, put or read */
 	unsigned latency_ms;
 	int patience_ms; /* > 0: what random() gives for election time-outs */
+	bool stalled;	 /* its clock gives no ticks: a member that is starved of time */
 	bool fail;	 /* appends from now on fail with an I/O error */
 	bool failed;	 /* one has: nothing after it is on the disk */
 	bool closed;

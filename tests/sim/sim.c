@@ -18,10 +18,12 @@
  *  - all run the newer one in the end, and its rule has run for each row that was there at the
  *    raise, and for no other.
  *
- * usage: sim [SEED [COUNT]]        random schedules
- *        sim --install COUNT       a new leader whose majority needs a snapshot first, under link
- * cuts sim --without RULE COUNT  the same without one rule: fails unless one of COUNT seeds finds
- * it
+ * usage: sim [SEED [COUNT]]    random schedules
+ *        sim --install COUNT   a leader that is deposed and does not know; a new one whose
+ *                              majority needs a snapshot first, over a link that breaks
+ *        sim --stray COUNT     one member's state is changed: it must stop
+ *        sim --schema COUNT    members of two schemas
+ *        sim --without RULE COUNT   one of so many seeds must miss the rule
  */
 #include "db/consensus_priv.h"
 #include "db/db_priv.h"
@@ -884,13 +886,41 @@ static bool install(uint64_t seed)
 	return ok;
 }
 
+/* The leader is cut off and starved of time, so it does not notice that another leads. Whoever
+ * reads there must not be told what was true before. */
+static bool deposed(uint64_t seed, unsigned rules_off)
+{
+	struct test *t = test_new(seed, rules_off);
+	unsigned leader, before;
+	bool ok;
+
+	world_run(&t->w, 3000000 + world_random(&t->w, 500000));
+	leader = leader_of(t);
+	CHECK(leader != 0);
+	work_for(t, 1);
+	t->lives[leader].disk.stalled = true;
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		t->w.cut[leader][i] = t->w.cut[i][leader] = i != leader;
+	before = t->n_acked;
+	work_for(t, 5);
+	ok = t->n_acked > before && leader_of(t) != 0;
+	t->lives[leader].disk.stalled = false;
+	heal(t);
+	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
+	CHECK(world_until(&t->w, nobody_works, t, 60000));
+	printf("seed=%llu deposed=%u ", (unsigned long long)seed, leader);
+	ok = verify(t) && ok;
+	test_free(t);
+	return ok;
+}
+
 static int installs(unsigned n)
 {
 	unsigned failed = 0;
 
 	for (uint64_t seed = 1; seed <= n; seed++)
-		failed += !install(seed);
-	printf("%u passed, %u failed\n", n - failed, failed);
+		failed += !install(seed) + !deposed(seed, 0);
+	printf("%u passed, %u failed\n", 2 * n - failed, failed);
 	return failed > 0;
 }
 
@@ -915,7 +945,10 @@ static bool found_by(uint64_t seed, unsigned rule)
 	pid = fork();
 	CHECK(pid >= 0);
 	if (pid == 0)
-		_exit(run(seed, rule, &history, &sent) ? 0 : 1);
+		_exit((rule == RULE_CONFIRM ? deposed(seed, rule)
+					    : run(seed, rule, &history, &sent))
+				? 0
+				: 1);
 	CHECK(waitpid(pid, &status, 0) == pid);
 	return status != 0;
 }
