@@ -25,14 +25,22 @@ static void call_free(struct call *call)
 		err_fini(&call->on_failed[i]);
 	db_proposal_fini(&call->proposal);
 	buf_fini(&call->text);
+	buf_fini(&call->body);
 	arena_fini(&call->arena);
 	call->io->n_calls--;
 	free(call);
 }
 
+/* A result may point into the view, or to a text that lives for this turn only. */
+static void answer_encode(struct call *call)
+{
+	if (call->body.len == 0)
+		rpc_reply_encode(
+			&call->body, &call->message, &call->result, call->bare, &call->err);
+}
+
 static void reply(struct call *call, unsigned status)
 {
-	struct buf body = { 0 };
 	char headers[128], stale[48] = "";
 
 	if (call->stale)
@@ -41,11 +49,10 @@ static void reply(struct call *call, unsigned status)
 	snprintf(headers, sizeof headers, "X-Pool-Index: %llu-%llu\r\n%s",
 		(unsigned long long)call->pool->cfg.db.epoch, (unsigned long long)call->shown_index,
 		stale);
-	rpc_reply_encode(&body, &call->message, &call->result, call->bare, &call->err);
+	answer_encode(call);
 	rpc_reply(call->request, status,
 		call->message.codec == RPC_XML ? "text/xml" : "application/json", headers,
-		body.data, body.len);
-	buf_fini(&body);
+		call->body.data, call->body.len);
 }
 
 /* The last look: from here on the answer shows nothing newer. */
@@ -99,8 +106,11 @@ void call_finish(struct call *call)
 		return;
 	}
 	call->finishing = true;
-	if (!may_answer(call))
+	if (!may_answer(call)) {
+		answer_encode(call);
+		db_view_unpin(&call->view);
 		return;
+	}
 	COUNT(env, calls);
 	if (call->err.code != NULL) {
 		COUNT(env, calls_failed);

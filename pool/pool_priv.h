@@ -120,6 +120,7 @@ struct call {
 	uint8_t key[DB_KEY_LEN];
 	uint64_t need_index, shown_index;
 	bool linearizable, has_key, inside, stale, finishing;
+	struct buf body; /* the answer, kept while the session is taken once more */
 
 	/* waiting */
 	struct call *next_waiter;

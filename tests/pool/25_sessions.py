@@ -81,6 +81,16 @@ with Pool(options="--election-ms 500") as pool:
     for thread in threads:
         thread.join()
     assert all(w.calls > 20 for w in crowd), [w.calls for w in crowd]
+    # a call that waits while its session goes elsewhere takes it back and answers what it found
+    for k in range(10):
+        api, elsewhere, got = Api(pool, 1, first.session), Api(pool, 2, first.session), []
+        token = api("event.from", ["vm/" + vm], "", 5.0)["token"]
+        parked = threading.Thread(target=lambda: got.append(api("event.from", ["vm/" + vm], token, 20.0)))
+        parked.start()
+        elsewhere("VM.set_name_description", vm, "event %d" % k)
+        parked.join()
+        assert [e["snapshot"]["name_description"] for e in got[0]["events"]] == ["event %d" % k], got
+    walk.wrote = None
     busy.set()
     for thread in writers:
         thread.join()
