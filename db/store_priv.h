@@ -20,7 +20,7 @@
 
 enum {
 	STORE_QUEUE_MAX = 16 << 20,	  /* bytes of changes that wait for the thread */
-	STORE_GATHER_MS = 50,		  /* changes gather so long before they are written */
+	STORE_GATHER_MS = 250,		  /* changes gather so long before they are written */
 	STORE_TICK_MS = 5000,		  /* the thread looks around at least so often */
 	STORE_RETRY_MS = 10000,		  /* after a failure to write */
 	STORE_HISTORY_S = 30 * 24 * 3600, /* of pool time */
