@@ -29,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <openssl/err.h>
 #include <openssl/ssl.h>
 
 enum {
@@ -198,9 +199,12 @@ static size_t fill(const struct load *l, const struct client *c, uint64_t number
 	return n;
 }
 
-static void end_client(struct load *l, struct client *c)
+static void end_client(struct load *l, struct client *c, int why)
 {
-	l->broken++;
+	if (l->broken++ == 0)
+		snprintf(l->failure, sizeof l->failure, "connection: %d %s %s", why,
+			why == SSL_ERROR_SYSCALL ? strerror(errno) : "",
+			ERR_peek_error() != 0 ? ERR_reason_error_string(ERR_peek_error()) : "");
 	close(c->fd);
 	c->fd = -1;
 	c->waiting = false;
@@ -220,7 +224,7 @@ static void send_all(struct load *l, struct client *c, const char *p, size_t n)
 		} else if (SSL_get_error(c->ssl, r) == SSL_ERROR_WANT_WRITE) {
 			poll(&w, 1, 1000);
 		} else {
-			end_client(l, c);
+			end_client(l, c, SSL_get_error(c->ssl, r));
 			return;
 		}
 	}
@@ -386,14 +390,15 @@ static void take(struct load *l, struct client *c, const char *p, size_t n)
 static void on_readable(struct load *l, struct client *c)
 {
 	static char chunk[READ_CHUNK + 1];
-	int r = 0;
+	int r = 0, why;
 
 	while (c->fd >= 0 && (r = SSL_read(c->ssl, chunk, READ_CHUNK)) > 0) {
 		chunk[r] = 0;
 		take(l, c, chunk, (size_t)r);
 	}
-	if (c->fd >= 0 && SSL_get_error(c->ssl, r) != SSL_ERROR_WANT_READ)
-		end_client(l, c);
+	why = c->fd >= 0 ? SSL_get_error(c->ssl, r) : SSL_ERROR_WANT_READ;
+	if (why != SSL_ERROR_WANT_READ)
+		end_client(l, c, why);
 }
 
 /* Running. */
