@@ -22,6 +22,8 @@ struct rpc_server {
 	struct rpc_conn *conns;
 	unsigned n_conns, connections_max;
 	size_t bodies; /* bytes of all bodies not yet answered */
+	size_t made;   /* bytes of answers made in this turn */
+	struct loop_hook hook;
 	bool closing;
 };
 
@@ -37,10 +39,13 @@ struct rpc_conn {
 	struct buf headers[HEADERS]; /* those we want */
 	int want;		     /* the one whose value is read, -1: none of them */
 	uint64_t since_ms;	     /* of its beginning, then of its last answer */
+	uint64_t moved_ms;	     /* when it last took a part of its answer */
+	size_t unread;		     /* and what was left then */
 	bool served;		     /* one request at least */
 	bool busy;		     /* the handler has the request */
 	bool in_request;	     /* its first byte has come */
 	bool complete, keep_alive, failed;
+	bool fresh;	 /* the answer is of this turn: nothing of it can have left */
 	bool ending;	 /* closed when the answer has left: until then it counts */
 	unsigned refuse; /* status of the HTTP layer's own, set while parsing */
 };
@@ -119,22 +124,35 @@ static struct rpc_conn *idle_longest(struct rpc_server *server)
 	return found;
 }
 
+/* What the client has still to take, and a note when it has taken some of it. */
+static size_t unread(struct rpc_conn *c, uint64_t now)
+{
+	size_t left = c->stream != NULL ? stream_untaken(c->stream) : 0;
+
+	if (left + RPC_TAKEN_MIN <= c->unread) {
+		c->unread = left;
+		c->moved_ms = now;
+	}
+	return left;
+}
+
 /* Before n more bytes are queued: clients that do not read must not fill the memory. Those that do
- * read are never in the way for long, so they stay, however many. */
+ * read stay, however many, and however long it takes on a slow link or a busy machine. */
 static void make_room(struct rpc_conn *me, size_t n)
 {
 	uint64_t now = env_now_ms(me->server->loop->env);
 	struct rpc_conn *most;
 
 	do {
-		size_t sum = n, queued;
+		size_t sum = n, left;
 
 		most = NULL;
 		for (struct rpc_conn *c = me->server->conns; c != NULL; c = c->next) {
-			queued = c->stream != NULL ? stream_queued(c->stream) : 0;
-			sum += queued;
-			if (c != me && queued > 0 && now - c->since_ms >= RPC_STALLED_MS &&
-				(most == NULL || queued > stream_queued(most->stream)))
+			left = unread(c, now);
+			sum += left;
+			if (c != me && left > 0 && !c->fresh &&
+				now - c->moved_ms >= RPC_STALLED_MS &&
+				(most == NULL || left > stream_untaken(most->stream)))
 				most = c;
 		}
 		if (sum <= RPC_UNREAD_MAX)
@@ -188,6 +206,7 @@ static void send_reply(struct rpc_conn *c, unsigned status, const char *content_
 
 	if (n > RPC_KEEP_MAX)
 		make_room(c, n);
+	c->server->made += n;
 	snprintf(length, sizeof length, "Content-Length: %zu\r\n", n);
 	put_head(c, &out, status, content_type, headers, length);
 	if (n <= SMALL_BODY) { /* with its head in one TLS record */
@@ -403,6 +422,11 @@ static void conn_advance(struct rpc_conn *c)
 	size_t used;
 
 	loop_assert(c->server->loop);
+	if (c->server->made > RPC_TURN_MAX && c->ahead.len > 0 && c->stream != NULL) {
+		loop_timer_stop(&c->timer); /* it is we who are late */
+		loop_post(c->server->loop, &c->resume, conn_resume);
+		return;
+	}
 	while (c->ahead.len > 0 && may_serve(c)) {
 		if (!c->in_request) {
 			c->in_request = true;
@@ -527,6 +551,11 @@ static void on_accept(void *arg, struct stream *s)
 	loop_timer_start(server->loop, &c->timer, RPC_FIRST_TIMEOUT_MS, conn_timeout);
 }
 
+static void on_turn(struct loop_hook *hook)
+{
+	container_of(hook, struct rpc_server, hook)->made = 0;
+}
+
 int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *address,
 	struct tls *tls, const struct rpc_handler *handler, unsigned connections_max)
 {
@@ -543,6 +572,7 @@ int rpc_server_open(struct rpc_server **out, struct loop *loop, const char *addr
 		free(server);
 		return rc;
 	}
+	loop_hook_add(loop, &server->hook, on_turn);
 	*out = server;
 	return 0;
 }
@@ -567,9 +597,14 @@ static void conn_resume(struct loop_call *call)
 {
 	struct rpc_conn *c = container_of(call, struct rpc_conn, resume);
 
-	if (c->stream != NULL)
+	if (c->stream != NULL) {
+		if (c->fresh) {
+			c->fresh = false;
+			c->unread = stream_untaken(c->stream);
+			c->moved_ms = env_now_ms(c->server->loop->env);
+		}
 		conn_advance(c);
-	else if (!c->busy)
+	} else if (!c->busy)
 		conn_free(c);
 }
 
@@ -585,15 +620,17 @@ void rpc_reply(struct rpc_request *request, unsigned status, const char *content
 		if (status == 500)
 			c->keep_alive = false;
 		c->since_ms = env_now_ms(c->server->loop->env);
+		c->fresh = true;
 		send_reply(c, status, content_type, headers, body, n);
 		if (!c->keep_alive) {
 			c->failed = c->ending = true;
 			loop_timer_stop(&c->timer);
-			return;
+		} else {
+			request_reset(c);
+			c->served = true;
+			loop_timer_start(
+				c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
 		}
-		request_reset(c);
-		c->served = true;
-		loop_timer_start(c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
 	} /* else the client went and nobody wanted to know */
 	loop_post(c->server->loop, &c->resume, conn_resume);
 }
@@ -616,7 +653,7 @@ void rpc_reply_put(struct rpc_request *request, const void *p, size_t n)
 	struct rpc_conn *c = request->conn;
 
 	CHECK(c->busy && c->stream != NULL && !c->keep_alive);
-	c->since_ms = env_now_ms(c->server->loop->env);
+	c->moved_ms = env_now_ms(c->server->loop->env);
 	stream_write(c->stream, p, n);
 }
 

@@ -19,8 +19,11 @@ enum {
 	RPC_AHEAD_MAX = 64 << 10,  /* bytes a client may send ahead */
 	RPC_REPLIES_MAX = 1 << 20, /* bytes of answers not read; no request is served beyond */
 	RPC_UNREAD_MAX = 64 << 20, /* bytes of answers not read, of all clients of one loop; beyond,
-				      those go that have had theirs for RPC_STALLED_MS */
+				      those go that have not taken RPC_TAKEN_MIN of theirs for
+				      RPC_STALLED_MS */
 	RPC_STALLED_MS = 5000,
+	RPC_TURN_MAX = 1 << 20, /* bytes of answers made in a turn; then they leave first */
+	RPC_TAKEN_MIN = 256 << 10,
 	RPC_BODIES_MAX = 64 << 20, /* bytes of bodies received, of all clients of one loop */
 	RPC_KEEP_MAX = 64 << 10,   /* bytes of buffer an idle connection keeps */
 };

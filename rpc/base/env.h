@@ -55,6 +55,8 @@ struct env_ops {
 	void (*unlisten)(struct listener *listener);
 	int (*connect)(struct stream *stream, const char *address);
 	void (*write)(struct stream *stream, struct buf *bytes); /* takes the content */
+	/* of what it was given to write, what the peer has not got */
+	size_t (*untaken)(const struct stream *stream);
 	void (*pause)(struct stream *stream, bool paused);
 	void (*close)(struct stream *stream);
 };

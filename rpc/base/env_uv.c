@@ -157,6 +157,7 @@ static const struct env_ops real_ops = {
 	.unlisten = stream_uv_unlisten,
 	.connect = stream_uv_connect,
 	.write = stream_uv_write,
+	.untaken = stream_uv_untaken,
 	.pause = stream_uv_pause,
 	.close = stream_uv_close,
 };

@@ -35,5 +35,6 @@ int stream_uv_listen(struct listener *listener, const char *address);
 void stream_uv_unlisten(struct listener *listener);
 int stream_uv_connect(struct stream *stream, const char *address);
 void stream_uv_write(struct stream *stream, struct buf *bytes);
+size_t stream_uv_untaken(const struct stream *stream);
 void stream_uv_pause(struct stream *stream, bool paused);
 void stream_uv_close(struct stream *stream);

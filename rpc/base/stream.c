@@ -225,6 +225,13 @@ size_t stream_queued(const struct stream *s)
 	return s->out.len + s->in_flight + (s->tls != NULL ? tls_conn_pending(s->tls) : 0);
 }
 
+size_t stream_untaken(const struct stream *s)
+{
+	size_t queued = stream_queued(s);
+
+	return queued > 0 ? queued - s->in_flight + s->loop->env->ops->untaken(s) : 0;
+}
+
 void stream_pause(struct stream *s, bool paused)
 {
 	s->loop->env->ops->pause(s, paused);

@@ -52,6 +52,8 @@ void stream_handle(struct stream *s, const struct stream_handler *handler, void 
  * bounds what it queues by stream_queued(). */
 void stream_write(struct stream *s, const void *p, size_t n);
 size_t stream_queued(const struct stream *s);
+/* 0 when nothing is queued; else what the peer has not got yet, the kernel's part too. */
+size_t stream_untaken(const struct stream *s);
 
 /* Stop and start reading: back pressure. */
 void stream_pause(struct stream *s, bool paused);

@@ -218,6 +218,12 @@ static void send_frames(struct wire_end *e, const struct buf *bytes)
 	}
 }
 
+/* A wire takes a write as a whole. */
+size_t wire_untaken(const struct stream *s)
+{
+	return s->in_flight;
+}
+
 void wire_write(struct stream *s, struct buf *bytes)
 {
 	struct wire_end *e = s->impl;

@@ -457,6 +457,7 @@ static const struct env_ops sim_ops = {
 	.unlisten = wire_unlisten,
 	.connect = wire_connect,
 	.write = wire_write,
+	.untaken = wire_untaken,
 	.pause = wire_pause,
 	.close = wire_close,
 };

@@ -110,13 +110,34 @@ def slow_body(slow):
     assert said.startswith(b"HTTP/1.1 408"), said
 
 
-def never_reading(pool, api):
-    """Answers of 12 MiB that nobody takes: over UNREAD_MAX on a loop the new ones push the old ones out."""
+def large_answers(api):
+    """A call whose answer is 12 MiB."""
     host = next(iter(api("host.get_all_records").values()))["uuid"]
     for n in range(16):
         api("message.create", "big", 5, "Host", host, "x" * (3 * MIB // 4))
+    return json.dumps({"method": "message.get_all_records", "params": [api.session], "id": 1})
+
+
+def slow_reading(pool, body):
+    """Over UNREAD_MAX on a loop, but all take their answers, if slowly: nobody is dropped."""
+    dropped, socks = pool.counters(1)["connections_dropped"], [connect(pool, window=65536) for n in range(14)]
+    for sock in socks:
+        sock.sendall(post(body))
+    until = time.time() + 7
+    while time.time() < until:
+        for sock in socks:
+            assert sock.recv(65536)
+        time.sleep(0.2)
+    for n in range(8):
+        assert send(pool, post(body))[0] == 200
+    assert pool.counters(1)["connections_dropped"] == dropped
+    for sock in socks:
+        sock.close()
+
+
+def never_reading(pool, api, body):
+    """Answers of 12 MiB that nobody takes: over UNREAD_MAX on a loop the new ones push the old ones out."""
     before, dropped = rss(pool), pool.counters(1)["connections_dropped"]
-    body = json.dumps({"method": "message.get_all_records", "params": [api.session], "id": 1})
     socks = []
     for wave in range(3):
         for n in range(20):
@@ -192,7 +213,9 @@ with Pool(options="--loops %d" % LOOPS) as pool:
     assert rss(pool) - before < 64 * MIB, "%d MiB more" % ((rss(pool) - before) // MIB)
     slow_headers(slow)
     thousands_idle(pool)
-    socks = never_reading(pool, api)
+    body = large_answers(api)
+    slow_reading(pool, body)
+    socks = never_reading(pool, api, body)
     many_bodies(pool)
     slow_body(slow)
     assert serves(pool)
