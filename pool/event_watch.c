@@ -77,8 +77,9 @@ static void take_from(struct draft *d, const struct event_watch *base)
 		if (keep)
 			add_object(d, base->objects[i].class_id, base->objects[i].ref);
 	}
-	memmove(d->objects, d->objects + gone, (d->n - gone) * sizeof *d->objects);
 	d->n -= gone;
+	if (d->n > 0)
+		memmove(d->objects, d->objects + gone, d->n * sizeof *d->objects);
 }
 
 /* Sorted, each once, none that is watched with its class. */
