@@ -232,7 +232,8 @@ static int ask(const struct options *o, const char *word)
 	if (o->dir == NULL)
 		return ctl_fail(word, "needs --dir");
 	e = ctl_ask(o->dir, word, CONTROL_TIMEOUT_S, &out);
-	fwrite(out.data, 1, out.len, stdout);
+	if (out.len > 0)
+		fwrite(out.data, 1, out.len, stdout);
 	buf_fini(&out);
 	if (e != 0)
 		return ctl_fail(
