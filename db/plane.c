@@ -470,7 +470,9 @@ void plane_whole(struct plane *p, plane_frame_fn fn, void *arg)
 
 void plane_ask(struct plane *p, struct buf *out)
 {
+	pthread_mutex_lock(&p->mutex);
 	put_head(p, out, PLANE_ASK, 0);
+	pthread_mutex_unlock(&p->mutex);
 	buf_u8(out, 1);
 	buf_u32(out, 0);
 }

@@ -10,7 +10,7 @@ from model import fields, split_type
 from xpool import PASSWORD, ROOT, Api, ApiError, Pool, eventually, vm_record
 
 MODULES = os.path.join(ROOT, "build", "npm", "node_modules")
-VOLATILE = {"last_updated", "memory_free"}  # change without an entry, all the time
+VOLATILE = {"last_updated", "memory_free", "memory_total", "memory_actual"}  # no entry of the log tells of them: best effort
 GONE = {"VBD_metrics", "VIF_metrics", "VMPP"}  # answer MESSAGE_REMOVED, which the library takes quietly
 
 

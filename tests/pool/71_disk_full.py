@@ -50,7 +50,8 @@ class Disks(Pool):
     def close(self):
         for member in range(1, self.n + 1):
             self.quickstart("kill", str(member))
-            subprocess.run(["umount", self.data(member)], check=True)
+            # a killed process lets go of its files a moment later
+            eventually("unmounted", lambda: subprocess.run(["umount", self.data(member)], stderr=subprocess.DEVNULL).returncode == 0)
         super().close()
 
 
@@ -90,7 +91,7 @@ with Disks() as pool:
         write(api, vm, "nobody has acknowledged this")
         raise AssertionError("a write without a majority was acknowledged")
     except Exception as fault:  # the code is the coordinator's business
-        assert time.time() - began < 20 and not isinstance(fault, AssertionError), fault
+        assert time.time() - began < 45 and not isinstance(fault, AssertionError), fault
     pool.empty(first)
     pool.empty(second)
     pool.quickstart("start", str(first))
