@@ -12,12 +12,13 @@
 /* Does another hash have a majority at this index? */
 static void compare(struct db *db, const struct agreed *a)
 {
-	unsigned most = 0, differ = 0;
+	unsigned most = 0, differ = 0, members = 0;
 	char why[160];
 
 	for (unsigned i = 0; i < db->n_members && a->known[AGREE_SELF]; i++) {
 		unsigned same = 0;
 
+		members += db->ids[i] != 0;
 		if (!a->known[i + 1] || a->hash[i + 1] == a->hash[AGREE_SELF])
 			continue;
 		differ++;
@@ -31,7 +32,7 @@ static void compare(struct db *db, const struct agreed *a)
 		"at index %llu the state of this member has another hash than that of %u others",
 		(unsigned long long)a->index, differ);
 	COUNT(db->cfg.loop->env, hashes_differ);
-	if (most > db->n_members / 2 && !(db->cfg.rules_off & RULE_HASH))
+	if (most > members / 2 && !(db->cfg.rules_off & RULE_HASH))
 		consensus_condemn(db->consensus, why);
 	else
 		log_err(db->cfg.loop->env, "event=states_differ why=\"%s\"", why);

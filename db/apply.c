@@ -14,6 +14,7 @@ enum {
 	DONE_RESULTS =
 		1024, /* remembered per proposer; a proposer has fewer under way (PROPOSALS_MAX) */
 	DONE_PROPOSERS = 256,
+	ROW_MAX_SINCE = 5, /* the active schema under which DB_ROW_MAX holds */
 };
 
 struct done_result {
@@ -634,9 +635,12 @@ bool db__fits(const struct model_type *type, const struct val *v)
 struct checker {
 	struct reader r;
 	struct arena arena;
-	unsigned schema; /* of the entry */
-	bool shows;	 /* the row under judgement is the one that shows the active schema */
-	bool unknown;	 /* a name or kind that this schema does not have */
+	unsigned schema;		/* of the entry */
+	const struct db_state *limited; /* rows there are bounded; NULL: nobody looks */
+	const struct db_row *row;	/* under judgement, in that state */
+	bool full;
+	bool shows;   /* the row under judgement is the one that shows the active schema */
+	bool unknown; /* a name or kind that this schema does not have */
 	bool misfit;
 };
 
@@ -652,6 +656,9 @@ static int check_class(struct checker *c)
 		 model_classes[class_id].table == MODEL_TABLE_FIXED)
 		c->misfit = true;
 	c->shows = class_id == MODEL_CLASS__config && strcmp(ref, DB_SCHEMA_REF) == 0;
+	c->row = c->limited != NULL && !c->unknown && !c->misfit
+			 ? db__state_get(c->limited, class_id, ref)
+			 : NULL;
 	return c->unknown ? -1 : class_id;
 }
 
@@ -710,11 +717,24 @@ static void check_need(struct checker *c)
 	}
 }
 
+/* A row that has reached its limit takes what is no larger than what it replaces. n: bytes of the
+ * new value, or of a key and value more. */
+static void check_room(struct checker *c, uint8_t kind, const struct model_field *f, size_t n)
+{
+	int field = f != NULL ? (int)(f - model_classes[c->row->class_id].fields) : -1;
+	size_t before = 0;
+
+	if (field >= 0 && kind == OP_SET && field < c->row->n_fields)
+		before = c->row->offsets[field + 1] - c->row->offsets[field];
+	c->full |= c->row->size > DB_ROW_MAX && n > before;
+}
+
 static void check_op(struct checker *c)
 {
 	uint8_t kind = rd_u8(&c->r);
 	int class_id = check_class(c);
-	const struct model_field *f;
+	const struct model_field *f = NULL;
+	const uint8_t *from = c->r.p;
 	uint32_t n;
 
 	c->misfit |= c->shows != (kind == OP_RAISE);
@@ -727,11 +747,16 @@ static void check_op(struct checker *c)
 	case OP_DELETE:
 	case OP_TOUCH: break;
 	case OP_RAISE: rd_u32(&c->r); break;
-	case OP_SET: check_value(c, check_field(c, class_id), MODEL_VOID); break;
+	case OP_SET:
 	case OP_SET_ADD:
-	case OP_SET_REMOVE: check_value(c, check_field(c, class_id), MODEL_SET); break;
+	case OP_SET_REMOVE:
+		f = check_field(c, class_id);
+		from = c->r.p;
+		check_value(c, f, kind == OP_SET ? MODEL_VOID : MODEL_SET);
+		break;
 	case OP_MAP_ADD:
 		f = check_field(c, class_id);
+		from = c->r.p;
 		rd_str(&c->r);
 		check_value(c, f, MODEL_MAP);
 		break;
@@ -742,11 +767,15 @@ static void check_op(struct checker *c)
 		break;
 	default: c->unknown = true; break;
 	}
+	if (c->row != NULL && (kind == OP_SET || kind == OP_SET_ADD || kind == OP_MAP_ADD))
+		check_room(c, kind, f, (size_t)(c->r.p - from));
 }
 
-enum apply_status db__entry_check(const struct entry_head *head)
+/* failed_out: why it is refused. */
+static enum apply_status check(
+	const struct entry_head *head, const struct db_state *limited, unsigned *failed_out)
 {
-	struct checker c = { .r = head->body, .schema = head->schema };
+	struct checker c = { .r = head->body, .schema = head->schema, .limited = limited };
 	uint32_t n;
 
 	if (head->format > DB_FORMAT || head->schema > MODEL_SCHEMA_VERSION)
@@ -759,7 +788,24 @@ enum apply_status db__entry_check(const struct entry_head *head)
 	for (uint32_t i = 0; i < n && !c.unknown && !c.r.bad; i++)
 		check_op(&c);
 	arena_fini(&c.arena);
-	return c.unknown || c.r.bad ? APPLY_BROKEN : c.misfit ? APPLY_REFUSED : APPLY_DONE;
+	*failed_out = c.misfit ? APPLY_MISFIT : APPLY_FULL;
+	return c.unknown || c.r.bad ? APPLY_BROKEN
+	       : c.misfit || c.full ? APPLY_REFUSED
+				    : APPLY_DONE;
+}
+
+enum apply_status db__entry_check(const struct entry_head *head)
+{
+	unsigned failed;
+
+	return check(head, NULL, &failed);
+}
+
+/* What clients write is bounded; what the pool itself must write, such as the end of a task, is
+ * not, and never grows without end. */
+static const struct db_state *limited(const struct work *w, const struct entry_head *head)
+{
+	return head->reason == DB_FOR_FIELD && w->s->schema >= ROW_MAX_SINCE ? w->s : NULL;
 }
 
 static struct apply_result run(struct work *w, struct reader *r, bool regardless)
@@ -795,6 +841,7 @@ static struct apply_result decide(
 	struct apply_result res = { .status = APPLY_REFUSED, .index = w->index };
 	struct reader body = head->body;
 	enum apply_status checked;
+	unsigned why;
 
 	if (w->s->schema == 0) /* the first entry of a pool */
 		set_schema(w, head->schema);
@@ -802,8 +849,8 @@ static struct apply_result decide(
 		return res;
 	if (head->schema != w->s->schema) {
 		res.failed = APPLY_SCHEMA;
-	} else if ((checked = db__entry_check(head)) == APPLY_REFUSED) {
-		res.failed = APPLY_MISFIT;
+	} else if ((checked = check(head, limited(w, head), &why)) == APPLY_REFUSED) {
+		res.failed = why;
 	} else if (checked == APPLY_DONE) {
 		res = run(w, &body, done->rules_off & RULE_PRECONDITIONS);
 	} else {

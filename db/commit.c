@@ -5,8 +5,8 @@
  *
  * Nothing comes back from the leader but refusals: the answer to a proposal is its own entry,
  * applied here. A pending proposal is sent again when another leader is known, when the connection
- * comes up, and after DB_RESEND_MS; apply recognises a second entry by its id. After DB_TIMEOUT_MS
- * it is given up as DB_UNKNOWN.
+ * comes up, and after DB_RESEND_MS; apply recognises a second entry by its id. It is given up
+ * as DB_UNKNOWN DB_TIMEOUT_MS after the leader was last heard, a job's after DB_TIMEOUT_MS.
  *
  * Invariant: the newest sequence under way is less than the window of apply.c (1024) above the
  * oldest, so no retry is ever taken for one that was decided and forgotten: DB_PROPOSALS_MAX bounds
@@ -19,6 +19,7 @@
 
 enum { F_PROPOSE = CHANNEL_PROPOSAL_FIRST, F_REQUEST, F_REFUSED };
 enum { TICK_MS = 100, SPREAD_MAX = 900 };
+_Static_assert((int)DB_ROW_FULL == (int)APPLY_FULL, "what apply says is told as it is");
 
 /* What the coordinator says to a request. */
 struct answer {
@@ -112,13 +113,13 @@ static void finish(struct db *db, struct db_proposal *p, enum db_status status)
 /* Ways in. */
 
 static void enter(struct db *db, struct db_proposal *p, struct loop *loop,
-	void (*done)(struct db_proposal *p))
+	void (*done)(struct db_proposal *p), uint64_t patience_ms)
 {
 	p->db = db;
 	p->loop = loop;
 	p->done = done;
 	p->next = NULL;
-	p->deadline_ms = env_now_ms(db->cfg.loop->env) + DB_TIMEOUT_MS;
+	p->deadline_ms = env_now_ms(db->cfg.loop->env) + patience_ms;
 	pthread_mutex_lock(&db->inbox_mutex);
 	*db->inbox_tail = p;
 	db->inbox_tail = &p->next;
@@ -131,7 +132,7 @@ void db_propose(struct db *db, struct db_proposal *p, struct db_txn *txn, struct
 {
 	*p = (struct db_proposal){ .txn = *txn };
 	*txn = (struct db_txn){ 0 };
-	enter(db, p, loop, done);
+	enter(db, p, loop, done, db__patience_ms(db));
 }
 
 void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct loop *loop,
@@ -139,7 +140,7 @@ void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct 
 {
 	*p = (struct db_proposal){ .is_request = true, .bytes = *bytes };
 	buf_init(bytes);
-	enter(db, p, loop, done);
+	enter(db, p, loop, done, db__patience_ms(db));
 }
 
 /* The leader's side. */
@@ -450,6 +451,24 @@ void db__proposals_role(struct db *db)
 	}
 }
 
+static void waiting_expire(struct db *db, uint64_t now)
+{
+	struct db_proposal **at = &db->waiting;
+
+	while (*at != NULL) {
+		struct db_proposal *p = *at;
+
+		if (now < p->deadline_ms) {
+			at = &p->next;
+			continue;
+		}
+		*at = p->next;
+		db->n_waiting--;
+		finish(db, p, DB_UNKNOWN);
+	}
+	db->waiting_tail = at;
+}
+
 static void on_tick(struct loop_timer *t)
 {
 	struct db *db = container_of(t, struct db, tick);
@@ -469,15 +488,7 @@ static void on_tick(struct loop_timer *t)
 			send(db, p);
 		}
 	}
-	while (db->waiting != NULL && now >= db->waiting->deadline_ms) {
-		struct db_proposal *p = db->waiting;
-
-		db->waiting = p->next;
-		if (db->waiting == NULL)
-			db->waiting_tail = &db->waiting;
-		db->n_waiting--;
-		finish(db, p, DB_UNKNOWN);
-	}
+	waiting_expire(db, now);
 	start_waiting(db);
 }
 
@@ -561,14 +572,16 @@ static void commit_done(struct db_proposal *p)
 	wait_done(&container_of(p, struct commit_call, proposal)->wait);
 }
 
-int db_commit(struct job *job, struct db *db, struct db_txn *txn, struct db_result *out)
+/* Proposal or request, filled. */
+static int enter_and_wait(
+	struct job *job, struct db *db, struct commit_call *cc, struct db_result *out)
 {
-	struct commit_call *cc = mem_new(sizeof *cc);
 	int rc;
 
 	*out = (struct db_result){ .status = DB_UNKNOWN };
 	wait_init(&cc->wait, job, commit_fini);
-	db_propose(db, &cc->proposal, txn, db->cfg.loop, commit_done);
+	/* a job would only ask again */
+	enter(db, &cc->proposal, db->cfg.loop, commit_done, DB_TIMEOUT_MS);
 	/* the proposal always ends within DB_TIMEOUT_MS, so this wait needs no limit of its own */
 	rc = wait_join(&cc->wait, UINT64_MAX, false);
 	if (rc == 0) {
@@ -577,4 +590,23 @@ int db_commit(struct job *job, struct db *db, struct db_txn *txn, struct db_resu
 	}
 	wait_drop(&cc->wait);
 	return rc;
+}
+
+int db_commit(struct job *job, struct db *db, struct db_txn *txn, struct db_result *out)
+{
+	struct commit_call *cc = mem_new(sizeof *cc);
+
+	cc->proposal.txn = *txn;
+	*txn = (struct db_txn){ 0 };
+	return enter_and_wait(job, db, cc, out);
+}
+
+int db_ask(struct job *job, struct db *db, struct buf *bytes, struct db_result *out)
+{
+	struct commit_call *cc = mem_new(sizeof *cc);
+
+	cc->proposal.is_request = true;
+	cc->proposal.bytes = *bytes;
+	buf_init(bytes);
+	return enter_and_wait(job, db, cc, out);
 }

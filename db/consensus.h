@@ -26,8 +26,10 @@ enum {
 	CONSENSUS_SPACE_WARN = 128 << 20, /* bytes free on the disk: consensus_watch.c */
 	CONSENSUS_SPACE_LOW = 64 << 20,
 	CONSENSUS_SPACE_STOP = 32 << 20,
-	CONSENSUS_SNAPSHOT_SCARCE = 1024, /* entries between snapshots when it is scarce */
-	CONSENSUS_TERM_JUMP = 1 << 20,	  /* terms by a forced recovery */
+	CONSENSUS_SNAPSHOT_SCARCE = 1024,   /* entries between snapshots when it is scarce */
+	CONSENSUS_SNAPSHOT_MAX = 512 << 20, /* bytes: what members take */
+	CONSENSUS_SNAPSHOT_LARGE = CONSENSUS_SNAPSHOT_MAX / 2, /* it is said */
+	CONSENSUS_TERM_JUMP = 1 << 20,			       /* terms by a forced recovery */
 	CONSENSUS_NOTE_SLOT = 512,
 	CONSENSUS_ASIDE_MAX = 4,	   /* logs kept aside; then nothing more is set aside */
 	CONSENSUS_SNAPSHOT_ENTRIES = 8192, /* a snapshot after so many entries */
@@ -87,17 +89,26 @@ struct consensus_config {
 	bool merging_off;
 	unsigned rules_off;    /* of enum db_rule */
 	unsigned part_entries; /* of a frame; 0: NET_PART_ENTRIES */
-	/* An entry is committed; called once per entry, in log order, on every member; must not
-	 * fail. */
+	/* An entry is committed; called once per entry, in log order, on every member, for at most
+	 * so long in one turn; must not fail. */
 	void (*apply)(void *arg, uint64_t index, const uint8_t *entry, size_t n);
-	/* Snapshots. freeze: on the loop, keep what the state is now; encode: on a worker, that as
-	 * bytes; thaw: on the loop, let go; restore: on the loop, replace the state by a
-	 * snapshot's, 0 or ERR_CORRUPT after a log line. */
+	/* Taking snapshots. freeze: on the loop, keep what the state is now; encode: on a worker,
+	 * that as bytes; thaw: on the loop, let go. */
 	void *(*freeze)(void *arg);
 	void (*encode)(void *frozen, struct buf *out);
 	void (*thaw)(void *frozen);
-	int (*restore)(void *arg, const uint8_t *bytes, size_t n);
+	/* Restoring one. decode: on a worker, what the bytes say; NULL and why: they are not sound,
+	 * the process ends. install: on the loop, show it in place of the state, and own it;
+	 * discard: on the loop, it will not be shown. */
+	void *(*decode)(void *arg, const uint8_t *bytes, size_t n, const char **why_out);
+	void (*install)(void *arg, void *decoded);
+	void (*discard)(void *decoded);
+	/* On a worker, about once a second: free what nobody sees any more. */
+	void (*sweep)(void *arg);
 	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
+	size_t snapshot_large;			      /* 0: the default; tests */
+	/* Another configuration is committed, as far as this member knows. May be NULL. */
+	void (*configured)(void *arg);
 	/* The role, the term or the known leader (0: none) changed. */
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
 	void *arg;
@@ -136,6 +147,10 @@ int consensus_recover(struct consensus_disk *d, const char *dir, uint64_t raft_i
  * start. */
 int consensus_abandon(struct consensus_disk *d, uint64_t raft_id);
 
+/* Make the log of a member that joins a pool, under an id that was never used: empty, without a
+ * voice until it has fetched everything. 0; ERR_IO after a log line. */
+int consensus_enlist(struct consensus_disk *d, uint64_t raft_id);
+
 /* Load and start. A log that is damaged, or has lost what was acknowledged, is set aside where the
  * others are a majority without it, and fetched from them. 0; ERR_IO after a log line that says
  * what is wrong and what to do. */
@@ -149,13 +164,39 @@ int consensus_receive(
 	struct consensus *c, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
 void consensus_peer_up(struct consensus *c, uint64_t peer, bool up);
 
+/* Members that come and go; those of the start are there already. false: too many. */
+bool consensus_peer_add(struct consensus *c, uint64_t peer);
+void consensus_peer_remove(struct consensus *c, uint64_t peer);
+
+/* A member in the configuration in force. */
+enum consensus_part { CONSENSUS_SPARE, CONSENSUS_STANDBY, CONSENSUS_VOTER };
+struct consensus_server {
+	uint64_t raft_id;
+	enum consensus_part part;
+	uint64_t behind; /* on the leader: entries that it is not known to have */
+};
+/* At most CHANNEL_PEERS_MAX; how many there are. settled_out: that configuration is committed. */
+unsigned consensus_servers(
+	const struct consensus *c, struct consensus_server *out, bool *settled_out);
+
+/* Leader only: change the configuration by one member, never by the leader itself. VOTER: of a
+ * stand-by; takes place as soon as it has the whole log, within one election time-out or not at
+ * all, and nothing new enters the log meanwhile. Nothing is done when another change is under way.
+ * false: not now, or not a change. consensus_change.c */
+enum consensus_step { CONSENSUS_ADD, CONSENSUS_STAND_BY, CONSENSUS_PROMOTE, CONSENSUS_REMOVE };
+bool consensus_change(
+	struct consensus *c, enum consensus_step step, uint64_t raft_id, const char *address);
+
 /* Leader only: append an entry (at most CONSENSUS_IN_FLIGHT_BYTES). 0; ERR_FULL: wait until
  * something was applied; ERR_CLOSED: not the leader, or not ready. Whether it is committed shows in
  * apply. */
 int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n);
 
-/* Leader: hand the lead to the member that has most of the log. Whether it worked shows in the
- * role, within one election time-out; asked again, it tries again. */
+/* Leader: hand the lead to that voter, or to the one that has most of the log. Nothing new enters
+ * the log meanwhile. Whether it worked shows in the role, within two election time-outs; asked
+ * again, it tries again. false: not to this one now (we do not lead, it has no vote, no
+ * connection, or another is about to get it). consensus_hand.c */
+bool consensus_transfer(struct consensus *c, uint64_t raft_id);
 void consensus_step_down(struct consensus *c);
 
 /* The state of this member is not what the log makes of it: end the process; the next start sets
@@ -165,7 +206,9 @@ void consensus_condemn(struct consensus *c, const char *why);
 enum consensus_role consensus_role(const struct consensus *c);
 uint64_t consensus_leader(const struct consensus *c); /* raft id, 0: none known */
 uint64_t consensus_term(const struct consensus *c);
-uint64_t consensus_applied(const struct consensus *c);
+uint64_t consensus_applied(const struct consensus *c); /* what the state shows */
+/* Is a snapshot being decoded? The state shown is an old one, how old nobody can say. */
+bool consensus_restoring(const struct consensus *c);
 uint64_t consensus_committed(const struct consensus *c); /* as far as this member knows */
 bool consensus_is_voter(const struct consensus *c, uint64_t raft_id);
 uint64_t consensus_last(const struct consensus *c); /* index of the last entry in the log */

@@ -50,7 +50,7 @@ static void on_timer(struct loop_timer *t)
 
 	if (!wanted(c))
 		return;
-	if (consensus__behind_disk(c)) {
+	if (consensus__behind_disk(c) || consensus_restoring(c)) {
 		loop_timer_start(c->cfg.loop, t, EARLY_DISK_MS, on_timer);
 		return;
 	}

@@ -8,10 +8,10 @@
  * section 5.4.2, figure 8). vouched           an answer never claims more than this term's leader
  * has covered by a message that was not refused: the library answers with its own last stored
  * index, stale tail included. not on disk       a follower whose log is ahead of its disk, or that
- * installs a snapshot, does not stand for election: ticks are skipped, TimeoutNow is dropped.
- *  fail-stop         any disk operation that fails ends the process, before the library sees it;
- * so does a truncation that meets a snapshot being written: the library would never carry it out
- * and write the new entries behind the old ones (canonical/raft issue 372).
+ * stores or decodes a snapshot, does not stand for election: ticks are skipped, TimeoutNow is
+ * dropped. fail-stop         any disk operation that fails ends the process, before the library
+ * sees it; so does a truncation that meets a snapshot being written: the library would never carry
+ * it out and write the new entries behind the old ones (canonical/raft issue 372).
  */
 #include "db/consensus_priv.h"
 
@@ -45,7 +45,8 @@ bool consensus__behind_disk(const struct consensus *c)
 
 bool consensus__unfit(const struct consensus *c)
 {
-	return consensus__behind_disk(c) || abstains(c) || consensus__cramped(c);
+	return consensus__behind_disk(c) || consensus_restoring(c) || abstains(c) ||
+	       consensus__cramped(c);
 }
 
 static void on_barrier(struct raft_barrier *req, int status)
@@ -112,7 +113,7 @@ static void guarded_tick(struct raft_io *io)
 			struct net_peer *p =
 				consensus__peer(c, c->raft.configuration.servers[i].id);
 
-			if (p != NULL && !p->up)
+			if (p == NULL || !p->up)
 				c->raft.leader_state.progress[i].last_send = io->time(io);
 		}
 	c->tick(io);
@@ -183,6 +184,7 @@ void consensus__deliver(struct consensus *c, struct net_peer *p, struct raft_mes
 	}
 	g->candidate = term != 0 && term == g->vouched_term ? covers : 0;
 	g->refused = false;
+	c->raft.configuration_uncommitted_index = 0; /* consensus_change.c */
 	c->recv(c->io, m);
 	if (!g->refused && g->candidate > g->vouched && g->vouched_term == c->raft.current_term)
 		g->vouched = g->candidate;
@@ -257,6 +259,7 @@ static void on_appended(struct raft_io_append *req, int status)
 		c->cut = 0;
 	}
 	cb(theirs, status);
+	c->raft.configuration_uncommitted_index = 0; /* consensus_change.c */
 }
 
 static int guarded_append(struct raft_io *io, struct raft_io_append *req,
@@ -266,6 +269,7 @@ static int guarded_append(struct raft_io *io, struct raft_io_append *req,
 	struct append *a = mem_new(sizeof *a);
 	int rv;
 
+	consensus__confs_append(c, entries, n);
 	*a = (struct append){ .theirs = req, .cb = cb, .c = c };
 	rv = c->disk_append(io, &a->req, entries, n, on_appended);
 	if (rv != 0) {
@@ -310,6 +314,7 @@ static int guarded_truncate(struct raft_io *io, raft_index index)
 	rv = c->disk_truncate(io, index);
 	if (rv != 0)
 		consensus__fail_stop(c, "the log cannot be truncated", rv);
+	consensus__confs_truncate(c, index);
 	c->cut = index;
 	return rv;
 }
@@ -322,6 +327,12 @@ static void on_put(struct raft_io_snapshot_put *req, int status)
 	c->put.theirs = NULL;
 	if (status == 0 && c->note.installing != 0)
 		consensus__note_installing(c, 0);
+	if (c->put.installing) {
+		if (status == 0)
+			consensus__confs_replace(c, &c->put.conf);
+		raft_configuration_close(&c->put.conf.conf);
+		c->put.installing = false;
+	}
 	if (status != 0 && status != RAFT_CANCELED)
 		consensus__fail_stop(c, "a snapshot cannot be written", status);
 	c->put.cb(theirs, status);
@@ -337,13 +348,27 @@ static int guarded_snapshot_put(struct raft_io *io, unsigned trailing,
 	CHECK(c->put.theirs == NULL);
 	c->put.theirs = req;
 	c->put.cb = cb;
-	if (trailing == 0) /* in place of the log */
+	if (trailing == 0) { /* in place of the log */
 		consensus__note_installing(c, snapshot->index);
+		consensus__confs_keep(&c->put.conf, snapshot);
+		c->put.installing = true;
+	}
 	rv = c->disk_snapshot_put(io, trailing, &c->put.req, snapshot, on_put);
 	if (rv != 0) {
 		c->put.theirs = NULL;
 		consensus__fail_stop(c, "a snapshot cannot be written", rv);
 	}
+	return rv;
+}
+
+static int guarded_load(struct raft_io *io, raft_term *term, raft_id *vote,
+	struct raft_snapshot **snapshot, raft_index *start, struct raft_entry *entries[], size_t *n)
+{
+	struct consensus *c = consensus__of(io);
+	int rv = c->disk_load(io, term, vote, snapshot, start, entries, n);
+
+	if (rv == 0)
+		consensus__confs_load(c, *snapshot, *start, *entries, *n);
 	return rv;
 }
 
@@ -368,12 +393,14 @@ void consensus__guard_install(struct consensus *c)
 {
 	struct raft_io *io = c->io;
 
+	c->disk_load = io->load;
 	c->disk_start = io->start;
 	c->disk_append = io->append;
 	c->disk_set_term = io->set_term;
 	c->disk_set_vote = io->set_vote;
 	c->disk_truncate = io->truncate;
 	c->disk_snapshot_put = io->snapshot_put;
+	io->load = guarded_load;
 	io->start = guarded_start;
 	io->append = guarded_append;
 	io->set_term = guarded_set_term;

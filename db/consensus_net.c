@@ -9,10 +9,11 @@
  * tail). Commit push: once per turn a follower that lags learns the commit index by an empty
  * AppendEntries that asks no answer.
  *
- * A snapshot goes as a head and chunks, sent while little is queued, so that the heartbeats between
- * them stay prompt; the receiver delivers it to the library when whole and says so. Until then its
- * refusals are kept from the library, which would begin all over at each. What cannot be finished
- * (no connection, no word of its arrival) is given up with an error and probed anew.
+ * A snapshot goes as a head and chunks over the bulk connection, a few at a time: behind them
+ * stands no heartbeat, and where an older peer has one connection only, few do. The receiver
+ * delivers it to the library when whole and says so. Until then its refusals are kept from the
+ * library, which would begin all over at each. What cannot be finished (no connection, or another
+ * one, no word of its arrival) is given up with an error and probed anew.
  */
 #include "db/consensus_priv.h"
 
@@ -34,7 +35,7 @@ enum {
 
 struct net_peer *consensus__peer(struct consensus *c, raft_id id)
 {
-	for (unsigned i = 0; i < c->n_peers; i++)
+	for (unsigned i = 0; i < c->n_peers && id != 0; i++)
 		if (c->peers[i].id == id)
 			return &c->peers[i];
 	return NULL;
@@ -172,14 +173,16 @@ static void snapshot_begin(struct consensus *c, struct net_peer *p)
 		buf_u32(&b, (uint32_t)m->conf.servers[i].role);
 		buf_str(&b, m->conf.servers[i].address);
 	}
-	channel_send(c->channel, p->id, F_SNAPSHOT, b.data, b.len);
+	channel_send_bulk(c->channel, p->id, F_SNAPSHOT, b.data, b.len);
 	buf_fini(&b);
 	p->out.begun = true;
+	p->out.life = channel_bulk_life(c->channel, p->id);
 }
 
 static void snapshot_some(struct consensus *c, struct net_peer *p)
 {
-	while (p->out.req != NULL && p->up && channel_queued(c->channel, p->id) < NET_CHUNKS_LOW &&
+	while (p->out.req != NULL && p->up &&
+		channel_bulk_queued(c->channel, p->id) < NET_CHUNKS_LOW &&
 		(!p->out.begun || p->out.at < p->out.m.data.len)) {
 		size_t n = p->out.m.data.len - p->out.at;
 		struct buf b = { 0 };
@@ -191,9 +194,10 @@ static void snapshot_some(struct consensus *c, struct net_peer *p)
 		buf_u32(&b, p->out.number);
 		buf_u64(&b, p->out.at);
 		buf_put(&b, (const char *)p->out.m.data.base + p->out.at, n);
-		channel_send(c->channel, p->id, F_CHUNK, b.data, b.len);
+		channel_send_bulk(c->channel, p->id, F_CHUNK, b.data, b.len);
 		buf_fini(&b);
 		p->out.at += n;
+		p->out.drained = false;
 		p->out.moved_ms = env_now_ms(c->cfg.loop->env);
 	}
 }
@@ -206,26 +210,56 @@ static void snapshot_end(struct consensus *c, struct net_peer *p, int status)
 	p->out.req = NULL;
 }
 
-/* The peer has not got it, or got it and died before it said so: probe, rather than wait for the
- * library's time-out. */
+/* The peer has not got it, or got it and died before it said so, or its word was lost: probe,
+ * rather than wait for the library's time-out. */
 static void snapshot_give_up(struct consensus *c, struct net_peer *p)
 {
 	struct raft_progress *progress = consensus__progress(c, p->id);
 
 	snapshot_end(c, p, RAFT_NOCONNECTION); /* here an error is right */
+	p->out.installing = false;
 	if (progress != NULL && progress->state == NET_PROGRESS_SNAPSHOT) {
 		progress->state = NET_PROGRESS_PROBE;
 		progress->snapshot_index = 0;
 	}
 }
 
+/* All of it has arrived; the library hears from the peer when that has stored it, if ever. */
+static void snapshot_arrived(struct consensus *c, struct net_peer *p)
+{
+	if (p->out.req == NULL)
+		return;
+	p->out.installing = true;
+	p->out.moved_ms = env_now_ms(c->cfg.loop->env);
+	snapshot_end(c, p, 0);
+}
+
+static void snapshot_stored(struct consensus *c, struct net_peer *p)
+{
+	const struct raft_progress *progress = consensus__progress(c, p->id);
+	uint64_t takes_ms = NET_SNAPSHOT_SILENCE_MS + p->out.m.data.len / NET_SNAPSHOT_PER_MS;
+
+	if (progress == NULL || progress->state != NET_PROGRESS_SNAPSHOT)
+		p->out.installing = false;
+	if (p->out.installing && env_now_ms(c->cfg.loop->env) - p->out.moved_ms >= takes_ms)
+		snapshot_give_up(c, p);
+}
+
+/* Before more of it is sent: is what was sent on its way, or has it arrived? */
 static void snapshot_watch(struct consensus *c, struct net_peer *p)
 {
-	if (p->out.req == NULL || channel_queued(c->channel, p->id) > 0 ||
-		env_now_ms(c->cfg.loop->env) - p->out.moved_ms < NET_SNAPSHOT_SILENCE_MS)
+	uint64_t now = env_now_ms(c->cfg.loop->env);
+	bool lost = p->out.begun && p->out.life != channel_bulk_life(c->channel, p->id);
+
+	if (p->out.req == NULL)
 		return;
-	log_warn(
-		c->cfg.loop->env, "event=snapshot_unanswered peer=%llu sent=%zu", p->id, p->out.at);
+	p->out.drained |= channel_bulk_queued(c->channel, p->id) <= NET_CHUNKS_GONE;
+	if (!p->out.drained)
+		p->out.moved_ms = now;
+	if (!lost && now - p->out.moved_ms < NET_SNAPSHOT_SILENCE_MS)
+		return;
+	log_warn(c->cfg.loop->env, "event=snapshot_%s peer=%llu sent=%zu",
+		lost ? "interrupted" : "unanswered", p->id, p->out.at);
 	snapshot_give_up(c, p);
 }
 
@@ -259,18 +293,21 @@ static void snapshot_drop(struct net_peer *p)
 static int on_snapshot(struct net_peer *p, struct reader *r)
 {
 	struct raft_install_snapshot *m = &p->in.m;
-	uint32_t n;
+	uint32_t number = rd_u32(r), n;
 
+	if (p->in.on && number < p->in.number && !r->bad)
+		return 0; /* late, from a connection that is no more: a newer one took its place */
 	snapshot_drop(p);
 	*m = (struct raft_install_snapshot){ 0 };
-	p->in.number = rd_u32(r);
+	p->in.number = number;
 	m->term = rd_u64(r);
 	m->last_index = rd_u64(r);
 	m->last_term = rd_u64(r);
 	m->conf_index = rd_u64(r);
 	m->data.len = rd_u64(r);
 	n = rd_u32(r);
-	if (r->bad || m->data.len == 0 || m->data.len > NET_SNAPSHOT_MAX || n > CHANNEL_PEERS_MAX)
+	if (r->bad || m->data.len == 0 || m->data.len > CONSENSUS_SNAPSHOT_MAX ||
+		n > CHANNEL_PEERS_MAX)
 		return ERR_CORRUPT;
 	raft_configuration_init(&m->conf);
 	for (uint32_t i = 0; i < n && !r->bad; i++) {
@@ -352,9 +389,14 @@ static void on_turn(struct loop_hook *hook)
 {
 	struct consensus *c = container_of(hook, struct consensus, hook);
 
-	if (c->closing || c->broken || c->channel == NULL)
+	if (c->closing || c->broken)
+		return;
+	consensus__state_turn(c);
+	if (c->channel == NULL)
 		return;
 	consensus__guard_turn(c);
+	consensus__hand_turn(c);
+	consensus__change_turn(c);
 	run_finished(c, 0);
 	for (unsigned i = 0; i < c->n_peers; i++) {
 		struct net_peer *p = &c->peers[i];
@@ -362,8 +404,9 @@ static void on_turn(struct loop_hook *hook)
 		push_commit(c, p);
 		while (p->head != NULL && channel_queued(c->channel, p->id) < NET_QUEUE_SOFT)
 			encode_some(c, p);
-		snapshot_some(c, p);
 		snapshot_watch(c, p);
+		snapshot_stored(c, p);
+		snapshot_some(c, p);
 	}
 	run_finished(c, 0);
 }
@@ -502,8 +545,10 @@ static bool read_entries(struct reader *r, struct raft_append_entries *m, uint32
 		uint32_t len = rd_u32(&h), type = rd_u32(&h);
 
 		if (len % 8 != 0 || term == 0 || term > m->term || type < RAFT_COMMAND ||
-			type > RAFT_CHANGE)
+			type > RAFT_CHANGE || len > rd_left(r) - sum)
 			return false;
+		if (type == RAFT_CHANGE && !consensus__conf_decode(r->p + sum, len, NULL))
+			return false; /* the library would believe it */
 		sum += len;
 	}
 	if (sum != rd_left(r))
@@ -605,7 +650,7 @@ int consensus_receive(
 	case F_CHUNK: return on_chunk(c, p, &r, &m);
 	case F_CHUNKS_DONE:
 		if (rd_u32(&r) == p->out.number && !r.bad)
-			snapshot_end(c, p, 0);
+			snapshot_arrived(c, p);
 		return r.bad ? ERR_CORRUPT : 0;
 	case F_ANEW:
 		last = rd_u64(&r);
@@ -647,6 +692,32 @@ void consensus_peer_up(struct consensus *c, uint64_t peer, bool up)
 	snapshot_drop(p);
 	snapshot_give_up(c, p);
 	consensus__early(c, peer);
+}
+
+bool consensus_peer_add(struct consensus *c, uint64_t peer)
+{
+	unsigned i = 0;
+
+	if (consensus__peer(c, peer) != NULL)
+		return true;
+	while (i < c->n_peers && c->peers[i].id != 0)
+		i++;
+	if (i == CHANNEL_PEERS_MAX)
+		return false;
+	c->peers[i] = (struct net_peer){ .id = peer, .tail = &c->peers[i].head };
+	if (i == c->n_peers)
+		c->n_peers++;
+	return true;
+}
+
+void consensus_peer_remove(struct consensus *c, uint64_t peer)
+{
+	struct net_peer *p = consensus__peer(c, peer);
+
+	if (p == NULL)
+		return;
+	consensus_peer_up(c, peer, false);
+	p->id = 0; /* a place for another */
 }
 
 static void net_close(struct raft_io *io, raft_io_close_cb cb)

@@ -274,6 +274,13 @@ int consensus_abandon(struct consensus_disk *d, uint64_t raft_id)
 	return set_aside(d, &n, f.term > n.term ? f.term : n.term, raft_id);
 }
 
+int consensus_enlist(struct consensus_disk *d, uint64_t raft_id)
+{
+	struct note n = { 0 };
+
+	return set_aside(d, &n, 1, raft_id);
+}
+
 int consensus__note_start(const struct consensus_config *cfg, struct note *n)
 {
 	struct consensus_disk *d = cfg->disk;

@@ -292,7 +292,7 @@ static bool step_snapshot(struct look *l)
 	snapshot_file(&l->newest, ".meta", name);
 	ok = read_whole(l, name, SNAPSHOT_META_MAX, &meta) && check_meta(l, name, &meta);
 	snapshot_file(&l->newest, "", name);
-	if (ok && read_whole(l, name, NET_SNAPSHOT_MAX, &data) &&
+	if (ok && read_whole(l, name, CONSENSUS_SNAPSHOT_MAX, &data) &&
 		!consensus_sealed(data.data, data.len))
 		ok = fault(l, "the checksum of %s does not hold", name);
 	buf_fini(&meta);

@@ -13,10 +13,11 @@ enum {
 		1 << 20, /* encoded bytes to a peer, beyond which requests are held by reference */
 	NET_QUEUE_REQUESTS = 4096, /* of which at most so many */
 	NET_QUEUE_ENTRIES = 262144,
-	NET_CHUNK = 64 << 10,	    /* bytes of a snapshot in one frame */
-	NET_CHUNKS_LOW = 256 << 10, /* sent while less is queued */
-	NET_SNAPSHOT_MAX = 512 << 20,
+	NET_CHUNK = 64 << 10,		/* bytes of a snapshot in one frame */
+	NET_CHUNKS_LOW = 256 << 10,	/* sent while less is queued */
+	NET_CHUNKS_GONE = 4 << 10,	/* all have left when so little is: the rest is of others */
 	NET_SNAPSHOT_SILENCE_MS = 5000, /* all sent and no word of its arrival: given up */
+	NET_SNAPSHOT_PER_MS = 20 << 10, /* bytes that a slow disk stores */
 };
 
 /* The library's names of the states of raft_progress, which it does not export. */
@@ -50,7 +51,10 @@ struct net_snapshot_out {
 	struct raft_install_snapshot m; /* its data lives until the callback */
 	uint32_t number;
 	size_t at;
-	uint64_t moved_ms; /* when something was last put into the channel */
+	uint64_t moved_ms; /* when some of it was last in the channel */
+	uint64_t life;	   /* of the connection that the head went by */
+	bool drained;	   /* what was put into the channel has left it */
+	bool installing;   /* the peer has all of it and has not said that it is stored */
 	bool begun;
 };
 
@@ -106,11 +110,31 @@ struct watch {
 	unsigned space; /* level */
 };
 
+/* Configurations in the log, and changes of it: see consensus_change.c. */
+struct conf_at {
+	raft_index index;
+	struct raft_configuration conf;
+};
+
+struct confs {
+	struct conf_at *items; /* by index; the last one is in force */
+	unsigned n;
+	raft_index told; /* index of the last one that cfg.configured was told of */
+};
+
+struct conf_change {
+	struct raft_change req;
+	raft_id promote; /* to be a voter as soon as it has everything; 0: nobody */
+	uint64_t until_ms;
+};
+
 /* A snapshot being written, see consensus_guard.c. */
 struct put {
 	struct raft_io_snapshot_put req;
 	struct raft_io_snapshot_put *theirs; /* NULL: none */
 	raft_io_snapshot_put_cb cb;
+	bool installing;     /* in place of the log */
+	struct conf_at conf; /* then: its configuration */
 };
 
 /* Early election, see consensus_early.c. */
@@ -119,6 +143,15 @@ struct early {
 	raft_id leader; /* whose connection broke */
 	unsigned tries;
 };
+
+/* Handing the lead over, see consensus_hand.c. */
+struct hand {
+	raft_id to; /* 0: nobody */
+	uint64_t until_ms;
+	bool called;
+};
+
+struct restore;
 
 struct consensus {
 	struct consensus_config cfg;
@@ -129,10 +162,19 @@ struct consensus {
 	struct guard guard;
 	struct early early;
 	struct put put;
-	raft_index cut; /* of a truncation that is not known to be done; 0: none */
+	/* Applying and restoring, see consensus_state.c. */
+	struct restore *restore, *restore_next; /* being decoded, and to be decoded then */
+	bool behind;				/* the state has not all that the library gave us */
+	raft_index reached;			/* as far as it has come */
+	struct loop_timer more;
+	uint64_t turn_us; /* when this turn began to apply; 0: it has not */
+	raft_index cut;	  /* of a truncation that is not known to be done; 0: none */
 	struct note note;
 	struct watch watch;
+	struct hand hand;
 	struct raft_transfer transfer;
+	struct confs confs;
+	struct conf_change change;
 	unsigned called; /* peer to which the lead was last offered */
 	struct net_peer peers[CHANNEL_PEERS_MAX];
 	unsigned n_peers;
@@ -144,6 +186,9 @@ struct consensus {
 	raft_io_recv_cb recv;
 	int (*disk_start)(
 		struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv);
+	int (*disk_load)(struct raft_io *io, raft_term *term, raft_id *vote,
+		struct raft_snapshot **snapshot, raft_index *start, struct raft_entry *entries[],
+		size_t *n);
 	int (*disk_append)(struct raft_io *io, struct raft_io_append *req,
 		const struct raft_entry entries[], unsigned n, raft_io_append_cb cb);
 	int (*disk_set_term)(struct raft_io *io, raft_term term);
@@ -158,7 +203,7 @@ struct consensus {
 	raft_term role_term;
 	unsigned in_flight;
 	size_t in_flight_bytes;
-	bool closing, broken;
+	bool opening, closing, broken;
 	void (*closed)(void *arg);
 	void *closed_arg;
 };
@@ -211,13 +256,35 @@ bool consensus__unfit(const struct consensus *c);
 /* early election: the connection to a peer has broken */
 void consensus__early(struct consensus *c, raft_id peer);
 
+/* handing over */
+bool consensus__handing(const struct consensus *c); /* nothing new enters the log */
+void consensus__hand_turn(struct consensus *c);	    /* end of a turn */
+
+/* configurations in the log */
+bool consensus__conf_decode(const void *p, size_t n, struct raft_configuration *out);
+void consensus__confs_load(struct consensus *c, const struct raft_snapshot *snapshot,
+	raft_index start, const struct raft_entry *entries, size_t n);
+void consensus__confs_append(struct consensus *c, const struct raft_entry *entries, unsigned n);
+void consensus__confs_truncate(struct consensus *c, raft_index index);
+void consensus__confs_keep(struct conf_at *to, const struct raft_snapshot *snapshot);
+void consensus__confs_replace(struct consensus *c, struct conf_at *with); /* taken */
+void consensus__confs_fini(struct consensus *c);
+/* Is the configuration in force known to be committed? */
+bool consensus__conf_settled(const struct consensus *c);
+bool consensus__promoting(const struct consensus *c); /* nothing new enters the log */
+void consensus__change_turn(struct consensus *c);     /* end of a turn */
+
 /* network half */
 void consensus__net_install(struct consensus *c);
 void consensus__net_start(struct consensus *c);
 struct net_peer *consensus__peer(struct consensus *c, raft_id id);
 struct raft_progress *consensus__progress(struct consensus *c, raft_id id);
 
-/* state machine */
+/* state */
+void consensus__state_install(struct consensus *c);
+void consensus__state_started(struct consensus *c); /* the library has */
+void consensus__state_turn(struct consensus *c);    /* end of a turn */
+
 void consensus__role_look(struct consensus *c);
 void consensus__fail_stop(struct consensus *c, const char *what, int status);
 const char *consensus__strerror(int code);

@@ -1,4 +1,4 @@
-/* libraft behind db/consensus.h: start, state machine, snapshots, submission, roles. */
+/* libraft behind db/consensus.h: start, submission, roles. */
 #include "db/consensus_priv.h"
 #include "rpc/base/file.h"
 
@@ -41,75 +41,6 @@ void consensus__fail_stop(struct consensus *c, const char *what, int status)
 	env_die(c->cfg.loop->env, why);
 }
 
-static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
-{
-	struct consensus *c = fsm->data;
-
-	*result = NULL;
-	/* last_applied is raised after this call */
-	if (!c->broken)
-		c->cfg.apply(c->cfg.arg, c->raft.last_applied + 1, buf->base, buf->len);
-	return 0;
-}
-
-/* A snapshot under way: frozen on the loop, encoded on a worker, in one buffer. */
-struct taken {
-	struct raft_buffer buf; /* first: what the library sees */
-	void *frozen;
-	struct buf bytes;
-};
-
-static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
-{
-	struct consensus *c = fsm->data;
-	struct taken *t = mem_new(sizeof *t);
-
-	t->frozen = c->cfg.freeze(c->cfg.arg);
-	*bufs = &t->buf;
-	*n = 1;
-	return 0;
-}
-
-static int fsm_snapshot_async(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
-{
-	struct consensus *c = fsm->data;
-	struct taken *t = container_of(*bufs, struct taken, buf);
-
-	(void)n;
-	c->cfg.encode(t->frozen, &t->bytes);
-	t->buf = (struct raft_buffer){ t->bytes.data, t->bytes.len };
-	return 0;
-}
-
-static int fsm_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
-{
-	struct consensus *c = fsm->data;
-	struct taken *t = container_of(*bufs, struct taken, buf);
-
-	c->cfg.thaw(t->frozen);
-	COUNT(c->cfg.loop->env, snapshots_taken);
-	counter_max(&c->cfg.loop->env->counters, COUNTER_snapshot_bytes_max, t->bytes.len);
-	buf_fini(&t->bytes);
-	free(t);
-	*bufs = NULL;
-	*n = 0;
-	return 0;
-}
-
-/* The buffer becomes ours when we succeed. */
-static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
-{
-	struct consensus *c = fsm->data;
-
-	if (c->cfg.restore(c->cfg.arg, buf->base, buf->len) != 0) {
-		consensus__fail_stop(c, "a snapshot is not sound", RAFT_CORRUPT);
-		return RAFT_CORRUPT;
-	}
-	COUNT(c->cfg.loop->env, snapshots_restored);
-	raft_free(buf->base);
-	return 0;
-}
-
 /* Tell a change of role, term or leader. */
 void consensus__role_look(struct consensus *c)
 {
@@ -123,6 +54,7 @@ void consensus__role_look(struct consensus *c)
 		role = CONSENSUS_CANDIDATE;
 	else if (c->raft.state == RAFT_LEADER)
 		role = c->guard.ready && c->guard.term == c->raft.current_term &&
+				       consensus_applied(c) >= c->guard.own &&
 				       !consensus__cramped(c)
 			       ? CONSENSUS_LEADER_READY
 			       : CONSENSUS_LEADER;
@@ -230,22 +162,18 @@ int consensus_recover(struct consensus_disk *d, const char *dir, uint64_t raft_i
 
 static void make_peers(struct consensus *c)
 {
-	CHECK(c->cfg.n_members <= CHANNEL_PEERS_MAX);
-	for (unsigned i = 0; i < c->cfg.n_members; i++) {
-		struct net_peer *p = &c->peers[c->n_peers];
-
-		if (c->cfg.members[i].raft_id == c->cfg.raft_id)
-			continue;
-		p->id = c->cfg.members[i].raft_id;
-		p->tail = &p->head;
-		c->n_peers++;
-	}
+	for (unsigned i = 0; i < c->cfg.n_members; i++)
+		if (c->cfg.members[i].raft_id != c->cfg.raft_id)
+			consensus_peer_add(c, c->cfg.members[i].raft_id);
 	c->cfg.members = NULL; /* the caller's */
 }
 
 static void on_unopened(struct raft *raft)
 {
-	free(container_of(raft, struct consensus, raft));
+	struct consensus *c = container_of(raft, struct consensus, raft);
+
+	consensus__confs_fini(c);
+	free(c);
 }
 
 int consensus_open(struct consensus **out, const struct consensus_config *config)
@@ -259,19 +187,15 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 		c->cfg.snapshot_entries = CONSENSUS_SNAPSHOT_ENTRIES;
 	if (c->cfg.snapshot_trailing == 0)
 		c->cfg.snapshot_trailing = CONSENSUS_SNAPSHOT_TRAILING;
+	if (c->cfg.snapshot_large == 0)
+		c->cfg.snapshot_large = CONSENSUS_SNAPSHOT_LARGE;
 	if (consensus__watch_open(c) != 0 || consensus__note_start(config, &c->note) != 0 ||
 		config->disk->attach(config->disk) != 0) {
 		free(c);
 		return ERR_IO;
 	}
 	c->io = config->disk->io;
-	c->fsm = (struct raft_fsm){ .version = 3,
-		.data = c,
-		.apply = fsm_apply,
-		.snapshot = fsm_snapshot,
-		.restore = fsm_restore,
-		.snapshot_finalize = fsm_snapshot_finalize,
-		.snapshot_async = fsm_snapshot_async };
+	consensus__state_install(c);
 	consensus__guard_install(c);
 	consensus__net_install(c);
 	rv = raft_init(&c->raft, c->io, &c->fsm, config->raft_id, config->address);
@@ -283,7 +207,9 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 	raft_set_election_timeout(&c->raft, config->election_ms);
 	raft_set_heartbeat_timeout(&c->raft, config->heartbeat_ms);
 	raft_set_pre_vote(&c->raft, true);
+	c->opening = true;
 	rv = raft_start(&c->raft);
+	c->opening = false;
 	if (rv != 0)
 		log_err(env, "event=raft_start_failed why=\"%s\"", c->raft.errmsg);
 	if (rv != 0) {
@@ -291,6 +217,7 @@ int consensus_open(struct consensus **out, const struct consensus_config *config
 		raft_close(&c->raft, on_unopened);
 		return ERR_IO;
 	}
+	consensus__state_started(c);
 	make_peers(c);
 	consensus__watch_start(c);
 	consensus__net_start(c);
@@ -324,7 +251,8 @@ int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n)
 	if (c->role != CONSENSUS_LEADER_READY || c->closing || c->broken)
 		return ERR_CLOSED;
 	if (c->in_flight >= CONSENSUS_IN_FLIGHT_MAX ||
-		c->in_flight_bytes + n > CONSENSUS_IN_FLIGHT_BYTES)
+		c->in_flight_bytes + n > CONSENSUS_IN_FLIGHT_BYTES || consensus__handing(c) ||
+		consensus__promoting(c))
 		return ERR_FULL;
 	buf.base = must(raft_malloc(n));
 	memcpy(buf.base, entry, n);
@@ -342,38 +270,6 @@ int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n)
 	return ERR_CLOSED;
 }
 
-static void on_transferred(struct raft_transfer *req)
-{
-	(void)req; /* it has no status: the role tells */
-}
-
-void consensus_step_down(struct consensus *c)
-{
-	const struct net_peer *best = NULL;
-	raft_index most = 0;
-
-	loop_assert(c->cfg.loop);
-	if (c->raft.state != RAFT_LEADER || c->raft.transfer != NULL || c->closing || c->broken)
-		return;
-	/* a member that is still writing would ignore the call: take one that has most; of those
-	 * another one each time */
-	for (unsigned i = 1; i <= c->n_peers; i++) {
-		const struct net_peer *p = &c->peers[(c->called + i) % c->n_peers];
-		const struct raft_progress *progress = consensus__progress(c, p->id);
-
-		if (p->up && progress != NULL && (best == NULL || progress->match_index > most)) {
-			most = progress->match_index;
-			best = p;
-		}
-	}
-	if (best == NULL)
-		return;
-	c->called = (unsigned)(best - c->peers);
-	log_info(c->cfg.loop->env, "event=transfer to=%llu", best->id);
-	if (raft_transfer(&c->raft, &c->transfer, best->id, on_transferred) != 0)
-		log_warn(c->cfg.loop->env, "event=transfer_refused why=\"%s\"", c->raft.errmsg);
-}
-
 enum consensus_role consensus_role(const struct consensus *c)
 {
 	return c->role;
@@ -387,11 +283,6 @@ uint64_t consensus_leader(const struct consensus *c)
 uint64_t consensus_term(const struct consensus *c)
 {
 	return c->raft.current_term;
-}
-
-uint64_t consensus_applied(const struct consensus *c)
-{
-	return c->raft.last_applied;
 }
 
 uint64_t consensus_committed(const struct consensus *c)
@@ -425,6 +316,7 @@ static void on_raft_closed(struct raft *raft)
 	void (*closed)(void *arg) = c->closed;
 	void *arg = c->closed_arg;
 
+	consensus__confs_fini(c);
 	free(c);
 	closed(arg);
 }
@@ -434,6 +326,7 @@ void consensus_close(struct consensus *c, void (*closed)(void *arg), void *arg)
 	c->closing = true;
 	loop_timer_stop(&c->early.timer);
 	loop_timer_stop(&c->watch.timer);
+	loop_timer_stop(&c->more);
 	c->closed = closed;
 	c->closed_arg = arg;
 	raft_close(&c->raft, on_raft_closed);

@@ -1,5 +1,6 @@
 /* What a member does once a second, on a worker since it may take long: bring the note up to date,
- * and look how much room is left on the disk. The library crashes when it finds none.
+ * let the state sweep, and look how much room is left on the disk. The library crashes when it
+ * finds none.
  *
  *  - below CONSENSUS_SPACE_WARN: say so, and take snapshots early, which shortens the log
  *  - below CONSENSUS_SPACE_LOW: lead no more. Hand the lead over, propose nothing, do not stand; go
@@ -75,8 +76,10 @@ static int work(struct raft_io_async_work *req)
 {
 	struct watch *w = container_of(req, struct watch, work);
 	struct consensus *c = req->data;
-	int rc = w->noting ? consensus__note_write(c->cfg.disk, &w->note, NOTE_WORKER) : 0;
+	int rc;
 
+	c->cfg.sweep(c->cfg.arg);
+	rc = w->noting ? consensus__note_write(c->cfg.disk, &w->note, NOTE_WORKER) : 0;
 	return rc == 0 ? c->cfg.disk->space(c->cfg.disk, &w->bytes) : rc;
 }
 

@@ -39,16 +39,19 @@ static void stat_update(struct db *db)
 		.applied = s->index,
 		.last = consensus_last(db->consensus),
 		.hash = s->hash,
-		.index = s->index };
+		.index = s->index,
+		.voter = consensus_is_voter(db->consensus, db->cfg.raft_id) };
 	pthread_mutex_unlock(&db->stat_mutex);
 }
 
-static void die_foreign(struct db *db, unsigned schema)
+#define FOREIGN                                                                                    \
+	"this pool runs a schema that this xpoold does not: install the version that the other "   \
+	"members run"
+
+static void log_foreign(struct db *db, unsigned schema)
 {
 	log_err(db->cfg.loop->env, "event=schema_foreign pool=%u oldest=%u newest=%u", schema,
 		MODEL_SCHEMA_BASE, db->views.schema_max);
-	env_die(db->cfg.loop->env, "this pool runs a schema that this xpoold does not: install the "
-				   "version that the other members run");
 }
 
 static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
@@ -66,7 +69,8 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	}
 	res = db__apply(&db->views, db->done, index, &head, &db->changes);
 	if (res.status == APPLY_FOREIGN) {
-		die_foreign(db, res.failed);
+		log_foreign(db, res.failed);
+		env_die(db->cfg.loop->env, FOREIGN);
 		return;
 	}
 	if (res.status == APPLY_BROKEN) {
@@ -93,14 +97,15 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	db->applied_any = true;
 	if (what.n > 0)
 		db->cfg.applied(db->cfg.arg, &what);
+	db__members_applied(db, false); /* who proposed it may ask db_members at once */
 	db__proposal_applied(db, &head.id, &res);
 	db__agree_applied(db, index, db->views.root->hash);
 }
 
 int db__slot(const struct db *db, uint64_t raft_id)
 {
-	for (unsigned i = 0; i < db->n_members; i++)
-		if (db->members[i].raft_id == raft_id)
+	for (unsigned i = 0; i < db->n_members && raft_id != 0; i++)
+		if (db->ids[i] == raft_id)
 			return (int)i;
 	return -1;
 }
@@ -112,6 +117,27 @@ static struct contact *contact_of(struct db *db, uint64_t raft_id)
 	return slot < 0 ? NULL : &db->contacts[slot];
 }
 
+/* When a majority of voters, this one counted, was last heard: what a leader knew of its lead. */
+static uint64_t majority_heard_ms(struct db *db)
+{
+	uint64_t now = env_now_ms(db->cfg.loop->env), heard[CHANNEL_PEERS_MAX];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < db->n_members; i++) {
+		uint64_t id = db->members[i].raft_id, at;
+		unsigned k = n;
+
+		if (!consensus_is_voter(db->consensus, id))
+			continue;
+		at = id == db->cfg.raft_id ? now : db->contacts[i].heard_ms;
+		for (; k > 0 && heard[k - 1] < at; k--)
+			heard[k] = heard[k - 1];
+		heard[k] = at;
+		n++;
+	}
+	return n > 0 ? heard[n / 2] : now;
+}
+
 static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
 {
 	struct db *db = arg;
@@ -121,16 +147,25 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 		return;
 	log_info(db->cfg.loop->env, "event=role role=%s term=%llu leader=%llu",
 		consensus_role_name(role), (unsigned long long)term, (unsigned long long)leader);
+	if (db->stat.role >= CONSENSUS_LEADER)
+		db->led_ms = majority_heard_ms(db);
 	/* followers hear nothing of each other: silence counts from when they answer to us */
 	for (unsigned i = 0; role >= CONSENSUS_LEADER && i < db->n_members; i++)
 		db->contacts[i].heard_ms = env_now_ms(db->cfg.loop->env);
-	if (db->stat.role >= CONSENSUS_LEADER)
-		db->led_ms = env_now_ms(db->cfg.loop->env);
 	stat_update(db);
 	db__proposals_role(db);
 	db__reads_role(db);
 	db__floors_role(db);
+	db__members_look(db);
 	db->cfg.role(db->cfg.arg, role, term, leader);
+}
+
+static void on_configured(void *arg)
+{
+	struct db *db = arg;
+
+	if (db->consensus != NULL)
+		db__members_configured(db);
 }
 
 /* Snapshots: the view and the results as they are at this index. */
@@ -166,39 +201,74 @@ static void on_thaw(void *frozen)
 	free(f);
 }
 
-static int on_restore(void *arg, const uint8_t *bytes, size_t n)
+/* What a worker made of a snapshot. */
+struct thawed {
+	struct db_state *state;
+	struct done_table *done;
+	size_t bytes;
+};
+
+static void on_discard(void *decoded)
+{
+	struct thawed *t = decoded;
+
+	if (t->state != NULL)
+		db__state_free(t->state);
+	db__done_free(t->done);
+	free(t);
+}
+
+/* On a worker: of db only what never changes. */
+static void *on_decode(void *arg, const uint8_t *bytes, size_t n, const char **why_out)
 {
 	struct db *db = arg;
-	struct done_table *done = db__done_new(db->cfg.rules_off);
-	struct db_applied what = { .ref = change_ref, .class_id = change_class };
-	const char *why = NULL;
-	struct db_state *s = db__snapshot_decode(bytes, n, done, &why);
-	unsigned schema = s != NULL ? s->schema : db__snapshot_schema(bytes, n);
+	struct thawed *t = mem_new(sizeof *t);
+	unsigned schema;
+
+	t->bytes = n;
+	t->done = db__done_new(db->cfg.rules_off);
+	t->state = db__snapshot_decode(bytes, n, t->done, why_out);
+	schema = t->state != NULL ? t->state->schema : db__snapshot_schema(bytes, n);
+	if (!db__schema_runs(schema) || schema > db->views.schema_max) {
+		log_foreign(db, schema);
+		*why_out = FOREIGN;
+	} else if (t->state == NULL) {
+		log_err(db->cfg.loop->env, "event=snapshot_unsound bytes=%zu why=\"%s\"", n,
+			*why_out);
+	} else {
+		return t;
+	}
+	on_discard(t);
+	return NULL;
+}
+
+static void on_install(void *arg, void *decoded)
+{
+	struct db *db = arg;
+	struct thawed *t = decoded;
+	struct db_applied what = {
+		.index = t->state->index, .ref = change_ref, .class_id = change_class
+	};
 
 	loop_assert(db->cfg.loop);
-	if (!db__schema_runs(schema) || schema > db->views.schema_max) {
-		die_foreign(db, schema);
-		if (s != NULL)
-			db__state_free(s);
-		db__done_free(done);
-		return ERR_CORRUPT;
-	}
-	if (s == NULL) {
-		log_err(db->cfg.loop->env, "event=snapshot_unsound bytes=%zu why=\"%s\"", n, why);
-		db__done_free(done);
-		return ERR_CORRUPT;
-	}
 	log_info(db->cfg.loop->env, "event=snapshot_restored index=%llu bytes=%zu",
-		(unsigned long long)s->index, n);
+		(unsigned long long)t->state->index, t->bytes);
 	db__done_free(db->done);
-	db->done = done;
-	db__views_replace(&db->views, s);
+	db->done = t->done;
+	db__views_replace(&db->views, t->state);
 	if (db->store != NULL)
-		db__store_jump(db->store, s->index, s->hash);
+		db__store_jump(db->store, t->state->index, t->state->hash);
+	free(t);
 	db->applied_any = true;
-	what.index = s->index;
 	db->cfg.applied(db->cfg.arg, &what); /* anything may have changed */
-	return 0;
+	db__members_applied(db, true);
+}
+
+static void on_sweep(void *arg)
+{
+	struct db *db = arg;
+
+	db__views_sweep(&db->views);
 }
 
 /* The library sends a heartbeat at most two intervals after the last message; longer than three and
@@ -212,7 +282,9 @@ static void hear(struct db *db, uint64_t peer)
 	if (peer == consensus_leader(db->consensus)) {
 		if (now - c->heard_ms > 3 * interval)
 			COUNT(db->cfg.loop->env, heartbeats_missed);
-		db->led_ms = now;
+		/* what is shown does not follow it while a snapshot is decoded */
+		if (!consensus_restoring(db->consensus))
+			db->led_ms = now;
 	}
 	c->heard_ms = now;
 }
@@ -221,11 +293,17 @@ static int on_frame(void *arg, uint64_t peer, uint8_t type, const uint8_t *paylo
 {
 	struct db *db = arg;
 
+	if (type == CHANNEL_ROSTER)
+		return db__roster_frame(db, peer, payload, n);
+	if (db__slot(db, peer) < 0)
+		return 0; /* it has left, and is told */
 	hear(db, peer);
 	if (type == CHANNEL_PLANE) {
 		db__plane_frame(db, peer, payload, n);
 		return 0;
 	}
+	if (type == CHANNEL_LEAD)
+		return db__lead_frame(db, peer, payload, n);
 	if (type < CHANNEL_PROPOSAL_FIRST)
 		return consensus_receive(db->consensus, peer, type, payload, n);
 	if (type < CHANNEL_READ_FIRST)
@@ -245,6 +323,10 @@ static void on_peer(void *arg, uint64_t peer, bool up)
 	struct contact *c = contact_of(db, peer);
 
 	loop_assert(db->cfg.loop);
+	if (up)
+		db__members_met(db, peer);
+	if (c == NULL)
+		return;
 	c->lost_ms = up ? 0 : env_now_ms(db->cfg.loop->env);
 	consensus_peer_up(db->consensus, peer, up);
 	db__proposals_role(db);
@@ -292,7 +374,7 @@ static int hex(char c)
 	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static bool parse_fingerprint(const char *text, uint8_t out[TLS_FINGERPRINT_LEN])
+bool db__fingerprint_parse(const char *text, uint8_t out[TLS_FINGERPRINT_LEN])
 {
 	if (strlen(text) != 2 * TLS_FINGERPRINT_LEN)
 		return false;
@@ -316,6 +398,7 @@ static int open_channel(struct db *db)
 		.epoch = db->cfg.epoch,
 		.epoch_id = db->cfg.epoch_id,
 		.peers = peers,
+		.bulk_off = db->cfg.rules_off & RULE_BULK,
 		.frame = on_frame,
 		.up = on_peer,
 		.arg = db };
@@ -329,7 +412,7 @@ static int open_channel(struct db *db)
 		}
 		peers[cc.n_peers] = (struct channel_peer){ .raft_id = m->raft_id,
 			.address = m->channel_address };
-		if (!parse_fingerprint(m->certificate, peers[cc.n_peers++].certificate)) {
+		if (!db__fingerprint_parse(m->certificate, peers[cc.n_peers++].certificate)) {
 			log_err(db->cfg.loop->env,
 				"event=member_file_bad member=%s why=\"certificate is no SHA-256 "
 				"fingerprint\"",
@@ -357,12 +440,17 @@ static int open_consensus(struct db *db)
 		.part_entries = db->cfg.part_entries,
 		.apply = on_apply,
 		.role = on_role,
+		.configured = on_configured,
 		.freeze = on_freeze,
 		.encode = on_encode,
 		.thaw = on_thaw,
-		.restore = on_restore,
+		.decode = on_decode,
+		.install = on_install,
+		.discard = on_discard,
+		.sweep = on_sweep,
 		.snapshot_entries = db->cfg.snapshot_entries,
 		.snapshot_trailing = db->cfg.snapshot_trailing,
+		.snapshot_large = db->cfg.snapshot_large,
 		.arg = db };
 	struct consensus_voter members[CHANNEL_PEERS_MAX];
 
@@ -405,8 +493,9 @@ int db_open(struct db **out, const struct db_config *config)
 		db->cfg.hash_every = DB_HASH_EVERY;
 	snprintf(db->pool_uuid, sizeof db->pool_uuid, "%s", config->pool_uuid);
 	CHECK(config->n_members <= CHANNEL_PEERS_MAX);
-	db->n_members = config->n_members;
 	memcpy(db->members, config->members, config->n_members * sizeof *config->members);
+	for (; db->n_members < config->n_members; db->n_members++)
+		db->ids[db->n_members] = config->members[db->n_members].raft_id;
 	for (unsigned i = 0; i < db->n_members; i++)
 		db->contacts[i].lost_ms = db->members[i].raft_id == config->raft_id
 						  ? 0
@@ -424,6 +513,7 @@ int db_open(struct db **out, const struct db_config *config)
 	db->boot = db->boot >> DB_BOOT_EPOCH_BITS | config->epoch << (64 - DB_BOOT_EPOCH_BITS);
 	db->led_ms = env_now_ms(config->loop->env);
 	db__proposals_init(db);
+	db__members_init(db);
 	db__plane_open(db);
 	db__reads_init(db);
 	db__floors_init(db);
@@ -440,6 +530,7 @@ int db_open(struct db **out, const struct db_config *config)
 		db__store_start(db->store, consensus_last(db->consensus));
 	consensus_connect(db->consensus, db->channel);
 	loop_hook_add(config->loop, &db->hook, on_turn);
+	db__members_look(db);
 	stat_update(db);
 	*out = db;
 	return 0;
@@ -452,6 +543,7 @@ static void on_consensus_closed(void *arg)
 	void *closed_arg = db->closed_arg;
 
 	db__proposals_fini(db);
+	db__members_fini(db);
 	db__reads_fini(db);
 	db__floors_fini(db);
 	db__views_fini(&db->views);
@@ -511,15 +603,10 @@ const char *db_pool_uuid(const struct db *db)
 	return db->pool_uuid;
 }
 
-const struct db_member *db_members(const struct db *db, unsigned *n_out)
-{
-	*n_out = db->n_members;
-	return db->members;
-}
-
 struct broadcast {
 	struct db *db;
 	struct loop_call call;
+	uint64_t to; /* 0: all */
 	uint8_t type;
 	struct buf bytes;
 };
@@ -529,22 +616,35 @@ static void on_broadcast(struct loop_call *call)
 	struct broadcast *b = container_of(call, struct broadcast, call);
 	struct db *db = b->db;
 
-	for (unsigned i = 0; i < db->n_members; i++)
-		if (db->members[i].raft_id != db->cfg.raft_id)
-			channel_send(db->channel, db->members[i].raft_id, b->type, b->bytes.data,
-				b->bytes.len);
+	for (unsigned i = 0; i < db->n_members; i++) {
+		uint64_t id = db->ids[i];
+
+		if (id != db->cfg.raft_id && (b->to == 0 || b->to == id))
+			channel_send(db->channel, id, b->type, b->bytes.data, b->bytes.len);
+	}
 	buf_fini(&b->bytes);
 	free(b);
 }
 
-void db_broadcast(struct db *db, uint8_t type, struct buf *bytes)
+static void send_later(struct db *db, uint64_t to, uint8_t type, struct buf *bytes)
 {
 	struct broadcast *b = mem_new(sizeof *b);
 
 	CHECK(type >= CHANNEL_POOL_FIRST);
-	*b = (struct broadcast){ .db = db, .type = type, .bytes = *bytes };
+	*b = (struct broadcast){ .db = db, .to = to, .type = type, .bytes = *bytes };
 	buf_init(bytes);
 	loop_post(db->cfg.loop, &b->call, on_broadcast);
+}
+
+void db_broadcast(struct db *db, uint8_t type, struct buf *bytes)
+{
+	send_later(db, 0, type, bytes);
+}
+
+void db_send(struct db *db, uint64_t raft_id, uint8_t type, struct buf *bytes)
+{
+	CHECK(raft_id != 0);
+	send_later(db, raft_id, type, bytes);
 }
 
 uint64_t db_leader_silence_ms(struct db *db)
@@ -577,6 +677,13 @@ uint64_t db_silence_ms(struct db *db, uint64_t raft_id)
 	/* a host without power leaves its connection standing */
 	since = now - c->heard_ms;
 	return since < QUIET_MS ? 0 : since;
+}
+
+bool db_in_contact(struct db *db, uint64_t raft_id)
+{
+	const struct contact *c = contact_of(db, raft_id);
+
+	return c != NULL && (raft_id == db->cfg.raft_id || c->lost_ms == 0);
 }
 
 struct projection_call {

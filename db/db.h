@@ -14,11 +14,12 @@
 enum {
 	DB_PROPOSALS_MAX = 512,	 /* under way at one member */
 	DB_WAITING_MAX = 4096,	 /* and waiting behind them */
-	DB_TIMEOUT_MS = 10000,	 /* then the outcome is unknown */
+	DB_TIMEOUT_MS = 10000,	 /* since the leader was last heard: then nobody waits any more */
 	DB_BOOT_EPOCH_BITS = 16, /* at the top of the boot in proposal ids */
 	DB_HASH_EVERY = 1000,	 /* entries between comparisons of the state's hash */
 	DB_RESEND_MS = 1000,
-	DB_FEED_MAX = 4096, /* entries waiting at the leader for room in flight */
+	DB_VOTER_LOST_MS = 600000, /* then a voter out of contact is replaced */
+	DB_FEED_MAX = 4096,	   /* entries waiting at the leader for room in flight */
 };
 
 struct db_member {
@@ -29,6 +30,7 @@ struct db_member {
 	char channel_address[80];		       /* IP:port */
 	char certificate[2 * TLS_FINGERPRINT_LEN + 1]; /* hexadecimal SHA-256 */
 	bool standby; /* it was no voter when the file was written */
+	bool gone;    /* private */
 };
 
 struct db_applied {
@@ -39,6 +41,11 @@ struct db_applied {
 	int (*class_id)(const struct db_applied *what, unsigned i);
 	const void *changes; /* private */
 };
+
+/* Rows of _config: the highest Raft id that was ever given (else that of the rows of _member), and
+ * a word of each of the last members that have left, see members.c. */
+#define DB_RAFT_IDS "raft ids"
+#define DB_LEFT	    "left "
 
 /* The projection's file in the data directory, for `xpoolctl`. */
 #define DB_PROJECTION "projection.db"
@@ -51,11 +58,14 @@ struct db_config {
 	uint64_t raft_id;
 	const struct db_member *members;
 	unsigned n_members;
+	uint64_t members_index; /* of db_members when the list was kept; 0: of the beginning */
+	uint64_t voter_lost_ms; /* 0: default */
 	struct tls *tls;
 	const char *dir;			      /* data directory; NULL in simulations */
 	struct consensus_disk *disk;		      /* given by simulations, NULL: made in dir */
 	unsigned election_ms, heartbeat_ms;	      /* 0: defaults */
 	unsigned snapshot_entries, snapshot_trailing; /* 0: defaults */
+	size_t snapshot_large;			      /* 0: default */
 	unsigned hash_every;			      /* 0: default */
 	bool projection_off;			      /* no SQLite file beside the log */
 	unsigned schema_max;			      /* tests only: as an older version would be */
@@ -67,6 +77,10 @@ struct db_config {
 	void (*request)(void *arg, const struct db_proposal_id *id, const uint8_t *bytes,
 		size_t n); /* leader only */
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
+	/* What db_members says has changed: keep it for the next start. May be NULL. */
+	void (*members_changed)(void *arg);
+	/* This member has left the pool: end it. NULL: the process ends. */
+	void (*removed)(void *arg);
 	struct loop *plane_loop;	  /* of the volatile plane; NULL: there is none */
 	void (*plane_changed)(void *arg); /* on plane_loop: numbers have changed */
 	/* A frame of the pool's own. 0 or ERR_CORRUPT. May be NULL. */
@@ -81,10 +95,13 @@ void db_close(struct db *db, void (*closed)(void *arg), void *arg);
 
 enum db_status {
 	DB_DONE,    /* applied here at index */
-	DB_FAILED,  /* precondition number `failed` did not hold; nothing has changed */
+	DB_FAILED,  /* precondition number `failed` did not hold, or DB_ROW_FULL: a row of those to
+		     * be written is at DB_ROW_MAX; nothing has changed */
 	DB_REFUSED, /* the coordinator refused the request: err */
 	DB_UNKNOWN, /* not decided in time, or more than DB_WAITING_MAX: it may still happen */
 };
+
+enum { DB_ROW_FULL = UINT16_MAX - 3 };
 
 struct db_result {
 	enum db_status status;
@@ -109,15 +126,19 @@ struct db_proposal {
 	struct loop_call call;
 };
 
-/* Any thread. The transaction's content is taken. */
+/* Any thread. The content is taken. Decided within DB_TIMEOUT_MS of when the leader was last heard,
+ * at once if that is past, or DB_UNKNOWN (database.md P12). */
 void db_propose(struct db *db, struct db_proposal *p, struct db_txn *txn, struct loop *loop,
 	void (*done)(struct db_proposal *p));
 void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct loop *loop,
 	void (*done)(struct db_proposal *p));
 void db_proposal_fini(struct db_proposal *p);
 
-/* The bridge for jobs. 0 when out is filled (look at its status), ERR_DEAD. */
+/* The bridge for jobs; waits DB_TIMEOUT_MS also without a leader. 0 when out is filled (look at its
+ * status), ERR_DEAD. */
 int db_commit(struct job *job, struct db *db, struct db_txn *txn, struct db_result *out);
+/* The same for a request (db_request). */
+int db_ask(struct job *job, struct db *db, struct buf *bytes, struct db_result *out);
 
 /* A read index: done when everything that was acknowledged anywhere before this call is visible
  * here. Any thread. */
@@ -147,10 +168,13 @@ void db_refuse(struct db *db, const struct db_proposal_id *id, struct err *err);
  * miss it. Any thread; the content is taken. For what comes now and then: nothing bounds the queue.
  */
 void db_broadcast(struct db *db, uint8_t type, struct buf *bytes);
+/* The same to one member. */
+void db_send(struct db *db, uint64_t raft_id, uint8_t type, struct buf *bytes);
 
 struct db_stat {
 	enum consensus_role role;
 	uint64_t term, leader, applied, last, hash, index;
+	bool voter; /* this member has a vote */
 };
 /* As last seen by the Raft loop; any thread. */
 void db_stat(struct db *db, struct db_stat *out);
@@ -158,9 +182,14 @@ bool db_is_coordinator(struct db *db);
 /* Hand the lead to another member, if this one has it: before a planned stop. Any thread; db_stat
  * tells when. */
 void db_step_down(struct db *db);
+/* The bridge for jobs: ask the leader to hand the lead to this member; a stand-by gets a vote
+ * first. 0: it leads and serves; ERR_TIMEOUT: not within DB_TIMEOUT_MS; ERR_CANCELLED, ERR_DEAD. */
+int db_take_lead(struct job *job, struct db *db);
 uint64_t db_raft_id(const struct db *db);
 const char *db_pool_uuid(const struct db *db);
-const struct db_member *db_members(const struct db *db, unsigned *n_out);
+/* The members, this one too: at most CHANNEL_PEERS_MAX; how many. The list follows the rows of
+ * _member. Any thread. */
+unsigned db_members(struct db *db, struct db_member *out, uint64_t *index_out);
 
 /* Milliseconds since this member heard a leader; 0: it is one. Any thread. */
 uint64_t db_leader_silence_ms(struct db *db);
@@ -168,6 +197,8 @@ uint64_t db_leader_silence_ms(struct db *db);
 /* On the leader: milliseconds since the member was last heard of; 0: it is in contact (or is this
  * one). Any thread. */
 uint64_t db_silence_ms(struct db *db, uint64_t raft_id);
+/* Is there a connection to the member? Any thread, any member. */
+bool db_in_contact(struct db *db, uint64_t raft_id);
 
 /* The bridge for jobs to the projection: what is visible now has been written to its file when this
  * returns 0; check: and every row has been compared. ERR_IO: it has not, or differs; either way the

@@ -13,6 +13,7 @@ struct contact {
 
 struct reads;
 struct floors;
+struct members;
 
 /* An entry at the leader that waits for room in flight. */
 struct feed {
@@ -32,9 +33,14 @@ struct agreed {
 struct db {
 	struct db_config cfg;
 	char pool_uuid[UUID_LEN + 1];
+	/* By place; a member keeps its place. Raft loop; ids also by others, members under
+	 * stat_mutex. */
 	struct db_member members[CHANNEL_PEERS_MAX];
+	_Atomic uint64_t ids[CHANNEL_PEERS_MAX]; /* Raft ids; 0: the place is free */
 	struct contact contacts[CHANNEL_PEERS_MAX];
-	unsigned n_members;
+	_Atomic unsigned n_members; /* places that were ever used */
+	uint64_t roster_index;	    /* of the entry that the list is of; under stat_mutex */
+	struct members *who;	    /* members.c */
 	struct channel *channel;
 	struct consensus *consensus;
 	struct views views;
@@ -44,9 +50,10 @@ struct db {
 	struct agreed agree[AGREE_SLOTS];
 	struct plane_link *plane; /* NULL: none */
 	struct loop_hook hook;
-	struct loop_call step_down;
+	struct loop_call step_down, ask_lead;
 	bool applied_any, closing;
-	_Atomic uint64_t led_ms; /* last word of a leader, or when this member ceased to be it */
+	_Atomic uint64_t
+		led_ms; /* last word of a leader; of a majority, when this member ceased to lead */
 	uint64_t boot;
 	int lock_fd;
 	pthread_mutex_t stat_mutex;
@@ -104,13 +111,37 @@ void db__floors_fini(struct db *db);
 void db__floors_role(struct db *db);
 int db__floor_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *payload, size_t n);
 
+/* A place is free again: nothing more is expected of it. */
+void db__reads_slot_freed(struct db *db, unsigned slot);
+void db__floors_slot_freed(struct db *db, unsigned slot);
+
+/* members.c; Raft loop. */
+void db__members_init(struct db *db);
+void db__members_fini(struct db *db);
+/* An entry was applied, whose changes are in db->changes; any: anything may have changed. */
+void db__members_applied(struct db *db, bool any);
+void db__members_configured(struct db *db);
+/* The member wants to lead. */
+void db__members_asked(struct db *db, uint64_t peer);
+/* A connection has come up. */
+void db__members_met(struct db *db, uint64_t peer);
+/* The leader: is there a change to make? */
+void db__members_look(struct db *db);
+int db__roster_frame(struct db *db, uint64_t peer, const uint8_t *payload, size_t n);
+bool db__fingerprint_parse(const char *text, uint8_t out[TLS_FINGERPRINT_LEN]);
+
 /* agree.c */
 void db__agree_applied(struct db *db, uint64_t index, uint64_t hash);
 int db__agree_frame(struct db *db, uint64_t peer, const uint8_t *payload, size_t n);
+
+/* lead.c */
+int db__lead_frame(struct db *db, uint64_t peer, const uint8_t *payload, size_t n);
 
 /* plane_link.c; Raft loop. */
 void db__plane_open(struct db *db);
 void db__plane_frame(struct db *db, uint64_t peer, const uint8_t *payload, size_t n);
 void db__plane_peer(struct db *db, uint64_t peer, bool up);
+void db__plane_peer_add(struct db *db, uint64_t peer);
+void db__plane_peer_remove(struct db *db, uint64_t peer);
 /* End of a turn: send what there is room for. */
 void db__plane_turn(struct db *db);

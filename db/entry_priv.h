@@ -39,9 +39,10 @@ bool db__entry_head(const void *data, size_t n, struct entry_head *out);
 /* FOREIGN: the state would be of a schema this member does not run. */
 enum apply_status { APPLY_DONE, APPLY_REFUSED, APPLY_BROKEN, APPLY_FOREIGN };
 
-/* Instead of the number of a precondition: made under another schema than the active one; a value
- * does not fit its field; decided so long ago that it is forgotten. */
-enum { APPLY_SCHEMA = UINT16_MAX - 2, APPLY_MISFIT, APPLY_FORGOTTEN };
+/* Instead of the number of a precondition: a row that it would enlarge is full (DB_ROW_FULL of
+ * db.h); made under another schema than the active one; a value does not fit its field; decided so
+ * long ago that it is forgotten. */
+enum { APPLY_FULL = UINT16_MAX - 3, APPLY_SCHEMA, APPLY_MISFIT, APPLY_FORGOTTEN };
 
 /* Can it be applied while its schema is the active one? DONE: yes; REFUSED: it will be refused;
  * BROKEN: not readable, or of a newer build. */

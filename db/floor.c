@@ -43,6 +43,7 @@ enum {
 	BUSY_MS = 20,	/* between looks while something is under way */
 	DRAIN_MS = 100, /* for calls under a hold that is to be forgotten */
 	LEASE_ELECTIONS = 4,
+	LEASE_PARTS = 8,   /* one is used up, and half of one, when it is asked for anew */
 	SLACK_PERCENT = 5, /* by which clocks may run apart, and more */
 };
 
@@ -90,6 +91,7 @@ struct floors {
 	struct hold *buckets[BUCKETS], *newest, *oldest;
 	unsigned n_holds, n_leaving;
 	uint64_t grants, lease_us; /* end of the lease */
+	uint64_t granting;	   /* the grant whose index has just been applied, 0: none */
 	bool used;		   /* since the lease was last asked for */
 	struct db_use *waiting, **waiting_tail;
 	struct take *take; /* asked of the leader; its fields but lost: Raft loop only */
@@ -153,6 +155,7 @@ static void hold_drop(struct floors *f, struct hold *h)
 {
 	struct hold **at = bucket_of(f, h->key);
 
+	CHECK(f->n_holds > 0 && (!h->leaving || f->n_leaving > 0));
 	while (*at != h)
 		at = &(*at)->chain;
 	*at = h->chain;
@@ -197,8 +200,16 @@ static bool lease_stands(struct floors *f)
 	return false;
 }
 
+/* Partly used up. A lease nobody has used for a while may be shorter than an election: the first
+ * use asks for it anew at once, or a leader that stops then stops readers elsewhere too. */
+static bool lease_is_old(const struct floors *f, uint64_t now)
+{
+	return f->lease_us - now <= f->lease_length_us / LEASE_PARTS * (LEASE_PARTS - 1);
+}
+
 static void use_grant(struct hold *h, struct db_use *u)
 {
+	CHECK(h->ready && h->grant != 0);
 	h->users++;
 	u->grant = h->grant;
 	u->ok = true;
@@ -211,7 +222,7 @@ bool db_use_enter(struct db *db, struct db_use *u, const uint8_t *key, struct lo
 {
 	struct floors *f = db->floors;
 	struct hold *h;
-	bool held;
+	bool held, renew;
 
 	*u = (struct db_use){ .done = done, .loop = loop, .ok = true };
 	memcpy(u->key, key, DB_KEY_LEN);
@@ -220,6 +231,7 @@ bool db_use_enter(struct db *db, struct db_use *u, const uint8_t *key, struct lo
 	pthread_mutex_lock(&f->mutex);
 	h = lease_stands(f) ? hold_find(f, key) : NULL;
 	held = h != NULL && h->ready && !h->leaving;
+	renew = held && !f->used && lease_is_old(f, now_us(f));
 	f->used = true;
 	if (held) {
 		use_grant(h, u);
@@ -227,12 +239,13 @@ bool db_use_enter(struct db *db, struct db_use *u, const uint8_t *key, struct lo
 		lru_in(f, h);
 	} else {
 		u->ok = false;
+		u->since_us = now_us(f);
 		u->deadline_ms = env_now_ms(db->cfg.loop->env) + db__patience_ms(db);
 		*f->waiting_tail = u;
 		f->waiting_tail = &u->next;
 	}
 	pthread_mutex_unlock(&f->mutex);
-	if (!held)
+	if (!held || renew)
 		loop_post(db->cfg.loop, &f->call, on_call);
 	return held;
 }
@@ -264,7 +277,9 @@ bool db_use_leave(struct db *db, struct db_use *u)
 static void deliver(struct loop_call *call)
 {
 	struct db_use *u = container_of(call, struct db_use, call);
+	struct env *env = u->loop->env;
 
+	counter_max(&env->counters, COUNTER_floors_wait_us_max, env_now_us(env) - u->since_us);
 	u->done(u);
 }
 
@@ -291,11 +306,12 @@ static bool is_late(struct floors *f, struct db_use *u)
 	return now_us(f) / 1000 >= u->deadline_ms;
 }
 
+/* Those who have waited go first, then their hold may leave. */
 static bool is_granted(struct floors *f, struct db_use *u)
 {
 	struct hold *h = hold_find(f, u->key);
 
-	if (h == NULL || !h->ready || h->leaving)
+	if (h == NULL || !h->ready || (h->leaving && h->grant != f->granting))
 		return false;
 	use_grant(h, u);
 	return true;
@@ -357,12 +373,13 @@ static void send_lease(struct floors *f)
 {
 	uint64_t leader = consensus_leader(f->db->consensus);
 
+	if (leader == 0)
+		return;
 	f->stamp = f->asked_us = now_us(f);
 	pthread_mutex_lock(&f->mutex);
 	f->used = false;
 	pthread_mutex_unlock(&f->mutex);
-	if (leader != 0)
-		send_numbers(f, leader, F_LEASE, f->stamp, 0);
+	send_numbers(f, leader, F_LEASE, f->stamp, 0);
 }
 
 static void on_leased(struct floors *f, uint64_t stamp)
@@ -418,6 +435,31 @@ static void take_start(struct floors *f)
 		free(t);
 }
 
+/* The holds of a take may be used now, or, without its index, must go. Under mutex. */
+static void take_settle(struct floors *f, const struct take *t, bool ok)
+{
+	struct hold *h;
+
+	lease_stands(f);
+	for (uint32_t i = 0; i < t->keys.n; i++) {
+		h = hold_find(f, t->keys.key[i]);
+		if (h == NULL || h->grant != t->grant)
+			continue;
+		CHECK(!h->ready && h->users == 0);
+		h->ready = ok;
+		if (!ok)
+			hold_drop(f, h);
+	}
+	f->granting = t->grant;
+	waiting_take(f, is_granted);
+	f->granting = 0;
+	for (uint32_t i = 0; i < t->keys.n; i++) {
+		h = hold_find(f, t->keys.key[i]);
+		if (h != NULL && h->grant == t->grant && h->leaving && h->users == 0)
+			hold_drop(f, h);
+	}
+}
+
 /* Its index is applied here. */
 static void on_ready(struct db_barrier *b)
 {
@@ -425,31 +467,14 @@ static void on_ready(struct db_barrier *b)
 	struct floors *f = t->f;
 	struct take **at = &f->taken;
 
+	loop_assert(f->db->cfg.loop);
 	if (f->db->closing)
 		return;
 	while (*at != t)
 		at = &(*at)->next;
 	*at = t->next;
 	pthread_mutex_lock(&f->mutex);
-	for (uint32_t i = 0; i < t->keys.n; i++) {
-		struct hold *h = hold_find(f, t->keys.key[i]);
-		bool leaving;
-
-		if (h == NULL || h->grant != t->grant)
-			continue;
-		if (!b->ok) {
-			hold_drop(f, h);
-			continue;
-		}
-		/* those who have waited go first, then it may leave */
-		leaving = h->leaving;
-		h->ready = true;
-		h->leaving = false;
-		waiting_take(f, is_granted);
-		h->leaving = leaving;
-		if (leaving && h->users == 0)
-			hold_drop(f, h);
-	}
+	take_settle(f, t, b->ok);
 	pthread_mutex_unlock(&f->mutex);
 	free(t);
 	loop_post(f->db->cfg.loop, &f->call, on_call);
@@ -459,6 +484,7 @@ static void on_taken(struct floors *f, uint64_t number, uint64_t index)
 {
 	struct take *t = f->take;
 
+	loop_assert(f->db->cfg.loop);
 	if (t == NULL || number != t->number)
 		return;
 	pthread_mutex_lock(&f->mutex);
@@ -579,6 +605,7 @@ static void on_round(struct db_barrier *b)
 
 static void round_look(struct floors *f)
 {
+	loop_assert(f->db->cfg.loop);
 	if (f->phase != WORDS)
 		return;
 	for (unsigned i = 0; i < f->db->n_members; i++)
@@ -613,6 +640,7 @@ static void round_start(struct floors *f)
 	}
 	if (k > n)
 		return;
+	CHECK(f->taking == NULL);
 	f->taker = (int)slot;
 	f->taking = f->seats[slot].take;
 	f->seats[slot].take = NULL;
@@ -674,6 +702,7 @@ static void leases_start(struct floors *f)
 	}
 	if (!any)
 		return;
+	loop_assert(f->db->cfg.loop);
 	f->leasing = true;
 	f->lease_term = f->led_term;
 	db_read_barrier(f->db, &f->lease_barrier, f->db->cfg.loop, on_lease_confirmed);
@@ -724,19 +753,20 @@ int db__floor_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t *p
 
 /* Looking: when somebody waits, something has come, time has passed. */
 
-/* Ask for a lease: one that waits needs it, or one that was used is a quarter gone. */
+/* Ask for a lease: one that waits needs it, or one that was used is partly gone. What is left then
+ * is longer than an election. */
 static void lease_look(struct floors *f)
 {
-	uint64_t now = now_us(f), quarter = f->lease_length_us / 4;
+	uint64_t now = now_us(f), part = f->lease_length_us / LEASE_PARTS;
 	bool wanted;
 
 	pthread_mutex_lock(&f->mutex);
 	if (now < f->lease_us)
-		wanted = f->used && f->lease_us - now <= 3 * quarter;
+		wanted = f->used && lease_is_old(f, now);
 	else
 		wanted = f->waiting != NULL;
 	pthread_mutex_unlock(&f->mutex);
-	if (wanted && (f->stamp == 0 || now - f->asked_us >= quarter / 5))
+	if (wanted && (f->stamp == 0 || now - f->asked_us >= part / 2))
 		send_lease(f);
 }
 
@@ -744,6 +774,7 @@ static void look(struct floors *f)
 {
 	bool busy, alive;
 
+	loop_assert(f->db->cfg.loop);
 	drain_look(f);
 	lease_look(f);
 	take_start(f);
@@ -754,7 +785,7 @@ static void look(struct floors *f)
 	alive = now_us(f) < f->lease_us;
 	pthread_mutex_unlock(&f->mutex);
 	if (busy || alive) {
-		uint64_t ms = busy ? BUSY_MS : f->lease_length_us / 8000;
+		uint64_t ms = busy ? BUSY_MS : f->lease_length_us / LEASE_PARTS / 2000;
 		uint64_t due = now_us(f) + ms * 1000;
 
 		if (f->tick.pos == 0 || f->tick.due_us > due)
@@ -808,6 +839,16 @@ void db__floors_role(struct db *db)
 	leases_start(f);
 	send_take(f);
 	look(f);
+}
+
+/* Its lease runs out by itself: until then it is waited for. */
+void db__floors_slot_freed(struct db *db, unsigned slot)
+{
+	struct seat *s = &db->floors->seats[slot];
+
+	free(s->take);
+	s->take = NULL;
+	s->lease_next = 0;
 }
 
 void db__floors_init(struct db *db)

@@ -25,7 +25,7 @@ struct db_use {
 	struct db_use *next;
 	struct loop_call call;
 	uint8_t key[DB_KEY_LEN];
-	uint64_t grant, deadline_ms;
+	uint64_t grant, since_us, deadline_ms;
 };
 
 /* Any thread. true: held, look. false: it has to be taken over first; done comes. key: the

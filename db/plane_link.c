@@ -3,9 +3,9 @@
  *   tick on the plane's loop --frames--> outbox --Raft loop--> queue of each peer --> channel
  *   channel --Raft loop: size--> inbox --plane's loop: reading--> overlay
  *
- * The Raft loop only moves bytes, and sends while little is queued to the peer, as chunks of
- * snapshots are: frames never stand before heartbeats. Every queue is bounded; what finds no room
- * is dropped, which the receiver notices by the numbers and asks for the whole set.
+ * The Raft loop only moves bytes, over the bulk connection, and sends while little is queued there,
+ * as chunks of snapshots are: frames never stand before heartbeats. Every queue is bounded; what
+ * finds no room is dropped, which the receiver notices by the numbers and asks for the whole set.
  */
 #include "db/db_priv.h"
 #include "db/plane_priv.h"
@@ -98,7 +98,7 @@ static void parcel_drop(struct parcel *x)
 
 static void queue_put(struct plane_link *l, struct peer_queue *q, struct parcel *x)
 {
-	if (!channel_is_up(l->db->channel, q->peer))
+	if (!channel_is_up(l->db->channel, q->peer)) /* a free place is not */
 		return;
 	if (q->n == PEER_QUEUE_MAX) {
 		COUNT(l->loop->env, plane_dropped);
@@ -124,10 +124,10 @@ void db__plane_turn(struct db *db)
 	for (unsigned i = 0; l != NULL && i < l->n_queues; i++) {
 		struct peer_queue *q = &l->queues[i];
 
-		while (q->n > 0 && channel_queued(db->channel, q->peer) < PEER_LOW) {
+		while (q->n > 0 && channel_bulk_queued(db->channel, q->peer) < PEER_LOW) {
 			struct parcel *x = q->items[q->head];
 
-			channel_send(db->channel, q->peer, CHANNEL_PLANE, x->bytes, x->n);
+			channel_send_bulk(db->channel, q->peer, CHANNEL_PLANE, x->bytes, x->n);
 			COUNT(db->cfg.loop->env, plane_sent);
 			q->head = (q->head + 1) % PEER_QUEUE_MAX;
 			q->n--;
@@ -181,9 +181,35 @@ void db__plane_peer(struct db *db, uint64_t peer, bool up)
 		if (!up)
 			continue;
 		plane_ask(l->plane, &ask);
-		channel_send(db->channel, peer, CHANNEL_PLANE, ask.data, ask.len);
+		channel_send_bulk(db->channel, peer, CHANNEL_PLANE, ask.data, ask.len);
 		buf_fini(&ask);
 	}
+}
+
+void db__plane_peer_add(struct db *db, uint64_t peer)
+{
+	struct plane_link *l = db->plane;
+	unsigned i = 0;
+
+	if (l == NULL)
+		return;
+	while (i < l->n_queues && l->queues[i].peer != 0)
+		i++;
+	CHECK(i < CHANNEL_PEERS_MAX);
+	l->queues[i].peer = peer;
+	if (i == l->n_queues)
+		l->n_queues++;
+}
+
+void db__plane_peer_remove(struct db *db, uint64_t peer)
+{
+	struct plane_link *l = db->plane;
+
+	for (unsigned i = 0; l != NULL && i < l->n_queues; i++)
+		if (l->queues[i].peer == peer) {
+			queue_clear(&l->queues[i]);
+			l->queues[i].peer = 0;
+		}
 }
 
 /* The plane's loop. */
@@ -276,10 +302,10 @@ void db__plane_open(struct db *db)
 	l->out.last = &l->out.first;
 	l->in_call.fn = on_in;
 	pthread_mutex_init(&l->mutex, NULL);
-	for (unsigned i = 0; i < db->n_members; i++)
-		if (db->members[i].raft_id != db->cfg.raft_id)
-			l->queues[l->n_queues++].peer = db->members[i].raft_id;
 	db->plane = l;
+	for (unsigned i = 0; i < db->n_members; i++)
+		if (db->ids[i] != db->cfg.raft_id)
+			db__plane_peer_add(db, db->ids[i]);
 	loop_timer_start(l->loop, &l->tick, DB_PLANE_TICK_MS, on_tick);
 }
 

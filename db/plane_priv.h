@@ -19,9 +19,9 @@ enum {
 	PLANE_ROWS_MAX = 8192,	     /* of one member; more are not taken */
 	PLANE_VALUES_MAX = 16,	     /* of one row */
 	PLANE_VALUE_MAX = 512,	     /* bytes of one, packed */
-	PLANE_SOURCES_MAX = 64,
-	PLANE_ASK_MS = 1000,   /* for a whole set, at most so often */
-	PLANE_GONE_MS = 60000, /* a removed row is remembered, for events */
+	PLANE_SOURCES_MAX = 128,     /* former members too */
+	PLANE_ASK_MS = 1000,	     /* for a whole set, at most so often */
+	PLANE_GONE_MS = 60000,	     /* a removed row is remembered, for events */
 };
 
 enum plane_kind { PLANE_DELTA, PLANE_WHOLE, PLANE_ASK };

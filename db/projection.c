@@ -4,7 +4,8 @@
  *               everything behind this index
  *   one table per class, named as it: ref, and a column per stored field, named as the reference's
  *   history     (idx, time, class, ref, field, old, user, task, method); a row that appeared has
- *               field '' and old NULL, one that went has field '' and what it was as JSON
+ *               field '' and old NULL, one that went has field '' and what it was as JSON. No
+ * index: it would cost every change a page somewhere, and who asks can wait for a scan
  *
  * Values: int, float and bool (0, 1) are numbers, sets and maps JSON, all else text. Secrets are
  * '***', in history too.
@@ -43,7 +44,6 @@ static const char *const fixed_tables[] = {
 	"time INTEGER, since INTEGER)",
 	"CREATE TABLE history(idx INTEGER, time INTEGER, class TEXT, ref TEXT, field TEXT, "
 	"old TEXT, user TEXT, task TEXT, method TEXT)",
-	"CREATE INDEX history_ref ON history(ref, idx)",
 };
 
 /* Everything that make_tables makes, as one text: what SQLite keeps of it must be the same. */

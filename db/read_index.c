@@ -345,6 +345,11 @@ void db__reads_role(struct db *db)
 	send_ask(r);
 }
 
+void db__reads_slot_freed(struct db *db, unsigned slot)
+{
+	db->reads->asks[slot] = (struct ask){ 0 };
+}
+
 void db__reads_init(struct db *db)
 {
 	db->reads = mem_new(sizeof *db->reads);

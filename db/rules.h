@@ -14,4 +14,5 @@ enum db_rule {
 	RULE_LEASE = 1 << 9,	     /* who gives no word is waited for: floor.c */
 	RULE_SPACE = 1 << 10,	     /* a full disk does not lead: consensus_watch.c */
 	RULE_HASH = 1 << 11,	     /* whose state differs stops: agree.c */
+	RULE_BULK = 1 << 12,	     /* bulk has a connection of its own: channel.c */
 };

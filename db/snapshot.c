@@ -2,16 +2,24 @@
  *
  * Encoded on a worker from a frozen view at exactly one index; decoded at a start, or when a member
  * lags too far. It is of the schema that is active at its index: classes and fields by name, in
- * stored order; rows that are older than that are shorter. The checksum at the end and the state
- * hash inside must both hold, or nothing of it is believed.
+ * stored order; rows that are older than that are shorter. All behind the schema is packed
+ * (pack_priv.h); pools of a schema from before that get format 3, which their older members read.
+ * The checksum at the end and the state hash inside must both hold, or nothing of it is believed.
  */
+#include "db/pack_priv.h"
 #include "db/snapshot_priv.h"
 #include "rpc/base/hash.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { SNAPSHOT_MAGIC = 0x31535058 /* "XPS1" */, FORMAT_MIN = 3 };
+enum {
+	SNAPSHOT_MAGIC = 0x31535058, /* "XPS1" */
+	FORMAT_PLAIN = 3,
+	FORMAT_PACKED = 4,
+	PACKED_SINCE = 5, /* the active schema it goes with */
+	SEAL_LEN = 8,
+};
 
 /* Rows of the model itself are the same everywhere, and some classes have none. */
 static bool kept(int class_id, unsigned schema)
@@ -22,81 +30,87 @@ static bool kept(int class_id, unsigned schema)
 	       model_classes[class_id].schema <= schema;
 }
 
-static void put_rows(struct buf *out, const struct class_state *cs)
+static void put_rows(struct packer *p, const struct class_state *cs)
 {
 	for (const struct tree_entry *e = tree_seek(cs->rows, "", 0, false); e != NULL;) {
 		const struct db_row *row = tree_value(e);
 		size_t n;
 		const void *key = tree_key(e, &n);
+		struct buf *out = &p->plain;
 
 		buf_str(out, row->ref);
 		buf_u64(out, row->created);
 		buf_u64(out, row->modified);
 		buf_u32(out, row->size - row->offsets[0]);
 		buf_put(out, (const char *)row + row->offsets[0], row->size - row->offsets[0]);
+		pack_item(p);
 		e = tree_seek(cs->rows, key, n, true);
 	}
 }
 
-static void put_deleted(struct buf *out, const struct class_state *cs)
+static void put_deleted(struct packer *p, const struct class_state *cs)
 {
 	for (const struct tree_entry *e = tree_seek(cs->deleted, "", 0, false); e != NULL;) {
 		const struct db_gone_row *gone = tree_value(e);
 		size_t n;
 		const void *key = tree_key(e, &n);
 
-		buf_str(out, gone->ref);
-		buf_u64(out, gone->created);
-		buf_put(out, key, sizeof(uint64_t)); /* big-endian, as in the key */
+		buf_str(&p->plain, gone->ref);
+		buf_u64(&p->plain, gone->created);
+		buf_put(&p->plain, key, sizeof(uint64_t)); /* big-endian, as in the key */
+		pack_item(p);
 		e = tree_seek(cs->deleted, key, n, true);
 	}
 }
 
-static void put_class(struct buf *out, int class_id, const struct db_state *s)
+static void put_class(struct packer *p, int class_id, const struct db_state *s)
 {
 	const struct model_class *m = &model_classes[class_id];
 	const struct class_state *cs = &s->classes[class_id];
 	unsigned n = model_stored(class_id, s->schema);
 
-	buf_str(out, m->name);
-	buf_u32(out, n);
+	buf_str(&p->plain, m->name);
+	buf_u32(&p->plain, n);
 	for (unsigned i = 0; i < n; i++)
-		buf_str(out, m->fields[i].name);
-	buf_u64(out, cs->horizon);
-	buf_u64(out, cs->n_rows);
-	put_rows(out, cs);
-	buf_u64(out, cs->n_deleted);
-	put_deleted(out, cs);
+		buf_str(&p->plain, m->fields[i].name);
+	buf_u64(&p->plain, cs->horizon);
+	buf_u64(&p->plain, cs->n_rows);
+	pack_item(p);
+	put_rows(p, cs);
+	buf_u64(&p->plain, cs->n_deleted);
+	pack_item(p);
+	put_deleted(p, cs);
 }
 
 void db__snapshot_encode(const struct db_state *s, const struct done_table *done, struct buf *out)
 {
-	size_t count_at;
+	bool packed = s->schema >= PACKED_SINCE;
+	struct packer p;
 	uint32_t n = 0;
 
 	buf_u32(out, SNAPSHOT_MAGIC);
-	buf_u16(out, DB_FORMAT);
+	buf_u16(out, packed ? FORMAT_PACKED : FORMAT_PLAIN);
 	buf_u16(out, (uint16_t)s->schema);
-	buf_u64(out, s->index);
-	buf_u64(out, (uint64_t)s->time);
-	buf_u64(out, s->hash);
-	count_at = out->len;
-	buf_u32(out, 0);
-	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
-		if (!kept(c, s->schema))
-			continue;
-		put_class(out, c, s);
-		n++;
-	}
-	buf_patch_u32(out, count_at, n);
-	db__done_encode(done, out);
+	pack_begin(&p, out, packed);
+	buf_u64(&p.plain, s->index);
+	buf_u64(&p.plain, (uint64_t)s->time);
+	buf_u64(&p.plain, s->hash);
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++)
+		n += kept(c, s->schema);
+	buf_u32(&p.plain, n);
+	for (int c = 0; c < MODEL_CLASS_COUNT; c++)
+		if (kept(c, s->schema))
+			put_class(&p, c, s);
+	db__done_encode(done, &p.plain);
+	pack_end(&p);
 	buf_u64(out, hash_bytes(out->data, out->len));
 }
 
 /* Reading. */
 
 struct decoder {
-	struct reader r;
+	struct reader r; /* of format 4: of the block at hand */
+	struct unpacker packed;
 	struct reclaim reclaim; /* of a state nobody sees yet: freed as we go */
 	struct db_state *s;
 	const char *why;
@@ -107,6 +121,13 @@ static void refuse(struct decoder *d, const char *why)
 	if (d->why == NULL)
 		d->why = why;
 	d->r.bad = true;
+}
+
+/* Before each item: go on with the next block. Nothing that points into the last one is kept. */
+static void more(struct decoder *d)
+{
+	if (!d->r.bad && rd_left(&d->r) == 0 && rd_left(&d->packed.in) > 0)
+		d->r = unpack_block(&d->packed);
 }
 
 /* The class; its fields are written in the order in which they are stored. */
@@ -193,33 +214,40 @@ static void get_deleted(struct decoder *d, int class_id)
 
 static void get_class(struct decoder *d)
 {
-	int class_id = get_names(d);
+	int class_id;
 	uint64_t n;
 
+	more(d);
+	class_id = get_names(d);
 	if (d->r.bad)
 		return;
 	d->s->classes[class_id].horizon = rd_u64(&d->r);
 	n = rd_u64(&d->r);
-	for (uint64_t i = 0; i < n && !d->r.bad; i++)
+	for (uint64_t i = 0; i < n && !d->r.bad; i++) {
+		more(d);
 		get_row(d, class_id);
+	}
+	more(d);
 	n = rd_u64(&d->r);
-	for (uint64_t i = 0; i < n && !d->r.bad; i++)
+	for (uint64_t i = 0; i < n && !d->r.bad; i++) {
+		more(d);
 		get_deleted(d, class_id);
+	}
 }
 
 static struct reader content(const uint8_t *p, size_t n)
 {
-	return reader_of(p, n >= 8 ? n - 8 : 0);
+	return reader_of(p, n >= SEAL_LEN ? n - SEAL_LEN : 0);
 }
 
 static bool sealed(const uint8_t *p, size_t n)
 {
-	struct reader tail = reader_of(n >= 8 ? p + n - 8 : p, n >= 8 ? 8 : 0);
+	struct reader in = content(p, n), tail = reader_of(in.end, n >= SEAL_LEN ? SEAL_LEN : 0);
 
-	return rd_u64(&tail) == hash_bytes(p, n >= 8 ? n - 8 : 0) && !tail.bad;
+	return rd_u64(&tail) == hash_bytes(p, rd_left(&in)) && !tail.bad;
 }
 
-/* All before the state; its schema. */
+/* All before what may be packed; the schema. From here on r is the plain text. */
 static unsigned get_head(struct decoder *d)
 {
 	uint32_t magic = rd_u32(&d->r);
@@ -227,10 +255,14 @@ static unsigned get_head(struct decoder *d)
 
 	if (magic != SNAPSHOT_MAGIC)
 		refuse(d, "it is no snapshot");
-	else if (format < FORMAT_MIN || format > DB_FORMAT)
+	else if (format != FORMAT_PLAIN && format != FORMAT_PACKED)
 		refuse(d, "it is of a format this version does not know");
 	else if (!db__schema_runs(schema))
 		refuse(d, "it is of a schema this version does not run");
+	if (!d->r.bad && format == FORMAT_PACKED) {
+		d->packed.in = d->r;
+		d->r = reader_of(NULL, 0);
+	}
 	return schema;
 }
 
@@ -248,23 +280,29 @@ struct db_state *db__snapshot_decode(
 	uint64_t hash;
 	uint32_t classes;
 
+	unpack_begin(&d.packed);
 	d.r = content(p, n);
 	if (!sealed(p, n))
 		refuse(&d, "its checksum does not hold");
 	d.s->schema = get_head(&d);
+	more(&d);
 	d.s->index = rd_u64(&d.r);
 	d.s->time = (int64_t)rd_u64(&d.r);
 	hash = rd_u64(&d.r);
 	classes = rd_u32(&d.r);
 	for (uint32_t i = 0; i < classes && !d.r.bad; i++)
 		get_class(&d);
+	more(&d);
 	if (!d.r.bad && !db__done_decode(done, &d.r))
 		refuse(&d, "its table of results is malformed");
+	if (!d.r.bad && rd_left(&d.packed.in) > 0)
+		refuse(&d, "it goes on behind its end");
 	if (!d.r.bad && d.s->hash != hash)
 		refuse(&d, "its content does not have the hash it names");
 	if (!d.r.bad && !db__schema_shown(d.s))
 		refuse(&d, "its schema is not the one its rows show");
 	db__reclaim_now(&d.reclaim);
+	unpack_end(&d.packed);
 	if (!d.r.bad) {
 		db__state_add_fixed(d.s);
 		return d.s;

@@ -31,5 +31,5 @@ void db__state_put_deleted(struct reclaim *r, struct class_state *cs, const char
 void db__state_free(const struct db_state *s);
 /* Free what was retired, at once: only while nobody else has seen it. */
 void db__reclaim_now(struct reclaim *r);
-/* Show another state; everything of the old one is given back when its readers have gone. */
+/* Show another state; the old one is for db__views_sweep when its readers have gone. */
 void db__views_replace(struct views *v, const struct db_state *next);

@@ -56,6 +56,7 @@ struct garbage {
 	uint64_t epoch;
 	size_t n, cap;
 	const void **p;
+	const struct db_state *whole; /* a state that was replaced with all it has; else NULL */
 };
 
 struct reclaim {
@@ -69,7 +70,8 @@ struct views {
 	_Atomic uint64_t epoch;
 	_Atomic uint64_t pins[DB_PINS_MAX]; /* 0: free */
 	struct reclaim reclaim;
-	unsigned schema_max; /* the newest schema this member runs */
+	_Atomic(struct garbage *) dead; /* whole states without readers: much to free */
+	unsigned schema_max;		/* the newest schema this member runs */
 };
 
 void db__views_init(struct views *v);
@@ -77,6 +79,8 @@ void db__views_fini(struct views *v);
 /* Make next visible; it and what it shares belong to the views from here on. */
 void db__views_publish(struct views *v, const struct db_state *next);
 struct views *db__views(struct db *db);
+/* Free the states that were replaced and have no readers any more. Any one thread at a time. */
+void db__views_sweep(struct views *v);
 
 /* A row from its first n values. */
 struct db_row *db__row_new(int class_id, const char *ref, uint64_t created, uint64_t modified,

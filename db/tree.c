@@ -376,33 +376,18 @@ const void *tree_value(const struct tree_entry *entry)
 	return entry->p;
 }
 
-/* r NULL: at once. */
-static void give_back(struct reclaim *r, const void *p)
-{
-	if (r != NULL)
-		reclaim_later(r, p);
-	else
-		free((void *)p);
-}
-
-void tree_retire(struct reclaim *r, const struct tree *t, bool values)
+void tree_free(const struct tree *t, bool values)
 {
 	for (unsigned i = 0; t != NULL && i < t->n; i++) {
 		if (!t->leaf) {
-			tree_retire(r, child_of(&t->slots[i]), values);
+			tree_free(child_of(&t->slots[i]), values);
 			continue;
 		}
-		give_back(r, t->slots[i].key);
+		free((void *)t->slots[i].key);
 		if (values)
-			give_back(r, t->slots[i].p);
+			free((void *)t->slots[i].p);
 	}
-	if (t != NULL)
-		give_back(r, t);
-}
-
-void tree_free(const struct tree *t, bool values)
-{
-	tree_retire(NULL, t, values);
+	free((void *)t);
 }
 
 /* Tests. */

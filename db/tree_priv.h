@@ -26,9 +26,8 @@ const void *tree_get(const struct tree *t, const void *key, size_t n);
 const struct tree_entry *tree_seek(const struct tree *t, const void *key, size_t n, bool after);
 const void *tree_key(const struct tree_entry *entry, size_t *n_out);
 const void *tree_value(const struct tree_entry *entry);
-/* Give back a whole tree, with the values when they are memory: now, or when readers have gone. */
+/* Free a whole tree that nobody reads, with the values when they are memory. */
 void tree_free(const struct tree *t, bool values);
-void tree_retire(struct reclaim *r, const struct tree *t, bool values);
 /* Order, fill and depth as they must be. For tests. */
 bool tree_sound(const struct tree *t);
 

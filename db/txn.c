@@ -130,6 +130,12 @@ void db_txn_touch(struct db_txn *t, int class_id, const char *ref)
 	t->n_ops++;
 }
 
+void db_txn_append(struct db_txn *t, const struct db_txn *more)
+{
+	buf_put(&t->ops, more->ops.data, more->ops.len);
+	t->n_ops += more->n_ops;
+}
+
 void db_txn_raise(struct db_txn *t, unsigned schema)
 {
 	put_row(&t->ops, OP_RAISE, MODEL_CLASS__config, DB_SCHEMA_REF);

@@ -25,6 +25,8 @@ enum db_reason {
 
 enum {
 	DB_ENTRY_MAX = 1 << 20, /* bytes */
+	DB_ROW_MAX = 8 << 20,	/* bytes of a row that clients fill; by one entry it gets past it,
+				 * then it does not grow */
 	DB_FORMAT =
 		3, /* a newer one goes with a newer schema, and is written while that is active */
 	DB_ORIGIN_MAX = 127, /* bytes of each text of an origin; what is longer is cut off */
@@ -73,6 +75,8 @@ void db_txn_map_add(struct db_txn *t, int class_id, const char *ref, int field, 
 	struct val value);
 void db_txn_map_remove(struct db_txn *t, int class_id, const char *ref, int field, const char *key);
 void db_txn_touch(struct db_txn *t, int class_id, const char *ref);
+/* Append the operations of another transaction. */
+void db_txn_append(struct db_txn *t, const struct db_txn *more);
 /* Make schema the active one, if it is newer than that. */
 void db_txn_raise(struct db_txn *t, unsigned schema);
 /* The same for the newest that all members run, under the condition that they still do; false:

@@ -20,12 +20,17 @@ void db__views_init(struct views *v)
 	v->reclaim.last = &v->reclaim.first;
 }
 
+static struct garbage *garbage_now(struct reclaim *r)
+{
+	if (r->now == NULL)
+		r->now = mem_new(sizeof *r->now);
+	return r->now;
+}
+
 void reclaim_later(struct reclaim *r, const void *p)
 {
-	struct garbage *g = r->now;
+	struct garbage *g = garbage_now(r);
 
-	if (g == NULL)
-		g = r->now = mem_new(sizeof *g);
 	if (g->n == g->cap) {
 		g->cap = g->cap ? 2 * g->cap : 64;
 		g->p = mem_resize(g->p, g->cap * sizeof *g->p);
@@ -35,10 +40,31 @@ void reclaim_later(struct reclaim *r, const void *p)
 
 static void garbage_free(struct garbage *g)
 {
+	if (g->whole != NULL)
+		db__state_free(g->whole);
 	for (size_t i = 0; i < g->n; i++)
 		free((void *)g->p[i]);
 	free(g->p);
 	free(g);
+}
+
+static void bury(struct views *v, struct garbage *g)
+{
+	g->next = v->dead;
+	while (!atomic_compare_exchange_weak(&v->dead, &g->next, g))
+		;
+}
+
+void db__views_sweep(struct views *v)
+{
+	struct garbage *g = atomic_exchange(&v->dead, NULL);
+
+	while (g != NULL) {
+		struct garbage *next = g->next;
+
+		garbage_free(g);
+		g = next;
+	}
 }
 
 static void collect(struct views *v)
@@ -57,17 +83,17 @@ static void collect(struct views *v)
 		v->reclaim.first = g->next;
 		if (g->next == NULL)
 			v->reclaim.last = &v->reclaim.first;
-		garbage_free(g);
+		if (g->whole != NULL)
+			bury(v, g);
+		else
+			garbage_free(g);
 	}
 }
 
-void db__views_publish(struct views *v, const struct db_state *next)
+static void show(struct views *v, const struct db_state *next)
 {
-	const struct db_state *old = v->root;
 	struct garbage *g;
 
-	if (old != NULL)
-		reclaim_later(&v->reclaim, old);
 	v->root = next;
 	g = v->reclaim.now;
 	v->reclaim.now = NULL;
@@ -78,6 +104,13 @@ void db__views_publish(struct views *v, const struct db_state *next)
 	}
 	v->epoch++;
 	collect(v);
+}
+
+void db__views_publish(struct views *v, const struct db_state *next)
+{
+	if (v->root != NULL)
+		reclaim_later(&v->reclaim, v->root);
+	show(v, next);
 }
 
 void db__state_free(const struct db_state *s)
@@ -104,18 +137,8 @@ void db__reclaim_now(struct reclaim *r)
 
 void db__views_replace(struct views *v, const struct db_state *next)
 {
-	const struct db_state *old = v->root;
-
-	for (int c = 0; c < MODEL_CLASS_COUNT; c++) {
-		tree_retire(&v->reclaim, old->classes[c].rows, true);
-		tree_retire(&v->reclaim, old->classes[c].deleted, true);
-		tree_retire(&v->reclaim, old->classes[c].uuids, false);
-		tree_retire(&v->reclaim, old->classes[c].labels, false);
-		tree_retire(&v->reclaim, old->classes[c].modified, false);
-	}
-	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
-		tree_retire(&v->reclaim, old->relations[i], false);
-	db__views_publish(v, next);
+	garbage_now(&v->reclaim)->whole = v->root;
+	show(v, next);
 }
 
 void db__views_fini(struct views *v)
@@ -127,6 +150,7 @@ void db__views_fini(struct views *v)
 	if (v->reclaim.now != NULL)
 		garbage_free(v->reclaim.now);
 	collect(v);
+	db__views_sweep(v);
 	if (s == NULL)
 		return;
 	db__state_free(s);

@@ -32,3 +32,21 @@ packages_npm() {
 	fi
 	echo "$wanted" >"$1/installed"
 }
+# packages_parts FOLDER unpacks from Debian's packages of purpose parts, unmodified, only the named paths to FOLDER, without installing them.
+packages_parts() {
+	local wanted package paths
+	wanted=$(grep '^parts ' "$(dirname "${BASH_SOURCE[0]}")/packages")
+	[[ $(cat "$1/unpacked" 2>/dev/null) != "$wanted" ]] || return 0
+	rm -rf "$1"
+	mkdir -p "$1"
+	while read -r _ package paths; do
+		# shellcheck disable=SC2086
+		if ! { (cd "$1" && { apt-get download "$package" || { apt-get update && apt-get download "$package"; }; }) &&
+			dpkg-deb --fsys-tarfile "$1/$package"_*.deb | tar -x -C "$1" --wildcards $paths; } >"$1/parts.log" 2>&1; then
+			echo "a package cannot be had: $package (see $1/parts.log)" >&2
+			return 1
+		fi
+		rm -f "$1/$package"_*.deb
+	done <<<"$wanted"
+	echo "$wanted" >"$1/unpacked"
+}

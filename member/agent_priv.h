@@ -18,17 +18,30 @@ enum {
 	AGENT_CLIENTS_MAX = 16,
 	AGENT_RUNNING_MAX = 4, /* operations running; those that wait for a guest do not count */
 	AGENT_THREADS_MAX = 64,
-	AGENT_SCAN_MS = 500, /* look for guests that have stopped by themselves */
+	AGENT_POWER_MS = 500,	   /* from HOST.reboot to its doing: who asked takes leave */
+	AGENT_SCAN_MS = 500,	   /* look for guests that have stopped by themselves */
+	AGENT_AUTH_MS = 8000,	   /* a question about an account; the controller waits 10 s */
+	AGENT_AUTH_MAX = 32 << 10, /* bytes of it, and of its answer */
+	AGENT_AUTH_RUNNING_MAX = 8,
 };
 
 struct agent_run; /* an operation under way */
 struct update;
 struct waiter;
 
+/* auth.c: what its child processes are told. */
+struct agent_auth {
+	const char *program;   /* this program */
+	const char *pam;       /* a PAM service, or the path of a file that is one */
+	const char *directory; /* JSON file of the directory "file" */
+};
+
 struct agent {
 	struct env *env;
 	struct loop *loop;
-	struct lane *api, *vms;
+	struct lane *api, *vms, *disks, *auths; /* auths: a hanging directory holds up no VM */
+	struct agent_auth auth;
+	const char *sr_root; /* below it SRs may lie; NULL: none */
 	struct hv *hv;
 	pthread_mutex_t mutex; /* sql, runs, updates */
 	struct sql *sql;
@@ -40,14 +53,23 @@ struct agent {
 	struct loop_call update_call;
 	struct waiter *waiters; /* loop only */
 	struct loop_timer scan;
+	struct loop_call scan_call;
 	struct op_watch watch; /* for tests: told before each step */
+	/* power.c */
+	void (*end)(void);	/* the process; NULL: it stays (tests) */
+	_Atomic bool end_again; /* and begins anew */
+	struct loop_call end_call;
+	struct loop_timer end_timer;
 };
 
 struct agent_config {
 	struct env *env;
-	const char *dir; /* of agent.db and of the back end */
-	int64_t memory_kib;
+	const char *dir;	      /* of agent.db and of the back end */
+	struct hv_machine machine;    /* what a simulated one is like */
+	struct agent_auth auth;	      /* borrowed for good */
+	const char *sr_root;	      /* a folder; NULL: no SRs here */
 	const struct op_watch *watch; /* tests; NULL */
+	void (*end)(void);	      /* ends the process; NULL: the tests stay */
 };
 
 /* NULL after a log line. Takes up what an earlier run left. */
@@ -57,6 +79,13 @@ void agent_free(struct agent *agent);
 /* One request, on a worker thread. 0 with result, or ERR_API with an AGENT_ERR. */
 int agent_dispatch(struct agent *agent, struct job *job, enum agent_method_id method,
 	const struct val *params, struct val *result_out, struct err *err);
+
+/* Where a request runs. */
+struct lane *agent_lane(struct agent *agent, enum agent_method_id method);
+
+/* shape.c: are the parameters what member/agent.json says, and nothing else? 0 or bad_request. */
+int agent_check_params(const struct agent_method *method, const struct val *params, struct arena *a,
+	struct err *err);
 
 /* server.c */
 struct agent_server;
@@ -77,34 +106,65 @@ struct waiter {
 void agent_wait_updates(struct agent *agent, struct waiter *w, uint64_t timeout_ms);
 void agent_updates_fini(struct agent *agent);
 
-/* One operation under way: the state of its step table. */
+/* task.c: one operation under way: the state of its step table. One at a time for each VM. */
 struct agent_run {
 	struct agent *agent;
 	struct agent_run *next;
 	struct job *job;
 	enum agent_method_id method;
+	const struct op *op;
 	char uuid[UUID_LEN + 1], task[UUID_LEN + 1];
-	struct val metadata; /* in the job's arena */
-	bool start_paused, clean, skip, was_paused;
-	int64_t timeout_s;
+	struct arena arena;  /* lives as long as the run */
+	struct val params;   /* of the request, checked against member/agent.json */
+	struct val metadata; /* of the VM, as it was when the run began; void: none */
+	unsigned permille;   /* how far; under the agent's mutex, on no disk: what ends says so */
+	bool skip;	     /* there is nothing to do for the steps of a domain */
+	bool was_paused;
 	int domid;
+	const char *image;	 /* of the guest, for a domain that is restored; NULL: none */
+	struct disk *image_disk; /* where it is or goes, held; NULL: nowhere */
+	int64_t memory_kib;	 /* that its domain needs; 0: as the metadata say */
+	/* What the steps of an operation share; fini closes what must not outlive the run, also one
+	 * that dies. NULL: nothing. */
+	void *state;
+	void (*fini)(struct agent_run *run);
 };
 
-/* ops/: the tables. */
-extern const struct op vm_start_op, vm_shutdown_op, vm_reboot_op;
-/* Steps that several tables share; state is a struct agent_run. */
-int vm_step_reserve(struct job *job, void *state, struct err *err);
-int vm_step_create(struct job *job, void *state, struct err *err);
-void vm_undo_create(struct job *job, void *state);
-int vm_step_build(struct job *job, void *state, struct err *err);
-int vm_step_keep(struct job *job, void *state, struct err *err);
-int vm_step_unpause(struct job *job, void *state, struct err *err);
-int vm_step_ask_guest(struct job *job, void *state, struct err *err);
-void vm_undo_ask_guest(struct job *job, void *state);
-int vm_step_wait_guest(struct job *job, void *state, struct err *err);
-int vm_step_pause(struct job *job, void *state, struct err *err);
-void vm_undo_pause(struct job *job, void *state);
-int vm_step_destroy(struct job *job, void *state, struct err *err);
+/* Begin a task; the same job again is the same task. 0 with the job as result, or ERR_API. */
+int agent_task_begin(struct agent *agent, enum agent_method_id method, const struct op *op,
+	const struct val *params, struct val *out, struct err *err);
+/* The same for what nobody asked for: a run without a task to be taken over. No room: the next scan
+ * finds the reason again. */
+void agent_task_own(
+	struct agent *agent, enum agent_method_id method, const struct op *op, const char *uuid);
+/* The operation of this VM under way or waiting; NULL: none. Under the mutex. */
+struct agent_run *agent_run_of(struct agent *agent, const char *uuid);
+/* From inside a step: how far the whole operation is. */
+void agent_task_progress(struct agent_run *run, unsigned permille);
+/* Is a parameter there and true? */
+bool agent_run_flag(const struct agent_run *run, const char *param);
 
-/* Make the record agree with the domain: destroy what is half made or has stopped. */
+/* record.c */
+/* What was pushed for the VM, into the arena; false: nothing. Takes the mutex. */
+bool agent_record_metadata(struct agent *agent, struct arena *a, const char *uuid, struct val *out);
+/* Uuids of all VMs that were added, oldest first. Under the mutex. */
+struct val agent_record_uuids(struct agent *agent, struct arena *a);
+
+/* The next start, also by the agent itself, has this drive (NULL: not any more). */
+void agent_record_drive(
+	struct agent *agent, const char *uuid, const char *id, const struct val *vbd);
+/* Likewise what the machine itself has: keys of `vm`. */
+void agent_record_machine(struct agent *agent, const char *uuid, const struct val *keys);
+/* Likewise of an interface. */
+void agent_record_interface(
+	struct agent *agent, const char *uuid, int64_t device, const struct val *vif);
+
+/* ops/vm_image.c: the guest goes on. */
+extern const struct op vm_wake_op;
+
+/* repair.c: destroy the domain that is half made, release disks without a domain. */
 void agent_check_state(struct agent *agent, const char *uuid);
+/* Look for those and for guests that have stopped by themselves, now and every AGENT_SCAN_MS. */
+void agent_scan_start(struct agent *agent);
+/* Once, now. Any thread. */
+void agent_scan(struct agent *agent);

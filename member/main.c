@@ -1,5 +1,6 @@
 /* xpool-agent: the local work of one host, as root, behind a Unix socket. */
 #include "member/agent_priv.h"
+#include "member/auth_child.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,13 +22,22 @@ static const char usage[] =
 	"  --socket PATH        default DIR/agent.sock\n"
 	"  --group NAME         group that may connect; default: the agent's own user only\n"
 	"  --hv sim             hypervisor; only the simulated one is built in\n"
+	"  --sr-root DIR        storage repositories may lie below it; default: none\n"
 	"  --memory-mib N       memory of the simulated host, default 16384\n"
+	"  --cpus N             processors of the simulated host, default 8\n"
+	"  --cpu-features HEX   what they can, as words: 1789c3f5-...\n"
+	"  --pam SERVICE        PAM service for logins, or the path of a file that is one; default "
+	"xpool\n"
+	"  --directory FILE     users and groups of the directory \"file\"; default "
+	"DIR/directory.json\n"
 	"  --log LEVEL          err, warn, info (default) or debug\n"
 	"  --help\n";
 
 struct options {
-	const char *dir, *socket, *group;
+	const char *dir, *socket, *group, *sr_root, *pam, *directory;
+	const char *features;
 	int64_t memory_mib;
+	int cpus;
 	int log;
 };
 
@@ -35,16 +45,23 @@ static bool parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "socket", 1, NULL, 's' },
 		{ "group", 1, NULL, 'g' }, { "hv", 1, NULL, 'v' }, { "memory-mib", 1, NULL, 'm' },
-		{ "log", 1, NULL, 'l' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "sr-root", 1, NULL, 'r' }, { "pam", 1, NULL, 'p' }, { "directory", 1, NULL, 'f' },
+		{ "cpus", 1, NULL, 'c' }, { "cpu-features", 1, NULL, 'F' }, { "log", 1, NULL, 'l' },
+		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	int c;
 
-	*o = (struct options){ .memory_mib = 16384, .log = LOG_INFO };
+	*o = (struct options){ .memory_mib = 16384, .pam = "xpool", .log = LOG_INFO };
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 'd': o->dir = optarg; break;
 		case 's': o->socket = optarg; break;
 		case 'g': o->group = optarg; break;
+		case 'r': o->sr_root = optarg; break;
 		case 'm': o->memory_mib = atoll(optarg); break;
+		case 'c': o->cpus = atoi(optarg); break;
+		case 'F': o->features = optarg; break;
+		case 'p': o->pam = optarg; break;
+		case 'f': o->directory = optarg; break;
 		case 'l': o->log = log_level_parse(optarg); break;
 		case 'v':
 			if (strcmp(optarg, "sim") != 0) {
@@ -58,7 +75,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		default: return false;
 		}
 	}
-	if (o->dir == NULL || o->memory_mib <= 0 || o->log < 0 || optind != argc) {
+	if (o->dir == NULL || o->memory_mib <= 0 || o->cpus < 0 || o->log < 0 || optind != argc) {
 		fputs(usage, stderr);
 		return false;
 	}
@@ -105,16 +122,24 @@ int main(int argc, char **argv)
 	struct env env;
 	struct agent_server *server;
 	struct agent *agent;
-	char path[512];
+	char path[512], directory[512];
 	int sig;
 
+	if (argc == 4 && strcmp(argv[1], "--auth") == 0)
+		return auth_child_main(argv[2], argv[3]);
 	if (!parse(argc, argv, &o) || lock_folder(o.dir) < 0)
 		return 2;
 	env_uv_init(&env, "agent");
 	env.log.level = (enum log_level)o.log;
 	env_uv_signals_block();
-	agent = agent_new(&(struct agent_config){
-		.env = &env, .dir = o.dir, .memory_kib = o.memory_mib * 1024 });
+	snprintf(directory, sizeof directory, "%s/directory.json", o.dir);
+	agent = agent_new(&(struct agent_config){ .env = &env,
+		.dir = o.dir,
+		.machine = { o.memory_mib * 1024, o.cpus, o.features },
+		.sr_root = o.sr_root,
+		.end = env_uv_stop_self,
+		.auth = {
+			"/proc/self/exe", o.pam, o.directory != NULL ? o.directory : directory } });
 	if (agent == NULL)
 		return 1;
 	snprintf(path, sizeof path, "%s/agent.sock", o.dir);
@@ -135,6 +160,8 @@ int main(int argc, char **argv)
 	sig = env_uv_signals_wait();
 	log_info(&env, "event=agent_stopping signal=%d", sig);
 	unlink(o.socket);
+	if (agent->end_again)
+		execv("/proc/self/exe", argv);
 	/* what is under way is repaired by the next start, as after a crash: one path, always
 	 * tested */
 	_exit(0);

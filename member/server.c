@@ -107,17 +107,7 @@ static int check_request(struct request *q, struct err *err)
 	if (q->method == NULL)
 		return err_set(err, AGENT_ERR_bad_request, "unknown method", NULL);
 	q->params = given != NULL && given->kind == VAL_MAP ? *given : val_map();
-	for (unsigned i = 0; i < q->method->n_params; i++) {
-		const struct agent_param *p = &q->method->params[i];
-		const struct val *v = val_get(&q->params, p->name);
-
-		if (v == NULL ? p->required : v->kind != p->kind)
-			return err_set(err, AGENT_ERR_bad_request,
-				arena_printf(&q->arena,
-					"parameter %s is missing or of the wrong type", p->name),
-				NULL);
-	}
-	return 0;
+	return agent_check_params(q->method, &q->params, &q->arena, err);
 }
 
 static void serve(struct client *c, const char *line, size_t n)
@@ -144,7 +134,9 @@ static void serve(struct client *c, const char *line, size_t n)
 			agent_wait_updates(agent, &q->waiter, ms->i > 0 ? (uint64_t)ms->i : 0);
 			return;
 		}
-		if (lane_submit(agent->api, "", request_main, q, NULL) == 0)
+		if (lane_submit(
+			    agent_lane(agent, (enum agent_method_id)(q->method - agent_methods)),
+			    "", request_main, q, NULL) == 0)
 			return;
 		err_set(&err, AGENT_ERR_limit_reached, "too many requests", NULL);
 	}

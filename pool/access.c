@@ -2,6 +2,7 @@
  * create, destroy. */
 #include "pool/pool_priv.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* The object a call is about. */
@@ -32,20 +33,12 @@ static int get_all(struct call *call, const char *expr, struct err *err)
 
 static int get_all_records(struct call *call, const char *expr, struct err *err)
 {
-	struct db_cursor c = db_rows(&call->view, call->method->class_id);
 	struct filter *filter = NULL;
-	const struct db_row *row;
-	struct pool_records out;
 
 	if (expr != NULL &&
 		filter_parse(&call->arena, call->method->class_id, expr, &filter, err) != 0)
 		return ERR_API;
-	pool_records_open(&out, call);
-	while ((row = db_next(&c)) != NULL)
-		if (filter == NULL || filter_matches(filter, &call->view, row))
-			pool_records_add(&out, row);
-	pool_records_close(&out);
-	return 0;
+	return records_answer(call, db_rows(&call->view, call->method->class_id), filter);
 }
 
 static int get_by(struct call *call, bool by_uuid, struct err *err)
@@ -120,6 +113,9 @@ static int write_field(struct call *call, struct err *err)
 			db_txn_fini(&txn);
 			return ERR_API;
 		}
+		if (f->keys != NULL && !call->caller.superuser)
+			/* the role was checked against the map as it was then */
+			db_txn_need_version(&txn, m->class_id, ref, db_row_modified(row));
 		db_txn_set(&txn, m->class_id, ref, m->field, call->args[1]);
 		break;
 	case MODEL_ADD_FIELD:
@@ -166,6 +162,120 @@ static int schema_field(
 	return err_set(err, ERR_NOT_SUPPORTED_DURING_UPGRADE, NULL);
 }
 
+unsigned long raise_serial(struct call *call, struct db_txn *txn, const char *name)
+{
+	const struct db_row *row = db_view_get(&call->view, MODEL_CLASS__config, name);
+	struct val f[_CONFIG_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	unsigned long n = 0;
+
+	if (row == NULL) {
+		db_txn_need_no_row(txn, MODEL_CLASS__config, name);
+		f[_CONFIG_value] = val_string("1");
+		db_txn_create(txn, MODEL_CLASS__config, name, f);
+		return 0;
+	}
+	n = strtoul(db_row_s(row, _CONFIG_value), NULL, 10);
+	db_txn_need_version(txn, MODEL_CLASS__config, name, db_row_modified(row));
+	db_txn_set(txn, MODEL_CLASS__config, name, _CONFIG_value,
+		val_string(arena_printf(&call->arena, "%lu", n + 1)));
+	return n;
+}
+
+/* Classes that add something to create and destroy. */
+static const struct {
+	int class_id;
+	int (*creating)(struct call *call, struct db_txn *txn, struct val *fields, struct err *err);
+	int (*destroying)(
+		struct call *call, struct db_txn *txn, const struct db_row *row, struct err *err);
+} additions[] = {
+	{ MODEL_CLASS_VM, vm_creating, vm_destroying },
+	{ MODEL_CLASS_network, network_creating, network_destroying },
+	{ MODEL_CLASS_VIF, vif_creating, vif_destroying },
+	{ MODEL_CLASS_VBD, vbd_creating, vbd_destroying },
+	{ MODEL_CLASS_subject, subject_creating, NULL },
+	{ MODEL_CLASS_VM_appliance, NULL, vm_appliance_destroying },
+	{ MODEL_CLASS_PBD, pbd_creating, pbd_destroying },
+};
+
+static int add_to_create(
+	struct call *call, int class_id, struct db_txn *txn, struct val *fields, struct err *err)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(additions); i++)
+		if (additions[i].class_id == class_id && additions[i].creating != NULL)
+			return additions[i].creating(call, txn, fields, err);
+	return 0;
+}
+
+static int add_to_destroy(struct call *call, int class_id, struct db_txn *txn,
+	const struct db_row *row, struct err *err)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(additions); i++)
+		if (additions[i].class_id == class_id && additions[i].destroying != NULL)
+			return additions[i].destroying(call, txn, row, err);
+	return 0;
+}
+
+int access_fields(struct arena *a, enum rpc_codec codec, int class_id, const struct val *given,
+	struct val *fields, struct err *err)
+{
+	const struct model_class *c = &model_classes[class_id];
+
+	for (unsigned i = 0; i < c->n_fields; i++) {
+		const struct model_field *f = &c->fields[i];
+		const struct val *v = val_get(given, f->name);
+
+		fields[i] = val_void();
+		if (f->internal || f->qualifier == MODEL_DYNAMIC_RO)
+			continue;
+		if (v == NULL && !f->has_default)
+			return err_set(err, ERR_FIELD_TYPE_ERROR, f->name, NULL);
+		if (v != NULL && rpc_coerce(a, codec, f->type, f->name, v, &fields[i], err) != 0)
+			return ERR_API;
+	}
+	return 0;
+}
+
+/* What a client has given, checked against what is there. */
+static int create_fields(
+	struct call *call, struct db_txn *txn, struct val **fields_out, struct err *err)
+{
+	int class_id = call->method->class_id;
+	const struct model_class *c = &model_classes[class_id];
+	struct val *fields = arena_alloc(&call->arena, c->n_fields * sizeof *fields);
+
+	if (access_fields(
+		    &call->arena, call->message.codec, class_id, &call->args[0], fields, err) != 0)
+		return ERR_API;
+	for (unsigned i = 0; i < c->n_fields; i++)
+		if (fields[i].kind != VAL_VOID &&
+			(need_target(call, txn, c->fields[i].type, &fields[i], err) != 0 ||
+				schema_field(call, &c->fields[i], &fields[i], err) != 0))
+			return ERR_API;
+	*fields_out = fields;
+	return 0;
+}
+
+int access_record(struct call *call, struct err *err)
+{
+	const struct model_class *c = &model_classes[call->method->class_id];
+	struct val *fields, record = val_map();
+	struct db_txn unused;
+	int rc;
+
+	db_txn_init(&unused, DB_FOR_FIELD);
+	rc = create_fields(call, &unused, &fields, err);
+	for (unsigned i = 0; i < ARRAY_LEN(call->on_failed); i++)
+		err_fini(&call->on_failed[i]); /* of preconditions that nobody proposes */
+	db_txn_fini(&unused);
+	if (rc != 0)
+		return rc;
+	for (unsigned i = 0; i < c->n_fields; i++)
+		if (fields[i].kind != VAL_VOID)
+			val_map_push(&call->arena, &record, c->fields[i].name, fields[i]);
+	call->args[0] = record;
+	return 0;
+}
+
 /* create: one struct with the RW and StaticRO fields; what is missing takes its default or is an
  * error; what is unknown or dynamic is passed over, so a whole record from get_record may come
  * back. */
@@ -173,38 +283,23 @@ static int create(struct call *call, struct err *err)
 {
 	int class_id = call->method->class_id;
 	const struct model_class *c = &model_classes[class_id];
-	struct val *fields = arena_alloc(&call->arena, c->n_fields * sizeof *fields);
+	struct val *fields;
 	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
 	struct db_txn txn;
+	int rc;
 
 	db_txn_init(&txn, DB_FOR_FIELD);
-	for (unsigned i = 0; i < c->n_fields; i++) {
-		const struct model_field *f = &c->fields[i];
-		const struct val *given = val_get(&call->args[0], f->name);
-
-		if (f->internal || f->qualifier == MODEL_DYNAMIC_RO)
-			continue;
-		if (given == NULL && !f->has_default) {
-			db_txn_fini(&txn);
-			return err_set(err, ERR_FIELD_TYPE_ERROR, f->name, NULL);
-		}
-		if (given == NULL)
-			continue;
-		if (rpc_coerce(&call->arena, call->message.codec, f->type, f->name, given,
-			    &fields[i], err) != 0 ||
-			need_target(call, &txn, f->type, &fields[i], err) != 0) {
-			db_txn_fini(&txn);
-			return ERR_API;
-		}
-		if (schema_field(call, f, &fields[i], err) != 0) {
-			db_txn_fini(&txn);
-			return ERR_API;
-		}
+	if (create_fields(call, &txn, &fields, err) != 0) {
+		db_txn_fini(&txn);
+		return ERR_API;
 	}
 	pool_ref(call->pool, uuid, ref);
 	fields[c->uuid_field] = val_string(uuid);
-	if (class_id == MODEL_CLASS_VM)
-		vm_create_fields(call, &txn, fields);
+	rc = add_to_create(call, class_id, &txn, fields, err);
+	if (rc != 0) { /* CALL_PENDING: it comes again */
+		db_txn_fini(&txn);
+		return rc;
+	}
 	db_txn_create(&txn, class_id, ref, fields);
 	call->result = val_string(arena_strdup(&call->arena, ref));
 	return call_write(call, &txn, NULL);
@@ -215,23 +310,29 @@ static int destroy(struct call *call, struct err *err)
 	int class_id = call->method->class_id;
 	const struct db_row *row;
 	struct db_txn txn;
-	bool waits;
 
 	if (subject(call, &row, err) != 0)
-		return ERR_API;
-	if (class_id == MODEL_CLASS_VM && rules_vm(&call->view, row, "destroy", &waits, err) != 0)
 		return ERR_API;
 	db_txn_init(&txn, DB_FOR_FIELD);
 	/* a change in between (somebody starts it) is judged again by the rules */
 	db_txn_need_version(&txn, class_id, db_row_ref(row), db_row_modified(row));
+	if (add_to_destroy(call, class_id, &txn, row, err) != 0) {
+		db_txn_fini(&txn);
+		return ERR_API;
+	}
 	db_txn_delete(&txn, class_id, db_row_ref(row));
 	return call_write(call, &txn, NULL);
 }
 
-/* When a session was last used is in no row. */
-static struct val last_active(struct call *call, const struct db_row *row)
+/* When a session was last used is in no row, and what it may do follows from its subjects. */
+static struct val session_field(struct call *call, const struct db_row *row, int field)
 {
-	return val_datetime(session_last_active(call->pool, &call->view, row));
+	if (field == SESSION_last_active)
+		return val_datetime(session_last_active(call->pool, &call->view, row));
+	if (field == SESSION_rbac_permissions)
+		return roles_permissions(
+			roles_of_session(&call->view, row, &call->arena), &call->arena);
+	return pool_field(&call->view, row, field, &call->arena);
 }
 
 static struct val session_record(struct call *call, const struct db_row *row)
@@ -239,14 +340,10 @@ static struct val session_record(struct call *call, const struct db_row *row)
 	const struct model_class *c = &model_classes[MODEL_CLASS_session];
 	struct val v = val_map();
 
-	for (unsigned i = 0; i < c->n_fields; i++) {
-		int field = c->shown[i];
-
-		val_map_push(&call->arena, &v, c->fields[field].name,
-			field == SESSION_last_active
-				? last_active(call, row)
-				: pool_field(&call->view, row, field, &call->arena));
-	}
+	for (unsigned i = 0; i < c->n_fields; i++)
+		if (!c->fields[c->shown[i]].internal)
+			val_map_push(&call->arena, &v, c->fields[c->shown[i]].name,
+				session_field(call, row, c->shown[i]));
 	return v;
 }
 
@@ -276,9 +373,8 @@ int access_call(struct call *call, struct err *err)
 		if (subject(call, &row, err) != 0)
 			return ERR_API;
 		call->result =
-			call->method->class_id == MODEL_CLASS_session &&
-					call->method->field == SESSION_last_active
-				? last_active(call, row)
+			call->method->class_id == MODEL_CLASS_session
+				? session_field(call, row, call->method->field)
 				: pool_field(&call->view, row, call->method->field, &call->arena);
 		return 0;
 	case MODEL_CREATE: return create(call, err);

@@ -16,7 +16,7 @@ static struct val text_map(struct arena *a, const char *const (*pairs)[2], size_
 }
 
 static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a,
-	const struct db_member *m, char ref[DB_REF_MAX + 1])
+	const struct db_member *m, const char *network, bool live, char ref[DB_REF_MAX + 1])
 {
 	static const char *const version[][2] = { { "product_brand", "Xpool" },
 		{ "product_version", "8.3.0" }, { "product_version_text", "8.3" },
@@ -28,7 +28,7 @@ static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a,
 
 	pool_ref(pool, uuid, metrics_ref);
 	metrics[HOST_METRICS_uuid] = val_string(uuid);
-	metrics[HOST_METRICS_live] = val_bool(true);
+	metrics[HOST_METRICS_live] = val_bool(live);
 	db_txn_create(txn, MODEL_CLASS_host_metrics, metrics_ref, metrics);
 	f[HOST_metrics] = val_string(metrics_ref);
 	pool_ref(pool, uuid, ref);
@@ -42,9 +42,11 @@ static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a,
 	f[HOST_software_version] = text_map(a, version, ARRAY_LEN(version));
 	f[HOST_sched_policy] = val_string("credit2");
 	db_txn_create(txn, MODEL_CLASS_host, ref, f);
+	network_create_management_pif(pool, txn, a, network, ref, m->api_address);
 }
 
-static void create_member(struct db_txn *txn, const struct db_member *m, const char *host_ref)
+static void create_member(
+	struct db_txn *txn, const struct db_member *m, const char *host_ref, const char *state)
 {
 	struct val f[_MEMBER_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
@@ -52,7 +54,24 @@ static void create_member(struct db_txn *txn, const struct db_member *m, const c
 	f[_MEMBER_raft_id] = val_int((int64_t)m->raft_id);
 	f[_MEMBER_address] = val_string(m->channel_address);
 	f[_MEMBER_certificate] = val_string(m->certificate);
+	f[_MEMBER_state] = val_string(state);
 	db_txn_create(txn, MODEL_CLASS__member, m->host_uuid, f);
+}
+
+void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db_txn *txn,
+	struct arena *a, const struct db_member *m)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_PIF);
+	const char *network = NULL_REF;
+	const struct db_row *pif;
+	char ref[DB_REF_MAX + 1];
+
+	while ((pif = db_next(&c)) != NULL)
+		if (db_row_b(pif, PIF_management))
+			network = db_row_s(pif, PIF_network);
+	db_txn_need_no_row(txn, MODEL_CLASS__member, m->host_uuid);
+	create_host(pool, txn, a, m, network, false, ref);
+	create_member(txn, m, ref, "joining");
 }
 
 static void set_config(struct db_txn *txn, const char *name, const char *value)
@@ -72,17 +91,20 @@ static void epoch_text(const struct pool *pool, char out[EPOCH_TEXT])
 
 static void create_all(struct pool *pool, struct db_txn *txn, struct arena *a)
 {
-	unsigned n;
-	const struct db_member *members = db_members(pool->db, &n);
-	char ref[DB_REF_MAX + 1], master[DB_REF_MAX + 1] = NULL_REF, uuid[UUID_LEN + 1],
-						      key[2 * 32 + 1], epoch[EPOCH_TEXT];
+	struct db_member members[CHANNEL_PEERS_MAX];
+	uint64_t index;
+	unsigned n = db_members(pool->db, members, &index);
+	char ref[DB_REF_MAX + 1], master[DB_REF_MAX + 1] = NULL_REF, network[DB_REF_MAX + 1],
+						      uuid[UUID_LEN + 1], key[2 * 32 + 1],
+						      epoch[EPOCH_TEXT];
 	uint8_t secret[32];
 	struct val f[POOL_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
 	db_txn_need_no_row(txn, MODEL_CLASS__config, "session_key");
+	network_create_management(pool, txn, network);
 	for (unsigned i = 0; i < n; i++) {
-		create_host(pool, txn, a, &members[i], ref);
-		create_member(txn, &members[i], ref);
+		create_host(pool, txn, a, &members[i], network, true, ref);
+		create_member(txn, &members[i], ref, "joined");
 		if (members[i].raft_id == db_raft_id(pool->db))
 			strcpy(master, ref);
 	}
@@ -115,6 +137,7 @@ static void compose(
 		db_txn_set(txn, MODEL_CLASS_pool, db_row_ref(row), POOL_master,
 			val_string(db_row_ref(self)));
 	}
+	sr_create_drivers(pool, view, txn, a);
 	row = db_view_get(view, MODEL_CLASS__config, "epoch");
 	epoch_text(pool, epoch);
 	if (row != NULL && strcmp(db_row_s(row, _CONFIG_value), epoch) != 0) {

@@ -1,5 +1,5 @@
-/* The control socket: one word in, lines out. For `xpoolctl` on the same machine; works without a
- * pool. */
+/* The control socket: one word and perhaps a text in, lines out. For `xpoolctl` on the same
+ * machine; works without a pool. */
 #include "pool/pool_priv.h"
 #include "rpc/base/stream.h"
 
@@ -12,17 +12,18 @@ static void put_status(struct pool *pool, struct buf *out)
 {
 	struct db_stat s;
 	struct db_view view;
-	const struct db_row *self, *vm;
-	struct db_cursor c;
+	const struct db_row *self;
+	struct db_cursor c = { 0 };
 	unsigned domains = 0;
 	bool ready;
 
 	db_stat(pool->db, &s);
 	db_view_pin(pool->db, &view);
 	self = pool_self(pool, &view);
-	c = db_rows(&view, MODEL_CLASS_VM);
-	while (self != NULL && (vm = db_next(&c)) != NULL)
-		domains += strcmp(db_row_s(vm, VM_resident_on), db_row_ref(self)) == 0;
+	if (self != NULL)
+		c = db_rows_related(&view, MODEL_RELATION_VM_resident_on, db_row_ref(self));
+	while (self != NULL && db_next(&c) != NULL)
+		domains++;
 	ready = self != NULL && s.leader != 0;
 	buf_printf(out,
 		"role=%s term=%llu leader=%llu applied=%llu hash=%016llx domains=%u ready=%s\n",
@@ -112,18 +113,22 @@ static void put_flushed(struct job *job, struct pool *pool, struct buf *out)
 		buf_puts(out, "flushed\n");
 }
 
+enum { CONTROL_MAX = 8192 /* bytes of a command */ };
+
 static const struct command {
 	const char *name;
 	void (*put)(struct pool *pool, struct buf *out);
 	void (*job)(struct job *job, struct pool *pool, struct buf *out); /* what takes its time */
+	void (*with)(struct job *job, struct pool *pool, const char *text, struct buf *out);
 } commands[] = {
-	{ "status", put_status, NULL },
-	{ "counters", put_counters, NULL },
-	{ "coverage", put_coverage, NULL },
-	{ "check", NULL, put_check },
-	{ "flush", NULL, put_flushed },
-	{ "schema", schema_put, NULL },
-	{ "schema-raise", NULL, schema_put_raise },
+	{ "status", put_status, NULL, NULL },
+	{ "counters", put_counters, NULL, NULL },
+	{ "coverage", put_coverage, NULL, NULL },
+	{ "check", NULL, put_check, NULL },
+	{ "flush", NULL, put_flushed, NULL },
+	{ "schema", schema_put, NULL, NULL },
+	{ "schema-raise", NULL, schema_put_raise, NULL },
+	{ "add", NULL, NULL, newcomer_put },
 };
 
 struct control {
@@ -131,8 +136,9 @@ struct control {
 	struct stream *stream; /* NULL: the asker has gone */
 	const struct command *command;
 	struct loop_call call;
-	struct buf out;
-	bool busy; /* a job has it */
+	struct buf in, out;
+	const char *text; /* behind the word, in `in` */
+	bool busy;	  /* a job has it */
 };
 
 static void control_answer(struct control *c)
@@ -141,6 +147,7 @@ static void control_answer(struct control *c)
 		stream_write(c->stream, c->out.data, c->out.len);
 		stream_close(c->stream);
 	}
+	buf_fini(&c->in);
 	buf_fini(&c->out);
 	free(c);
 }
@@ -154,19 +161,30 @@ static void control_main(struct job *job, void *arg)
 {
 	struct control *c = arg;
 
-	c->command->job(job, c->pool, &c->out);
+	if (c->command->with != NULL)
+		c->command->with(job, c->pool, c->text, &c->out);
+	else
+		c->command->job(job, c->pool, &c->out);
 	loop_post(c->pool->loops[0].loop, &c->call, on_done);
 }
 
 static void on_command(void *arg, struct stream *s, const uint8_t *p, size_t n)
 {
 	struct control *c = arg;
+	size_t word;
 
 	(void)s;
-	if (c->busy)
+	if (c->busy || c->in.len + n > CONTROL_MAX)
 		return;
+	buf_put(&c->in, p, n);
+	if (memchr(c->in.data, '\n', c->in.len) == NULL)
+		return; /* there is more */
+	c->in.data[c->in.len - 1] = 0;
+	word = strcspn((char *)c->in.data, " ");
+	c->text = (char *)c->in.data + word + strspn((char *)c->in.data + word, " ");
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		if (n == strlen(commands[i].name) + 1 && memcmp(p, commands[i].name, n - 1) == 0)
+		if (word == strlen(commands[i].name) &&
+			memcmp(c->in.data, commands[i].name, word) == 0)
 			c->command = &commands[i];
 	if (c->command == NULL) {
 		buf_puts(&c->out, "unknown command\n");

@@ -39,6 +39,12 @@ static const char usage[] =
 	"with this copy alone; says first what is given up\n"
 	"  adopt --dir DIR --members FILE [--yes]            follow a pool that went on without "
 	"this member; its own log is set aside\n"
+	"  add --dir DIR --members NEW --out FILE            on a member: let a new host in. NEW "
+	"is its "
+	"entry of members.json, without id; FILE is for it\n"
+	"  enlist --dir DIR --members FILE                   on the new host: make its data "
+	"directory; "
+	"then start xpoold\n"
 	"  uuid                                              a random uuid\n";
 
 enum { CONTROL_TIMEOUT_S = 10 };
@@ -155,6 +161,18 @@ static int make_dir(const char *path)
 	return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -1;
 }
 
+int ctl_folder_new(const char *dir, char *members_out, size_t n)
+{
+	if (make_dir(dir) != 0)
+		return ctl_fail(dir, strerror(errno));
+	snprintf(members_out, n, "%s/members.json", dir);
+	return access(members_out, F_OK) != 0
+		       ? 0
+		       : ctl_fail(dir,
+				 "it belongs to a pool already; an existing data directory is "
+				 "never overwritten");
+}
+
 static int cmd_init(const struct options *o)
 {
 	static struct members members;
@@ -175,13 +193,8 @@ static int cmd_init(const struct options *o)
 	}
 	if (self == NULL)
 		return ctl_fail(o->members, "there is no member with this --id");
-	if (make_dir(o->dir) != 0)
-		return ctl_fail(o->dir, strerror(errno));
-	snprintf(path, sizeof path, "%s/members.json", o->dir);
-	if (access(path, F_OK) == 0)
-		return ctl_fail(o->dir,
-			"it belongs to a pool already; an existing data directory is "
-			"never overwritten");
+	if (ctl_folder_new(o->dir, path, sizeof path) != 0)
+		return 1;
 	snprintf(path, sizeof path, "%s/raft", o->dir);
 	if (make_dir(path) != 0)
 		return ctl_fail(path, strerror(errno));
@@ -200,7 +213,8 @@ int ctl_ask(const char *dir, const char *word, unsigned timeout_s, struct buf *o
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct timeval limit = { .tv_sec = timeout_s };
-	char buf[4096], line[64];
+	struct buf line = { 0 };
+	char buf[4096];
 	int fd, e = 0;
 	ssize_t n;
 
@@ -209,10 +223,10 @@ int ctl_ask(const char *dir, const char *word, unsigned timeout_s, struct buf *o
 		return ENAMETOOLONG;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	snprintf(line, sizeof line, "%s\n", word);
+	buf_printf(&line, "%s\n", word);
 	if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0)
 		e = errno == ENOENT ? ECONNREFUSED : errno;
-	else if (write(fd, line, strlen(line)) != (ssize_t)strlen(line))
+	else if (write(fd, line.data, line.len) != (ssize_t)line.len)
 		e = errno;
 	while (e == 0 && (n = read(fd, buf, sizeof buf)) != 0) {
 		if (n < 0)
@@ -221,6 +235,7 @@ int ctl_ask(const char *dir, const char *word, unsigned timeout_s, struct buf *o
 			buf_put(out, buf, (size_t)n);
 	}
 	close(fd);
+	buf_fini(&line);
 	return e;
 }
 
@@ -284,7 +299,8 @@ int main(int argc, char **argv)
 		{ "passwd", cmd_passwd }, { "init", cmd_init }, { "status", cmd_status },
 		{ "counters", cmd_counters }, { "coverage", cmd_coverage }, { "db", ctl_db },
 		{ "sql", ctl_sql }, { "schema", cmd_schema }, { "recover", ctl_recover },
-		{ "adopt", ctl_adopt }, { "uuid", cmd_uuid } };
+		{ "adopt", ctl_adopt }, { "add", ctl_add }, { "enlist", ctl_enlist },
+		{ "uuid", cmd_uuid } };
 	struct options o;
 	bool own_help;
 

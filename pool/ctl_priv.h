@@ -15,6 +15,10 @@ struct options {
 /* "xpoolctl: what: why" to standard error; 1, for the shell. */
 int ctl_fail(const char *what, const char *why);
 
+/* The folder for a data directory that is none yet, made if need be; the path of its members.json
+ * (it is not there). 0; 1 behind a message. */
+int ctl_folder_new(const char *dir, char *members_out, size_t n);
+
 /* One word to the xpoold of that directory; its answer. 0; else errno, ECONNREFUSED: none runs
  * there. */
 int ctl_ask(const char *dir, const char *word, unsigned timeout_s, struct buf *out);
@@ -22,6 +26,10 @@ int ctl_ask(const char *dir, const char *word, unsigned timeout_s, struct buf *o
 /* ctl_recover.c */
 int ctl_recover(const struct options *o);
 int ctl_adopt(const struct options *o);
+
+/* ctl_join.c */
+int ctl_add(const struct options *o);
+int ctl_enlist(const struct options *o);
 
 /* ctl_db.c */
 int ctl_db(const struct options *o);

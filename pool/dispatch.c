@@ -14,10 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void call_begin(struct call *call);
-
-static void call_free(struct call *call)
+void call_drop(struct call *call)
 {
+	records_place_free(call);
 	db_view_unpin(&call->view);
 	loop_timer_stop(&call->timer);
 	err_fini(&call->err);
@@ -39,20 +38,42 @@ static void answer_encode(struct call *call)
 			&call->body, &call->message, &call->result, call->bare, &call->err);
 }
 
-static void reply(struct call *call, unsigned status)
+enum { HEADERS_MAX = 128 };
+
+static void headers_of(const struct call *call, char out[HEADERS_MAX])
 {
-	char headers[128], stale[48] = "";
+	char stale[48] = "";
 
 	if (call->stale)
 		snprintf(stale, sizeof stale, "X-Pool-Stale: %llu\r\n",
 			(unsigned long long)db_leader_silence_ms(call->pool->db) / 1000);
-	snprintf(headers, sizeof headers, "X-Pool-Index: %llu-%llu\r\n%s",
+	snprintf(out, HEADERS_MAX, "X-Pool-Index: %llu-%llu\r\n%s",
 		(unsigned long long)call->pool->cfg.db.epoch, (unsigned long long)call->shown_index,
 		stale);
+}
+
+static const char *content_type(const struct call *call)
+{
+	return call->message.codec == RPC_XML ? "text/xml" : "application/json";
+}
+
+static void reply(struct call *call, unsigned status)
+{
+	char headers[HEADERS_MAX];
+
+	headers_of(call, headers);
 	answer_encode(call);
-	rpc_reply(call->request, status,
-		call->message.codec == RPC_XML ? "text/xml" : "application/json", headers,
-		call->body.data, call->body.len);
+	rpc_reply(call->request, status, content_type(call), headers, call->body.data,
+		call->body.len);
+}
+
+static void reply_long(struct call *call)
+{
+	char headers[HEADERS_MAX];
+
+	headers_of(call, headers);
+	rpc_reply_chunked(call->request, 200, content_type(call), headers);
+	records_send(call);
 }
 
 /* The last look: from here on the answer shows nothing newer. */
@@ -71,7 +92,10 @@ static void on_held_again(struct db_use *use)
 
 	call->inside = use->ok;
 	call->stale |= !use->ok;
-	call_finish(call);
+	if (call->records != NULL) /* nothing of it has been kept */
+		call_run(call);
+	else
+		call_finish(call);
 }
 
 /* May the answer go out? It may when this member holds the session now; if not, it takes it first:
@@ -107,7 +131,8 @@ void call_finish(struct call *call)
 	}
 	call->finishing = true;
 	if (!may_answer(call)) {
-		answer_encode(call);
+		if (call->records == NULL)
+			answer_encode(call);
 		db_view_unpin(&call->view);
 		return;
 	}
@@ -117,11 +142,17 @@ void call_finish(struct call *call)
 		log_debug(env, "event=call_failed method=%s code=%s p0=%s", call->message.method,
 			call->err.code->name, call->err.n > 0 ? call->err.params[0] : "");
 	}
-	if (call->request != NULL && call->service != NULL)
+	audit_end(call);
+	if (call->within != NULL)
+		within_answer(call);
+	else if (call->request != NULL && call->service != NULL)
 		service_refuse(call);
-	else if (call->request != NULL)
+	else if (call->request != NULL && call->records != NULL) {
+		reply_long(call);
+		return;
+	} else if (call->request != NULL)
 		reply(call, 200);
-	call_free(call);
+	call_drop(call);
 }
 
 /* The client has gone: what only waits ends, what writes goes on without a listener. */
@@ -134,18 +165,24 @@ static void on_gone(struct rpc_request *request, void *arg)
 	if (call->event != NULL && !call->finishing) {
 		event_unpark(call);
 		call_finish(call);
+	} else if (call->records != NULL) {
+		records_gone(call);
 	}
 }
 
 /* Writes. */
 
-void pool_unknown(struct pool *pool, uint64_t leader, struct err *err)
+void call_undecided(struct call *call, uint64_t leader)
 {
+	struct pool *pool = call->pool;
+	struct err *err = &call->err;
 	struct db_view view;
-	unsigned n;
-	const struct db_member *members = db_members(pool->db, &n);
+	struct db_member members[CHANNEL_PEERS_MAX];
+	uint64_t index;
+	unsigned n = db_members(pool->db, members, &index);
 	const struct db_row *host = NULL;
 
+	call->stale = true; /* what shows nothing need not wait until the session is held again */
 	if (leader == 0) {
 		err_set(err, ERR_HOST_IN_EMERGENCY_MODE, NULL);
 		return;
@@ -175,6 +212,9 @@ static void on_written(struct db_proposal *p)
 		if (res->failed < ARRAY_LEN(call->on_failed) &&
 			call->on_failed[res->failed].code != NULL)
 			err_move(&call->err, &call->on_failed[res->failed]);
+		else if (res->failed == DB_ROW_FULL)
+			err_set(&call->err, ERR_VALUE_NOT_SUPPORTED, "value", "",
+				"the object would be larger than 8 MiB", NULL);
 		else if (++call->retries <= POOL_RETRIES) {
 			db_proposal_fini(p);
 			call_begin(call);
@@ -183,7 +223,7 @@ static void on_written(struct db_proposal *p)
 			err_set(&call->err, ERR_INTERNAL_ERROR, "the object kept changing", NULL);
 		break;
 	case DB_REFUSED: err_move(&call->err, &res->err); break;
-	case DB_UNKNOWN: pool_unknown(call->pool, res->leader, &call->err); break;
+	case DB_UNKNOWN: call_undecided(call, res->leader); break;
 	}
 	call_finish(call);
 }
@@ -229,25 +269,9 @@ static void on_barrier(struct db_barrier *b)
 		/* unknown is not invalid: nobody may throw a good session away because there is no
 		 * leader */
 		db_stat(call->pool->db, &stat);
-		pool_unknown(call->pool, stat.leader, &call->err);
+		call_undecided(call, stat.leader);
 		call_finish(call);
 	}
-}
-
-static int role_check(const struct call *call, struct err *err)
-{
-	char lower[128];
-	unsigned i;
-
-	if (call->caller.superuser)
-		return 0;
-	for (i = 0; call->method->name[i] && i < sizeof lower - 1; i++)
-		lower[i] = (char)(call->method->name[i] >= 'A' && call->method->name[i] <= 'Z'
-					  ? call->method->name[i] + 32
-					  : call->method->name[i]);
-	lower[i] = 0;
-	return err_set(
-		err, ERR_RBAC_PERMISSION_DENIED, lower, "No permission in user session.", NULL);
 }
 
 /* What is new in this version waits until the pool's schema has been raised. */
@@ -270,7 +294,13 @@ static int execute(struct call *call)
 	if (call->service != NULL)
 		return service_execute(call, &call->err);
 	if (call->method->session) {
-		rc = session_check(call, call->message.params->items[0].s, &call->err);
+		rc = call->within != NULL
+			     ? 0
+			     : session_check(call, call->message.params->items[0].s, &call->err);
+		if (call->within != NULL)
+			roles_refresh(&call->caller, &call->view, &call->arena);
+		if (rc == 0)
+			audit_begin(call);
 		if (rc == 0)
 			rc = role_check(call, &call->err);
 		if (rc != 0)
@@ -280,7 +310,7 @@ static int execute(struct call *call)
 		return err_set(&call->err, ERR_MESSAGE_REMOVED, NULL);
 	if (schema_check(call, &call->err) != 0)
 		return ERR_API;
-	if (call->method->call != MODEL_CUSTOM) {
+	if (call->method->call != MODEL_CUSTOM && call->method->route == MODEL_LOCAL) {
 		call->task_due = call->async;
 		return access_call(call, &call->err);
 	}
@@ -298,6 +328,8 @@ void call_run(struct call *call)
 	int rc;
 
 	loop_assert(call->io->loop);
+	call->records = NULL;
+	call->finishing = false;
 	db_view_pin(call->pool->db, &call->view);
 	rc = execute(call);
 	if (rc == CALL_PENDING) {
@@ -346,7 +378,7 @@ static void on_held(struct db_use *use)
 	call_begin(call);
 }
 
-static void call_begin(struct call *call)
+void call_begin(struct call *call)
 {
 	struct db *db = call->pool->db;
 	uint64_t index = call->need_index;
@@ -543,7 +575,7 @@ static void refuse(struct call *call, unsigned status, const char *why)
 	COUNT(call->pool->env, calls);
 	COUNT(call->pool->env, calls_failed);
 	reply(call, status);
-	call_free(call);
+	call_drop(call);
 }
 
 struct call *call_new(struct pool_loop *io, struct rpc_request *request)
@@ -554,18 +586,23 @@ struct call *call_new(struct pool_loop *io, struct rpc_request *request)
 	call->io = io;
 	call->request = request;
 	io->n_calls++;
-	request->gone = on_gone;
-	request->gone_arg = call;
+	if (request != NULL) {
+		request->gone = on_gone;
+		request->gone_arg = call;
+	}
 	arena_init(&call->arena);
 	return call;
 }
 
 void pool_request(void *arg, struct rpc_request *request)
 {
-	struct call *call = call_new(arg, request);
+	struct call *call;
 	const char *why = NULL;
 	int rc;
 
+	if (pool_service(arg, request))
+		return;
+	call = call_new(arg, request);
 	rc = (is_json(request) ? rpc_json_request : rpc_xml_request)(
 		&call->arena, request->body, request->body_len, &call->message, &why);
 	if (rc != 0) {

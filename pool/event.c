@@ -110,8 +110,8 @@ static bool look(struct call *call, const struct db_view *view, bool last)
 	loop_assert(call->io->loop);
 	if (db_view_index(view) < w->question.from.index)
 		return look_behind(call, view, last);
-	if (db_view_get(view, MODEL_CLASS_session, call->caller.session) == NULL) {
-		err_set(&call->err, ERR_SESSION_INVALID, call->caller.session, NULL);
+	if (!session_lives(call, view)) {
+		err_set(&call->err, ERR_SESSION_INVALID, session_given(call), NULL);
 		return true;
 	}
 	if (w->question.old && !event_next_prepare(call, &call->err))
@@ -210,6 +210,7 @@ static void on_batch(struct loop_timer *t)
 
 	if (io->round->next == NULL) {
 		io->round->began_ms = env_now_ms(io->pool->env);
+		io->events_armed = true;
 		io->round->next = io->event_waiters;
 	}
 	round_slice(io);

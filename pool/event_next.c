@@ -42,7 +42,7 @@ static struct event_registration *registration_new(struct pool_events *e, const 
 		at = &(*at)->next;
 	if (e->n_registrations >= EVENT_REGISTERED_MAX)
 		forget(e, at);
-	strcpy(r->session, call->caller.session);
+	strcpy(r->session, session_given(call));
 	r->from.index = db_view_index(&call->view);
 	r->from.numbers = db_plane_changed(call->pool->db, UINT64_MAX, NULL, NULL);
 	e->n_registrations++;
@@ -66,7 +66,7 @@ int event_register(struct call *call, const struct event_register_args *args, st
 	int rc;
 
 	pthread_mutex_lock(&e->mutex);
-	at = find(e, call->caller.session);
+	at = find(e, session_given(call));
 	r = *at;
 	rc = event_watch_make(e, args->classes, r != NULL ? r->watch : NULL, false, &watch, err);
 	if (rc == 0) {
@@ -92,7 +92,7 @@ int event_unregister(struct call *call, const struct event_unregister_args *args
 	int rc = 0;
 
 	pthread_mutex_lock(&e->mutex);
-	at = find(e, call->caller.session);
+	at = find(e, session_given(call));
 	if (*at != NULL)
 		rc = event_watch_make(e, args->classes, (*at)->watch, true, &watch, err);
 	if (*at != NULL && rc == 0) {
@@ -107,7 +107,7 @@ int event_unregister(struct call *call, const struct event_unregister_args *args
 
 static int not_registered(struct call *call, struct err *err)
 {
-	return err_set(err, ERR_SESSION_NOT_REGISTERED, call->caller.session, NULL);
+	return err_set(err, ERR_SESSION_NOT_REGISTERED, session_given(call), NULL);
 }
 
 int event_next(struct call *call, const struct event_next_args *args, struct err *err)
@@ -119,7 +119,7 @@ int event_next(struct call *call, const struct event_next_args *args, struct err
 
 	(void)args;
 	pthread_mutex_lock(&e->mutex);
-	r = *find(e, call->caller.session);
+	r = *find(e, session_given(call));
 	if (r != NULL) {
 		watch = event_watch_share(r->watch);
 		from = r->from;
@@ -136,7 +136,7 @@ bool event_next_prepare(struct call *call, struct err *err)
 	struct event_registration *r;
 
 	pthread_mutex_lock(&e->mutex);
-	r = *find(e, call->caller.session);
+	r = *find(e, session_given(call));
 	if (r != NULL && r->watch != q->watch) {
 		event_watch_drop(e, q->watch);
 		q->watch = event_watch_share(r->watch);
@@ -153,7 +153,7 @@ void event_next_told(struct call *call, const struct event_answer *answer)
 	struct event_registration **at;
 
 	pthread_mutex_lock(&e->mutex);
-	at = find(e, call->caller.session);
+	at = find(e, session_given(call));
 	if (*at != NULL && answer->lost)
 		forget(e, at); /* the client registers again, and reads everything anew */
 	else if (*at != NULL && answer->to.index >= (*at)->from.index)

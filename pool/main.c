@@ -18,20 +18,24 @@ static const char usage[] =
 	"  --dir DIR              data directory (members.json, raft/, control.sock)\n"
 	"  --listen IP:PORT       address of the API, TLS\n"
 	"  --certificate FILE     certificate and key, PEM; default DIR/member.pem\n"
+	"  --local-users HOW      who may log in as administrator of the pool: file (default): "
+	"--password-file;\n"
+	"                         pam: accounts of this host, by PAM at the agent\n"
 	"  --password-file FILE   user:hash lines, crypt(3); default DIR/passwd\n"
 	"  --agent PATH           socket of this host's xpool-agent; default DIR/agent.sock\n"
 	"  --loops N              I/O loops, 1 to 4; default: processors\n"
 	"  --election-ms N        Raft election time-out, default 500\n"
 	"  --snapshot-entries N   log entries between snapshots, and kept behind one; default "
 	"8192\n"
+	"  --snapshot-large BYTES beyond which the database is said to be too large (tests)\n"
 	"  --no-projection        no SQLite file of the database: no history, no dumps\n"
 	"  --log LEVEL            err, warn, info (default) or debug\n"
 	"  --allow-root           run as root all the same (tests)\n"
 	"  --help\n";
 
 struct options {
-	const char *dir, *listen, *certificate, *password_file, *agent;
-	unsigned loops, election_ms, snapshot_entries;
+	const char *dir, *listen, *certificate, *password_file, *agent, *local_users;
+	unsigned loops, election_ms, snapshot_entries, snapshot_large;
 	int log;
 	bool allow_root, no_projection;
 };
@@ -40,14 +44,15 @@ static bool parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "listen", 1, NULL, 'l' },
 		{ "certificate", 1, NULL, 'c' }, { "password-file", 1, NULL, 'p' },
-		{ "agent", 1, NULL, 'a' }, { "loops", 1, NULL, 'n' },
-		{ "election-ms", 1, NULL, 'e' }, { "snapshot-entries", 1, NULL, 's' },
+		{ "local-users", 1, NULL, 'u' }, { "agent", 1, NULL, 'a' },
+		{ "loops", 1, NULL, 'n' }, { "election-ms", 1, NULL, 'e' },
+		{ "snapshot-entries", 1, NULL, 's' }, { "snapshot-large", 1, NULL, 'b' },
 		{ "log", 1, NULL, 'v' }, { "allow-root", 0, NULL, 'r' },
 		{ "no-projection", 0, NULL, 'x' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	int c;
 
-	*o = (struct options){ .log = LOG_INFO };
+	*o = (struct options){ .log = LOG_INFO, .local_users = "file" };
 	o->loops = processors < 1		 ? 1
 		   : processors > POOL_LOOPS_MAX ? POOL_LOOPS_MAX
 						 : (unsigned)processors;
@@ -57,10 +62,12 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'l': o->listen = optarg; break;
 		case 'c': o->certificate = optarg; break;
 		case 'p': o->password_file = optarg; break;
+		case 'u': o->local_users = optarg; break;
 		case 'a': o->agent = optarg; break;
 		case 'n': o->loops = (unsigned)atoi(optarg); break;
 		case 'e': o->election_ms = (unsigned)atoi(optarg); break;
 		case 's': o->snapshot_entries = (unsigned)atoi(optarg); break;
+		case 'b': o->snapshot_large = (unsigned)atoi(optarg); break;
 		case 'v': o->log = log_level_parse(optarg); break;
 		case 'r': o->allow_root = true; break;
 		case 'x': o->no_projection = true; break;
@@ -68,7 +75,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		default: return false;
 		}
 	}
-	if (o->dir == NULL || o->listen == NULL || o->log < 0 || o->loops < 1 ||
+	if ((strcmp(o->local_users, "file") != 0 && strcmp(o->local_users, "pam") != 0) ||
+		o->dir == NULL || o->listen == NULL || o->log < 0 || o->loops < 1 ||
 		o->loops > POOL_LOOPS_MAX || optind != argc) {
 		fputs(usage, stderr);
 		return false;
@@ -105,7 +113,7 @@ static const char *in_dir(const char *given, const char *dir, const char *name, 
 	return out;
 }
 
-static int run(const struct options *o, struct env *env, const struct members *members)
+static int run(const struct options *o, struct env *env, struct members *members, char **argv)
 {
 	char certificate[512], passwords[512], agent[512], control[512], address[520];
 	const char *pem = in_dir(o->certificate, o->dir, "member.pem", certificate);
@@ -121,21 +129,25 @@ static int run(const struct options *o, struct env *env, const struct members *m
 		return 1;
 	snprintf(address, sizeof address, "unix:%s", in_dir(o->agent, o->dir, "agent.sock", agent));
 	config.password_file = in_dir(o->password_file, o->dir, "passwd", passwords);
+	config.local_pam = strcmp(o->local_users, "pam") == 0;
 	config.agent = address;
+	config.members = members;
 	config.db = (struct db_config){ .pool_uuid = members->pool_uuid,
 		.epoch = members->n_epochs,
 		.epoch_id = members->epochs[members->n_epochs - 1],
 		.raft_id = members->self,
 		.members = members->m,
 		.n_members = members->n,
+		.members_index = members->index,
 		.tls = peer,
 		.dir = o->dir,
 		.projection_off = o->no_projection,
 		.election_ms = o->election_ms,
 		.snapshot_entries = o->snapshot_entries,
 		.snapshot_trailing = o->snapshot_entries,
+		.snapshot_large = o->snapshot_large,
 		.heartbeat_ms = o->election_ms / 10 };
-	if (access(config.password_file, R_OK) != 0) {
+	if (!config.local_pam && access(config.password_file, R_OK) != 0) {
 		fprintf(stderr, "xpoold: %s: %s; nobody could log in\n", config.password_file,
 			strerror(errno));
 		return 1;
@@ -157,6 +169,8 @@ static int run(const struct options *o, struct env *env, const struct members *m
 	log_info(env, "event=stopping signal=%d", sig);
 	pool_stop(pool, STOP_GRACE_MS);
 	unlink(control);
+	if (pool_again(pool))
+		execv("/proc/self/exe", argv);
 	/* Every acknowledged write is on a majority's disks: leaving here is as safe as a crash,
 	 * which has to be safe anyway, and closing a leader can crash the library
 	 * (docs/decisions/0004). Without exit handlers: the other threads still run. */
@@ -186,5 +200,13 @@ int main(int argc, char **argv)
 			members.self == 0 && why[0] == 0 ? "no self" : why);
 		return 1;
 	}
-	return run(&o, &env, &members);
+	if (members.left) {
+		fprintf(stderr,
+			"xpoold: %s: this member has left its pool; set the directory aside and "
+			"make "
+			"a new one to use this host again\n",
+			path);
+		return 1;
+	}
+	return run(&o, &env, &members, argv);
 }

@@ -109,6 +109,9 @@ static bool parse(
 		return false;
 	if ((number = val_get(&v, "self")) != NULL && number->kind == VAL_INT)
 		out->self = (uint64_t)number->i;
+	if ((number = val_get(&v, "index")) != NULL && number->kind == VAL_INT && number->i > 0)
+		out->index = (uint64_t)number->i;
+	out->left = (number = val_get(&v, "left")) != NULL && number->kind == VAL_BOOL && number->b;
 	list = val_get(&v, "members");
 	if (list == NULL || list->kind != VAL_SET || list->n == 0 || list->n > CHANNEL_PEERS_MAX) {
 		snprintf(why, n, "\"members\" is no list of 1 to %d members", CHANNEL_PEERS_MAX);
@@ -141,12 +144,10 @@ bool members_read(const char *path, struct members *out, char *why, size_t n)
 	return ok;
 }
 
-int members_write(const char *path, const struct members *members)
+void members_put(const struct members *members, struct buf *out)
 {
 	struct arena a;
 	struct val v = val_map(), list = val_set(), epochs = val_set();
-	struct buf text = { 0 };
-	int rc;
 
 	arena_init(&a);
 	for (unsigned i = 0; i < members->n; i++) {
@@ -168,11 +169,39 @@ int members_write(const char *path, const struct members *members)
 		val_set_push(&a, &epochs, val_string(members->epochs[i]));
 	val_map_push(&a, &v, "epochs", epochs);
 	val_map_push(&a, &v, "self", val_int((int64_t)members->self));
+	if (members->index != 0)
+		val_map_push(&a, &v, "index", val_int((int64_t)members->index));
+	if (members->left)
+		val_map_push(&a, &v, "left", val_bool(true));
 	val_map_push(&a, &v, "members", list);
-	val_json(&text, &v);
-	buf_puts(&text, "\n");
+	val_json(out, &v);
+	buf_puts(out, "\n");
+	arena_fini(&a);
+}
+
+int members_write(const char *path, const struct members *members)
+{
+	struct buf text = { 0 };
+	int rc;
+
+	members_put(members, &text);
 	rc = file_replace(path, text.data, text.len);
 	buf_fini(&text);
-	arena_fini(&a);
 	return rc == 0 ? 0 : -1;
+}
+
+bool members_parse_one(
+	struct arena *a, const char *text, size_t len, struct db_member *out, char *why, size_t n)
+{
+	const char *fault = NULL;
+	struct val v;
+
+	*out = (struct db_member){ 0 };
+	if (rpc_json_parse(a, text, len, &v, &fault) != 0 || v.kind != VAL_MAP) {
+		snprintf(why, n, "%s", fault != NULL ? fault : "it is no JSON object");
+		return false;
+	}
+	if (val_get(&v, "id") == NULL)
+		val_map_push(a, &v, "id", val_int(1)); /* whoever adds it gives it another */
+	return take_member(&v, out, 0, why, n);
 }

@@ -6,7 +6,9 @@
  * hexadecimal"}, ...]}
  *
  * "self" only in the kept copy; "epochs" only after a forced recovery: the first epoch has the
- * pool's uuid. A member with "standby": true had no vote when the file was written.
+ * pool's uuid. A member with "standby": true had no vote when the file was written. The kept copy
+ * follows the rows of the database: "index" is the log index of the list; "left": true says that
+ * this member has left the pool, and is not started any more.
  */
 #pragma once
 
@@ -20,6 +22,8 @@ struct members {
 	unsigned n_epochs; /* the number of the epoch */
 	char epochs[EPOCHS_MAX]
 		   [UUID_LEN + 1]; /* ids, the last is the epoch's, each the next one's parent */
+	uint64_t index;
+	bool left;
 	unsigned n;
 	struct db_member m[CHANNEL_PEERS_MAX];
 };
@@ -28,5 +32,10 @@ enum { MEMBERS_FILE_MAX = 256 << 10 };
 
 /* false: why (of n bytes) says what is wrong, naming the member and the field. */
 bool members_read(const char *path, struct members *out, char *why, size_t n);
+/* One entry of the list, its id left out. */
+bool members_parse_one(
+	struct arena *a, const char *text, size_t len, struct db_member *out, char *why, size_t n);
+/* The file as text. */
+void members_put(const struct members *members, struct buf *out);
 /* 0, or -1 with errno. */
 int members_write(const char *path, const struct members *members);

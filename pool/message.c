@@ -34,27 +34,57 @@ static void drop_oldest(const struct db_view *view, struct db_txn *txn)
 		db_txn_delete(txn, MODEL_CLASS_message, db_row_ref(db_next(&oldest)));
 }
 
-int message_create(struct call *call, const struct message_create_args *args, struct err *err)
+void message_put(struct pool *pool, const struct db_view *view, struct db_txn *txn,
+	const struct message *m, char ref[DB_REF_MAX + 1])
 {
 	struct val fields[MESSAGE_FIELD_COUNT] = { { .kind = VAL_VOID } };
-	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
+	char uuid[UUID_LEN + 1];
+
+	pool_ref(pool, uuid, ref);
+	fields[MESSAGE_uuid] = val_string(uuid);
+	fields[MESSAGE_name] = val_string(m->name);
+	fields[MESSAGE_priority] = val_int(m->priority);
+	fields[MESSAGE_cls] = val_string(m->cls);
+	fields[MESSAGE_obj_uuid] = val_string(m->obj_uuid);
+	fields[MESSAGE_timestamp] = val_datetime(env_wall_s(pool->env));
+	fields[MESSAGE_body] = val_string(m->body);
+	drop_oldest(view, txn);
+	db_txn_create(txn, MODEL_CLASS_message, ref, fields);
+}
+
+int message_create(struct call *call, const struct message_create_args *args, struct err *err)
+{
+	char ref[DB_REF_MAX + 1];
 	struct db_txn txn;
 
 	if (about(call, args->cls, args->obj_uuid, err) != 0)
 		return ERR_API;
-	pool_ref(call->pool, uuid, ref);
-	fields[MESSAGE_uuid] = val_string(uuid);
-	fields[MESSAGE_name] = val_string(args->name);
-	fields[MESSAGE_priority] = val_int(args->priority);
-	fields[MESSAGE_cls] = val_string(args->cls);
-	fields[MESSAGE_obj_uuid] = val_string(args->obj_uuid);
-	fields[MESSAGE_timestamp] = val_datetime(env_wall_s(call->pool->env));
-	fields[MESSAGE_body] = val_string(args->body);
 	db_txn_init(&txn, DB_FOR_FIELD);
-	drop_oldest(&call->view, &txn);
-	db_txn_create(&txn, MODEL_CLASS_message, ref, fields);
+	message_put(call->pool, &call->view, &txn,
+		&(struct message){
+			args->name, args->priority, args->cls, args->obj_uuid, args->body },
+		ref);
 	call->result = val_string(arena_strdup(&call->arena, ref));
 	return call_write(call, &txn, NULL);
+}
+
+bool message_of_pool(struct pool *pool, const struct db_view *view, struct db_txn *txn,
+	const char *name, int priority, const char *body)
+{
+	struct db_cursor all = db_rows(view, MODEL_CLASS_message),
+			 pools = db_rows(view, MODEL_CLASS_pool);
+	const struct db_row *row;
+	char ref[DB_REF_MAX + 1];
+
+	while ((row = db_next(&all)) != NULL)
+		if (strcmp(db_row_s(row, MESSAGE_name), name) == 0)
+			return false;
+	row = db_next(&pools);
+	if (row == NULL)
+		return false;
+	message_put(pool, view, txn,
+		&(struct message){ name, priority, "Pool", db_row_s(row, POOL_uuid), body }, ref);
+	return true;
 }
 
 /* Lists: rows come oldest first, the API shows the newest first. */
@@ -76,36 +106,31 @@ static bool is_wanted(const struct db_row *row, const struct wanted *w)
 			       strcmp(db_row_s(row, MESSAGE_obj_uuid), w->obj_uuid) == 0));
 }
 
-static void records(struct call *call, const struct wanted *w)
+static int records(struct call *call, const struct wanted *w)
 {
 	struct db_cursor c = db_rows_modified(&call->view, MODEL_CLASS_message, 0);
 	uint64_t n = 0, room = db_view_count(&call->view, MODEL_CLASS_message) + 1;
 	const struct db_row **rows = arena_alloc(&call->arena, room * sizeof(*rows)), *row;
-	struct pool_records out;
 
 	while ((row = db_next(&c)) != NULL)
 		if (is_wanted(row, w))
 			rows[n++] = row;
 	CHECK(n < room);
-	pool_records_open(&out, call);
-	while (n-- > 0)
-		pool_records_add(&out, rows[n]);
-	pool_records_close(&out);
+	return records_answer_list(call, rows, n);
 }
 
 int message_get(struct call *call, const struct message_get_args *args, struct err *err)
 {
 	if (about(call, args->cls, args->obj_uuid, err) != 0)
 		return ERR_API;
-	records(call, &(struct wanted){ args->cls, args->obj_uuid, args->since, INT64_MAX, 0 });
-	return 0;
+	return records(
+		call, &(struct wanted){ args->cls, args->obj_uuid, args->since, INT64_MAX, 0 });
 }
 
 int message_get_since(struct call *call, const struct message_get_since_args *args, struct err *err)
 {
 	(void)err;
-	records(call, &(struct wanted){ NULL, NULL, args->since, INT64_MAX, 0 });
-	return 0;
+	return records(call, &(struct wanted){ NULL, NULL, args->since, INT64_MAX, 0 });
 }
 
 /* Delete what args[0] lists, a part per entry. */

@@ -1,4 +1,5 @@
 /* Putting the parts of one member together: loops, lanes, database, API, agent. */
+#include "pool/members.h"
 #include "pool/pool_priv.h"
 
 #include <errno.h>
@@ -19,14 +20,26 @@ static void on_wake(struct loop_call *call)
 	events_wake(io);
 }
 
+/* The loops where somebody waits; a loop that looks at events soon anyway is left alone. Whoever
+ * begins to wait says so before looking. */
+void pool_wake(struct pool *pool)
+{
+	for (unsigned i = 0; i < pool->n_loops; i++) {
+		struct pool_loop *io = &pool->loops[i];
+
+		if ((io->events_armed && atomic_exchange(&io->events_armed, false)) ||
+			io->n_task_waiters > 0)
+			loop_post(io->loop, &io->wake, on_wake);
+	}
+}
+
 /* Raft loop. */
 static void on_applied(void *arg, const struct db_applied *what)
 {
 	struct pool *pool = arg;
 	bool tasks = what->n == 0;
 
-	for (unsigned i = 0; i < pool->n_loops; i++)
-		loop_post(pool->loops[i].loop, &pool->loops[i].wake, on_wake);
+	pool_wake(pool);
 	for (unsigned i = 0; i < what->n && !tasks; i++)
 		tasks = what->class_id(what, i) == MODEL_CLASS_task;
 	if (tasks) {
@@ -38,10 +51,7 @@ static void on_applied(void *arg, const struct db_applied *what)
 /* Numbers have changed, which are not in the log. */
 static void on_plane_changed(void *arg)
 {
-	struct pool *pool = arg;
-
-	for (unsigned i = 0; i < pool->n_loops; i++)
-		loop_post(pool->loops[i].loop, &pool->loops[i].wake, on_wake);
+	pool_wake(arg);
 }
 
 /* Admission loop: the role may have changed, or a task. */
@@ -63,9 +73,55 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 	loop_post(pool->loops[0].loop, &pool->role_call, on_role_call);
 }
 
+/* members.json follows the members: what a start knows before the others are met. */
+
+static int keep_members(struct pool *pool, bool left)
+{
+	struct members *m = pool->cfg.members;
+	char path[512];
+	int rc;
+
+	pthread_mutex_lock(&pool->members_mutex); /* the last word is that it has left */
+	m->n = db_members(pool->db, m->m, &m->index);
+	m->left = m->left || left;
+	snprintf(path, sizeof path, "%s/members.json", pool->cfg.db.dir);
+	rc = members_write(path, m);
+	pthread_mutex_unlock(&pool->members_mutex);
+	if (rc == 0)
+		return 0;
+	log_err(pool->env, "event=members_not_kept file=%s why=\"%s\"", path, strerror(errno));
+	return ERR_IO;
+}
+
+static void keep_main(struct job *job, void *arg)
+{
+	(void)job;
+	keep_members(arg, false); /* one at a time, by its key */
+}
+
+static void on_members_changed(void *arg)
+{
+	struct pool *pool = arg;
+
+	if (pool->db != NULL && pool->cfg.members != NULL &&
+		lane_submit(pool->api, "members", keep_main, pool, NULL) != 0)
+		log_warn(pool->env, "event=members_not_kept why=\"too much to do\"");
+}
+
+/* On the Raft loop: nothing else happens here any more. */
+static void on_removed(void *arg)
+{
+	struct pool *pool = arg;
+
+	if (pool->cfg.members != NULL)
+		keep_members(pool, true);
+	env_die(pool->env, "this member has left the pool: its directory can be set aside");
+}
+
 static int on_frame(void *arg, uint8_t type, const uint8_t *payload, size_t n)
 {
-	return session_frame(arg, type, payload, n);
+	return type <= POOL_FRAME_AGES ? session_frame(arg, type, payload, n)
+				       : migrate_frame(arg, type, payload, n);
 }
 
 int pool_new(struct pool **out, const struct pool_config *config)
@@ -80,9 +136,15 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	pool->cfg.db.request = admit_request;
 	pool->cfg.db.role = on_role;
 	pool->cfg.db.frame = on_frame;
+	pool->cfg.db.members_changed = on_members_changed;
+	pool->cfg.db.removed = on_removed;
 	session_life_init(pool);
+	migrate_init(pool);
+	session_local_init(pool);
+	audit_init(pool);
 	pool->role_call.fn = on_role_call;
 	pthread_mutex_init(&pool->incarnation_mutex, NULL);
+	pthread_mutex_init(&pool->members_mutex, NULL);
 	snprintf(pool->password_file, sizeof pool->password_file, "%s", config->password_file);
 	snprintf(pool->agent_address, sizeof pool->agent_address, "%s", config->agent);
 	for (unsigned i = 0; i < config->db.n_members; i++)
@@ -97,6 +159,10 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	}
 	events_init(pool);
 	pool->api = lane_new(pool->env, "api", LANE_API, POOL_JOBS_RUNNING, POOL_THREADS_MAX);
+	/* of their own: a command may wait for days, a password must not wait for it */
+	pool->clis = lane_new(pool->env, "cli", LANE_API, POOL_JOBS_RUNNING, CLI_COMMANDS_MAX);
+	pool->compounds =
+		lane_new(pool->env, "compound", LANE_API, POOL_JOBS_RUNNING, POOL_COMPOUNDS_MAX);
 	pool->vms = lane_new(pool->env, "vm", LANE_VM, POOL_JOBS_RUNNING, POOL_THREADS_MAX);
 	pool->raft_loop = loop_new(pool->env, "raft");
 	pool->cfg.db.loop = pool->raft_loop;
@@ -203,4 +269,9 @@ void pool_stop(struct pool *pool, unsigned grace_ms)
 		db_step_down(pool->db);
 		wait_while(pool, leads, env_now_ms(pool->env) + TRANSFER_MS);
 	}
+}
+
+bool pool_again(const struct pool *pool)
+{
+	return pool->again;
 }

@@ -13,8 +13,10 @@ struct pool;
 struct pool_config {
 	struct env *env;
 	struct db_config db;	   /* loop and handlers are filled in */
+	bool local_pam;		   /* local accounts by PAM at the agent, else by: */
 	const char *password_file; /* user:hash lines, crypt(3) */
 	const char *agent;	   /* stream address of this host's agent */
+	struct members *members;   /* of the data directory; kept by the caller, changed */
 	unsigned loops;		   /* I/O loops, 1..POOL_LOOPS_MAX */
 	bool verbose_tasks;
 };
@@ -33,3 +35,6 @@ void pool_start(struct pool *pool);
 
 /* Take no new connections, let running calls end, at most grace_ms, and hand the lead over. */
 void pool_stop(struct pool *pool, unsigned grace_ms);
+/* After the stop: is the program to begin anew, for its host reboots or restart_agent asked for it?
+ */
+bool pool_again(const struct pool *pool);

@@ -1,11 +1,13 @@
 /* Shared by the files of pool/. */
 #pragma once
 
+#include "db/channel.h"
 #include "db/floor.h"
 #include "db/view.h"
 #include "model/args.h"
 #include "model/calls.h"
 #include "pool/pool.h"
+#include "rpc/base/tls.h"
 #include "rpc/wire/codec.h"
 
 #define NULL_REF "OpaqueRef:NULL"
@@ -24,10 +26,22 @@ enum {
 	POOL_TASK_KEEP_S = 3900, /* of asynchronous ones: 65 min */
 	POOL_LOGIN_PENALTY_MS = 5000,
 	POOL_EVENT_BATCH_MS = 50,
-	POOL_DUMPS_MAX = 4,    /* being fetched from this member */
-	POOL_STALL_MS = 30000, /* a client of a service takes nothing */
+	POOL_DUMPS_MAX = 4,	   /* being fetched from this member */
+	POOL_LONG_MAX = 16,	   /* calls of a loop that answer piece by piece */
+	POOL_HOLD_MS = 5000,	   /* how long such a call waits for its client with a view */
+	POOL_HOLD_ENTRIES = 4000,  /* and how far the view may be behind */
+	POOL_STALL_MS = 30000,	   /* a client of a service takes nothing */
+	POOL_VIF_DEVICE_MAX = 255, /* number of an interface of a VM */
+	POOL_VIFS_SHOWN = 7,	   /* of these, how many VM.get_allowed_VIF_devices offers */
+	POOL_VBDS_SHOWN = 256,	   /* the same of disks */
+	CLI_COMMANDS_MAX = 64,	   /* of `xe` at a time at this member */
+	POOL_WITHIN_MS =
+		24 * 3600 * 1000, /* a call of a job of ours: operations end by themselves */
 	POOL_JOBS_RUNNING = 4,
 	POOL_THREADS_MAX = 128,
+	POOL_MOVES_MAX = 1024,	 /* VMs that one evacuation tries to move */
+	POOL_MOVES_RUNNING = 10, /* of these at once, unless the client says another number */
+	POOL_COMPOUNDS_MAX = 32, /* operations made of others, under way on this host */
 };
 
 struct call;
@@ -43,6 +57,12 @@ struct pool_loop {
 	struct loop_call wake, stop; /* something was applied */
 	struct loop_timer batch;     /* event.from looks at most so often */
 	struct call *task_waiters, *event_waiters;
+	_Atomic unsigned n_task_waiters;
+	_Atomic bool events_armed; /* a round has begun since the last wake: wake when something is
+				      applied */
+	struct call *long_ready, *long_waiters; /* records.c */
+	struct loop_call long_turn;
+	unsigned n_long;
 	struct event_round *round; /* of looks at event_waiters */
 	_Atomic unsigned n_calls;
 };
@@ -51,10 +71,12 @@ struct pool {
 	struct env *env;
 	struct pool_config cfg;
 	struct db *db;
+	pthread_mutex_t members_mutex; /* cfg.members and its file */
 	struct loop *raft_loop;
 	struct pool_loop loops[POOL_LOOPS_MAX];
 	unsigned n_loops;
-	struct lane *api, *vms;
+	struct lane *api, *vms, *clis;
+	struct lane *compounds; /* parts run on vms, where nobody may wait for them */
 	struct member *agent;
 	struct pool_events *events;
 	struct loop_timer metrics_timer; /* metrics.c, admission loop only */
@@ -69,25 +91,48 @@ struct pool {
 	struct db_proposal sweep_proposal;
 	bool sweeping, bootstrapping;
 	uint64_t marks[POOL_TASK_SYNC_S], marked_ms; /* applied index, second by second */
+	uint64_t large_seen; /* snapshots_large, when it was last looked at */
 	struct db_proposal bootstrap_proposal;
 
 	/* This host's (owner.c), admission loop only. */
 	struct loop_call owner_call;
 	struct owned *owned;
+	uint64_t owner_seen;   /* rows of tasks up to this index have been looked at */
 	char incarnation[128]; /* of the agent; "" until it has been reached; under
 				  incarnation_mutex */
 	pthread_mutex_t incarnation_mutex;
 
-	struct activity *activity; /* session_life.c */
+	_Atomic bool again;	       /* after the stop the program begins anew */
+	struct activity *activity;     /* session_life.c */
+	struct migrations *migrations; /* vm_migrate.c */
+	struct local_sessions *locals;
+	struct audit *audit;
+	uint64_t revalidated_ms; /* admission loop: the last look */
+	_Atomic bool revalidating;
 
 	struct listener control;
-	_Atomic unsigned n_dumps;
+	_Atomic unsigned n_dumps, n_clis;
 };
 
 /* Who calls. */
 struct caller {
-	const char *user, *session, *originator;
+	const char *user, *session, *originator; /* session: NULL_REF when local */
+	const char *local;			 /* the reference of a local session, else NULL */
+	const char *sid;			 /* of a directory user, else "" */
 	bool superuser;
+	unsigned roles;		    /* bits of enum model_role */
+	const struct val *subjects; /* they come from, where there is no session; else NULL */
+};
+
+/* A name and a password, and who that is (auth.c). In the call's arena. */
+struct login {
+	const char *user, *password;
+	bool local_only; /* a directory is not asked */
+	void (*done)(struct call *call);
+	const char *name, *sid; /* as the directory writes it */
+	bool superuser;
+	unsigned roles;
+	struct val subjects; /* the user himself first, if he is one; then groups */
 };
 
 /* One API call, on one I/O loop. */
@@ -105,7 +150,9 @@ struct call {
 	struct caller caller;
 	struct db_view view; /* pinned while the call runs on its loop */
 	struct val result;
-	struct buf text; /* what result points to when it is VAL_ENCODED */
+	struct buf text;	 /* what result points to when it is VAL_ENCODED */
+	struct records *records; /* what is left of a long one (records.c) */
+	bool place;		 /* one of POOL_LONG_MAX */
 	struct err err;
 
 	/* writes */
@@ -129,12 +176,20 @@ struct call {
 	struct event_wait *event;
 	struct job *job;
 	struct loop_call posted;
-	bool login_ok;
+	struct login login;
+	const char *audit; /* arguments for its line; NULL: it has not come so far */
+	bool worth_a_line;
+	struct asked *asked; /* of the directory: directory.c */
 
 	/* services (service.c) */
 	const struct service *service; /* NULL: a call of the API */
-	const char *session_ref, *password;
-	struct piece *piece; /* on its way to the client */
+	const char *session_ref;
+	const char *since;     /* of an audit log */
+	struct piece *piece;   /* on its way to the client */
+	char *cli_text;	       /* cli.c: the arguments, one per line */
+	struct cli_want *want; /* a command waits for bytes of its client */
+
+	struct within *within; /* a call of a job of ours: within.c */
 };
 
 /* What a call function returns besides 0 and ERR_API: it will call call_finish() itself. */
@@ -143,41 +198,81 @@ enum { CALL_PENDING = 1 };
 /* dispatch.c */
 void pool_request(void *arg, struct rpc_request *request);
 struct call *call_new(struct pool_loop *io, struct rpc_request *request);
+/* Run it from its beginning, when what it must see is visible here; also again, after it has waited
+ * for something outside of the database. */
+void call_begin(struct call *call);
 /* Run it against what is visible now, and again behind a barrier when that may be too old. */
 void call_run(struct call *call);
 /* The call is over: result or err is set. Frees it. On its loop. */
 void call_finish(struct call *call);
+/* Without an answer: there is nobody to get one, or it has been given. Frees it. */
+void call_drop(struct call *call);
 /* Propose and continue with written(call) when it is applied here (NULL: call_finish). Returns
  * CALL_PENDING, or ERR_API when the transaction is too large. The transaction is taken. */
 int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call));
 /* The error for a proposal without outcome: database promise P12. */
-void pool_unknown(struct pool *pool, uint64_t leader, struct err *err);
+void call_undecided(struct call *call, uint64_t leader);
 /* Decoded arguments into the struct of model/args.h. */
 void *pool_args(struct arena *a, const struct model_message *m, const struct val *args);
 
 /* access.c: the generated messages. */
 int access_call(struct call *call, struct err *err);
+/* The RW and StaticRO fields that the record gives, as many as the class has, void where it gives
+ * none. FIELD_TYPE_ERROR: one is missing that has no default, or is of another type. */
+int access_fields(struct arena *a, enum rpc_codec codec, int class_id, const struct val *given,
+	struct val *fields, struct err *err);
+/* The argument of a create that is an operation: checked, and only what will be read, so that it
+ * can travel. */
+int access_record(struct call *call, struct err *err);
+
+/* Preconditions and operations that let no two transactions through that saw the same number: for
+ * what must be unique in a class. The number, raised by the transaction; its row in _config. */
+unsigned long raise_serial(struct call *call, struct db_txn *txn, const char *name);
 
 /* record.c */
 /* The record as text: a client may ask for all of them, so no values are built in between. */
 void pool_record(const struct db_view *view, const struct db_row *row, enum rpc_codec codec,
 	struct buf *out);
-/* The result of a call: records by reference, as text. */
-struct pool_records {
-	struct call *call;
-	struct rpc_map map;
-};
-void pool_records_open(struct pool_records *r, struct call *call);
-void pool_records_add(struct pool_records *r, const struct db_row *row);
-void pool_records_close(struct pool_records *r);
 struct val pool_field(
 	const struct db_view *view, const struct db_row *row, int field, struct arena *a);
 
-/* vm.c: what a new VM has, whatever the client passed back; its metrics object into txn. */
-void vm_create_fields(struct call *call, struct db_txn *txn, struct val *fields);
+/* records.c: the result of a call is records by reference: those of a cursor on the call's view
+ * that the filter selects (NULL: all); or of a list in its arena, last first. 0, or CALL_PENDING.
+ */
+struct filter;
+int records_answer(struct call *call, struct db_cursor rows, const struct filter *filter);
+int records_answer_list(struct call *call, const struct db_row *const *rows, uint64_t n);
+/* The answer has begun: send the rest, and drop the call. */
+void records_send(struct call *call);
+/* The client has gone: the call is dropped here, or by whoever goes on with it. */
+void records_gone(struct call *call);
+void records_place_free(struct call *call);
+
+/* What a class adds to create and destroy (table in access.c): rules, values the pool chooses,
+ * further operations and preconditions into txn. Errors as the API tells them; fields: of the
+ * class, decoded, references checked.
+ *
+ * vm.c: what a new VM has, whatever the client passed back; its metrics object. */
+int vm_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err);
+int vm_destroying(struct call *call, struct db_txn *txn, const struct db_row *row, struct err *err);
+/* sr.c: the drivers that have no record yet. */
+void sr_create_drivers(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a);
+/* The coordinator: an SR whose virtual_allocation is no longer the sum; false: there is none. */
+bool sr_sweep(const struct db_view *view, struct db_txn *txn);
+/* One PBD for each host and SR, and none that is plugged goes. */
+int pbd_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err);
+int pbd_destroying(
+	struct call *call, struct db_txn *txn, const struct db_row *row, struct err *err);
+/* network.c: network.md sections 1.1, 5. */
+int network_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err);
+int network_destroying(
+	struct call *call, struct db_txn *txn, const struct db_row *row, struct err *err);
+
+/* subject.c: what the directory knows of it; no role; no two with one identifier. */
+int subject_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err);
 
 /* filter.c: the rows of a class that an expression selects. Errors INVALID_VALUE [expr, text]. */
-struct filter;
 int filter_parse(
 	struct arena *a, int class_id, const char *expr, struct filter **out, struct err *err);
 bool filter_matches(const struct filter *f, const struct db_view *view, const struct db_row *row);
@@ -187,12 +282,144 @@ bool pool_service(void *arg, struct rpc_request *request);
 int service_execute(struct call *call, struct err *err);
 void service_refuse(struct call *call);
 
+/* Credentials of a service: checked (auth_check), then the call runs; else it is refused. false: at
+ * once, the call's err says why. */
+bool service_login(struct call *call, const char *user, const char *password);
+/* n bytes of an answer that has begun, in pieces, each when the one before has left. 0; ERR_CLOSED:
+ * the client has gone; ERR_TIMEOUT: it takes nothing for so long; ERR_DEAD. Jobs only. */
+void service_drained(struct rpc_request *request, void *arg); /* of such an answer */
+int service_send(struct job *job, struct call *call, const void *p, size_t n, uint64_t stall_ms);
+
+/* The end of a job that sends a file. */
+void service_served(struct loop_call *posted);
+
+/* audit.c */
+void audit_init(struct pool *pool);
+/* Before the roles of a call or service are looked at; a second time is nothing. */
+void audit_begin(struct call *call);
+/* It has ended: its line, if it is worth one. */
+void audit_end(struct call *call);
+/* The job of GET /audit_log. */
+void audit_fetch(struct job *job, void *arg);
+
+/* cli.c: the service of `xe`. */
+void cli_authenticate(struct call *call);
+int cli_begin(struct call *call, struct err *err);
+void cli_refuse(struct call *call);
+/* The client has gone. */
+void cli_gone(struct call *call);
+
+/* within.c */
+/* Make a call for a caller that has been checked, roles excepted; args as many as the method has
+ * parameters, of their types. 0: the result is in the job's arena; ERR_API; ERR_CANCELLED,
+ * ERR_TIMEOUT, ERR_DEAD: it may still happen. */
+int within_call(struct job *job, struct pool_loop *io, const struct caller *caller,
+	const struct model_message *method, const struct val *args, bool async,
+	struct val *result_out, struct err *err);
+void within_answer(struct call *call);
+
+/* role.c: who may. */
+/* 0, or RBAC_PERMISSION_DENIED [permission, text]: the message with its arguments, by the roles of
+ * the caller. */
+int role_check(struct call *call, struct err *err);
+/* The same for what is no message: a permission by name, in lower case. */
+int role_need(const struct caller *caller, const char *permission, struct err *err);
+/* Whether the task is the caller's own, or the caller may act on any; one that is not there is
+ * nobody's. */
+int role_task(struct call *call, const char *ref, struct err *err);
+/* Has the task no end yet? NULL: there is none. record.c */
+bool task_pending(const struct db_row *task);
+/* What a task keeps of its caller; the session may end before it. */
+struct val task_caller(struct arena *a, const char *user, const char *session,
+	const char *originator, const char *sid);
+/* The role that can be given by this reference; MODEL_ROLE_ROOT: none. */
+enum model_role role_of_ref(const char *ref);
+/* Sets of roles, as bits of enum model_role: what a row gives now. */
+unsigned roles_of_subject(const struct db_row *subject, struct arena *a);
+unsigned roles_of_session(
+	const struct db_view *view, const struct db_row *session, struct arena *a);
+/* The same for who has no session and stays for longer than a call: what his subjects give now. */
+void roles_refresh(struct caller *caller, const struct db_view *view, struct arena *a);
+bool roles_permit(unsigned roles, enum model_role needed, bool cert);
+/* Names of all permissions; they are the model's. */
+struct val roles_permissions(unsigned roles, struct arena *a);
+
+/* auth.c */
+#define AUTH_ROOT_PASSWORD "root_password" /* row of _config: the hash, once it was changed */
+/* Find out who that is: CALL_PENDING, then done(call) on its loop with call->login filled; or the
+ * call ends, POOL_LOGIN_PENALTY_MS late, with SESSION_AUTHENTICATION_FAILED,
+ * SESSION_AUTHORIZATION_FAILED or RBAC_PERMISSION_DENIED. local_only: a directory is not asked. The
+ * texts are the call's, until then. */
+int auth_check(struct call *call, const char *user, const char *password, bool local_only,
+	void (*done)(struct call *call), struct err *err);
+/* The agent's name for host.external_auth_type; NULL: there is no such directory here. */
+const char *auth_directory(const char *type);
+/* The directory of this host; NULL: none. */
+const char *auth_directory_of(struct pool *pool, const struct db_view *view);
+/* An account of the directory, by "name" or "id": a map (member/agent.json, account) in the job's
+ * arena. 0, or ERR_API with does_not_exist or auth_unavailable of the agent. Workers. */
+int auth_find(struct job *job, struct pool *pool, const char *directory, const char *by,
+	const char *what, struct val *account, struct err *err);
+/* May the account not log in at present? Anything but the word false is yes. */
+bool auth_suspended(const struct val *account, const char **why_out);
+/* The subjects that let the account in, itself first, in the arena; their roles. */
+unsigned auth_subjects(const struct db_view *view, const struct val *account, struct arena *a,
+	struct val *subjects_out);
+
+/* directory.c */
+/* Ask the directory for an account, "name" or "id". CALL_PENDING: the call runs again when there is
+ * an answer, and asks the same again: 0, the account is the call's; or ERR_API with
+ * SUBJECT_CANNOT_BE_RESOLVED, AUTH_SERVICE_ERROR. */
+int directory_ask(struct call *call, const char *directory, const char *by, const char *what,
+	const struct val **account_out, struct err *err);
+
+/* Did a directory let it in? */
+bool session_is_external(const struct db_row *session);
+
+/* message.c: an alert into a transaction that has no preconditions on others of them. */
+struct message {
+	const char *name;
+	int64_t priority;
+	const char *cls, *obj_uuid, *body;
+};
+void message_put(struct pool *pool, const struct db_view *view, struct db_txn *txn,
+	const struct message *m, char ref[DB_REF_MAX + 1]);
+
 /* session.c */
-/* Blocks: crypt(3) takes its time. */
-bool session_password_good(const char *path, const char *user, const char *password);
 int session_check(struct call *call, const char *ref, struct err *err);
+/* A session for the client of a service that comes back over another connection, and its end: the
+ * client's own where it came with one. 0, or why there is none. Jobs. */
+int session_lend(struct job *job, struct call *call, char ref[DB_REF_MAX + 1], struct err *err);
+void session_lent_end(struct job *job, struct call *call, const char *ref);
 /* What a session is held by (db/floor.h). false: this can be none of ours. */
 bool session_key(const struct db_view *view, const char *ref, uint8_t out[DB_KEY_LEN]);
+
+/* Frames of the pool's own on the member channel; others are of a newer version. */
+enum {
+	POOL_FRAME_USED = CHANNEL_POOL_FIRST, /* sessions that were used, when: session_life.c */
+	POOL_FRAME_AGES,		      /* and how long ago */
+	POOL_FRAME_GUEST,		      /* vm_migrate.c */
+	POOL_FRAME_GUEST_ANSWER,
+};
+
+/* Is the session of this call still there? */
+bool session_lives(struct call *call, const struct db_view *view);
+/* What the client calls its session. */
+const char *session_given(const struct call *call);
+
+/* Where the client is, without its port; "" when it has gone. */
+const char *client_address(struct call *call);
+
+/* session_local.c */
+void session_local_init(struct pool *pool);
+/* Is that one of ours? Then the call's caller is set. */
+bool session_local_check(struct call *call, const char *ref);
+bool session_local_lives(struct pool *pool, const char *ref);
+void session_local_end(struct pool *pool, const char *ref);
+
+/* revalidate.c: ask the directory again about users whose time has come. Coordinator, admission
+ * loop. */
+void revalidate_look(struct pool *pool, const struct db_view *view, struct arena *a);
 
 /* session_life.c */
 void session_life_init(struct pool *pool);
@@ -202,31 +429,25 @@ void session_used(struct pool *pool, const uint8_t *key);
 int64_t session_last_active(
 	struct pool *pool, const struct db_view *view, const struct db_row *session);
 int session_frame(struct pool *pool, uint8_t type, const uint8_t *payload, size_t n);
+/* message.c: put an alert of the pool itself into txn; false: there is one of that name already. */
+bool message_of_pool(struct pool *pool, const struct db_view *view, struct db_txn *txn,
+	const char *name, int priority, const char *body);
 /* Deletions of those that have been idle or are too many; how many. */
 unsigned sessions_sweep(
 	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a);
 
-/* rules.c: pure. 0, or ERR_API with the rule's error; waits_out: only a lock is in the way. */
-int rules_vm(const struct db_view *view, const struct db_row *vm, const char *op, bool *waits_out,
-	struct err *err);
+/* rules.c: pure. May the object begin the operation? 0, or ERR_API with the rule's error;
+ * waits_for_out: the task whose lock is all that is in the way, else NULL. */
+int rules_check(const struct db_view *view, const struct db_row *row, const char *op,
+	struct arena *a, const char **waits_for_out, struct err *err);
+/* allowed_operations of the object. */
 struct val rules_allowed(const struct db_view *view, const struct db_row *row, struct arena *a);
 
-/* admit.c */
-struct admit {
-	struct pool *pool;
-	const struct db_view *view;
-	struct arena *arena;
-	const struct model_message *method;
-	const struct val *args;
-	const struct db_row *vm, *owner;
-	struct db_txn *txn;
-};
+/* admit.c, sweep.c; the rest of them in operation_priv.h */
 int operation_call(struct call *call, struct err *err);
 void admit_request(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n);
 void admit_sweep_now(struct pool *pool);
 void admit_start(struct pool *pool);
-/* Operations of a transaction that give back what a task holds. */
-void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *task);
 
 /* Wait on the call's loop until the task has ended, then finish the call by it. */
 void call_await_task(struct call *call);
@@ -250,15 +471,6 @@ void schema_put_raise(struct job *job, struct pool *pool, struct buf *out);
 int pool_catch_up(struct job *job, struct pool *pool);
 void owner_start(struct pool *pool);
 void owner_look(struct pool *pool);
-/* Run an agent operation under the task's uuid and wait for its end. For the _run functions. */
-/* One call, repeated while the agent is away; its errors as the API tells them. */
-int owner_agent_ask(struct job *job, void *task, enum agent_method_id method,
-	const struct val *params, struct err *err);
-int owner_agent_op(struct job *job, void *task, enum agent_method_id method, struct val *params,
-	struct err *err);
-const char *owner_vm_uuid(void *task);
-/* The record of the task's VM, to be unpinned by the caller. */
-const struct db_row *owner_vm(void *task, struct db_view *view);
 
 /* event.c */
 void events_init(struct pool *pool);
@@ -266,13 +478,66 @@ void events_init(struct pool *pool);
 void events_wake(struct pool_loop *io);
 void event_unpark(struct call *call);
 
+/* vm_migrate.c */
+void migrate_init(struct pool *pool);
+int migrate_frame(struct pool *pool, uint8_t type, const uint8_t *payload, size_t n);
+
 /* metrics.c */
 void metrics_start(struct pool *pool);
 
+/* Processors (cpu.c). */
+/* host.cpu_info of the agent's map "cpu". */
+struct val cpu_info(struct arena *a, const struct val *cpu);
+/* Hexadecimal words; a shorter string is extended by zeros (pool.md 6.4). */
+bool cpu_features_within(const char *have, const char *need);
+/* true: pool.cpu_info is not the level of its hosts, and the transaction says so. */
+bool cpu_level_decide(const struct db_view *view, struct db_txn *txn, struct arena *a);
+/* A VM that is started sees the level of the pool: kept in last_boot_CPU_flags. */
+void cpu_seen(const struct db_view *view, struct db_txn *txn, struct arena *a, const char *vm);
+
 /* bootstrap.c */
 void bootstrap_look(struct pool *pool);
+/* The rows of a host that is to join: not live yet. */
+void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db_txn *txn,
+	struct arena *a, const struct db_member *m);
+
+/* newcomer.c: a host is let in by its entry of members.json; out: the file it needs, or why not. */
+void newcomer_put(struct job *job, struct pool *pool, const char *text, struct buf *out);
+
+/* appliance.c */
+int vm_appliance_destroying(
+	struct call *call, struct db_txn *txn, const struct db_row *row, struct err *err);
+/* vbd.c */
+int vbd_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err);
+int vbd_destroying(
+	struct call *call, struct db_txn *txn, const struct db_row *row, struct err *err);
+/* rules.c: is it a machine with full emulation? */
+bool rule_hvm(const struct db_row *vm);
+/* vif.c */
+int vif_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err);
+int vif_destroying(
+	struct call *call, struct db_txn *txn, const struct db_row *row, struct err *err);
+/* Ethernet addresses as text: aa:bb:cc:dd:ee:ff. */
+enum { MAC_BYTES = 6, MAC_LEN = 17 };
+/* Locally administered, of one interface, from these bytes. */
+void mac_local(const uint8_t bytes[MAC_BYTES], char out[MAC_LEN + 1]);
+/* What a VM with this mac_seed (other_config) has at this device, always the same. */
+void mac_from_seed(const char *seed, int64_t device, char out[MAC_LEN + 1]);
+/* Six bytes, and no address of a group. */
+bool mac_ok(const char *text);
+
+/* network.c: the network that the management interfaces of all hosts are on, in a new pool, and the
+ * interface of one host on it. address: of the member, IPv4 or IPv6. */
+void network_create_management(struct pool *pool, struct db_txn *txn, char ref[DB_REF_MAX + 1]);
+void network_create_management_pif(struct pool *pool, struct db_txn *txn, struct arena *a,
+	const char *network, const char *host, const char *address);
 
 /* small ones */
+/* Every I/O loop looks at what waits. */
+void pool_wake(struct pool *pool);
+/* A number of seconds in pool.other_config; otherwise: when it is not there, or makes no sense. */
+int64_t pool_seconds(const struct db_view *view, struct arena *a, const char *key,
+	int64_t otherwise, int64_t max);
 /* The host object of a member; NULL while the pool has no rows yet. */
 const struct db_row *pool_host_of(const struct db_view *view, const char *host_uuid);
 const struct db_row *pool_self(struct pool *pool, const struct db_view *view);

@@ -6,13 +6,17 @@
 #include <stdio.h>
 #include <string.h>
 
+bool task_pending(const struct db_row *task)
+{
+	return task != NULL && strcmp(db_row_s(task, TASK_status), "pending") == 0;
+}
+
 /* The numbers over a row; NULL: none. A task that has ended has its end in the row, which the last
  * word of its owner must not hide. */
 static const struct val *numbers_of(
 	const struct db_view *view, const struct db_row *row, struct arena *a)
 {
-	return db_row_class(row) == MODEL_CLASS_task &&
-			       strcmp(db_row_s(row, TASK_status), "pending") != 0
+	return db_row_class(row) == MODEL_CLASS_task && !task_pending(row)
 		       ? NULL
 		       : db_plane_read(view, row, a);
 }
@@ -69,27 +73,6 @@ void pool_record(
 	}
 	rpc_map_close(&m);
 	arena_fini(&a);
-}
-
-void pool_records_open(struct pool_records *r, struct call *call)
-{
-	r->call = call;
-	call->text.len = 0;
-	rpc_map_open(&r->map, &call->text, call->message.codec);
-}
-
-void pool_records_add(struct pool_records *r, const struct db_row *row)
-{
-	rpc_map_name(&r->map, db_row_ref(row));
-	pool_record(&r->call->view, row, r->map.codec, r->map.out);
-}
-
-void pool_records_close(struct pool_records *r)
-{
-	struct buf *text = r->map.out;
-
-	rpc_map_close(&r->map);
-	r->call->result = val_encoded((const char *)text->data, text->len);
 }
 
 const struct db_row *pool_host_of(const struct db_view *view, const char *host_uuid)

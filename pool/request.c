@@ -19,6 +19,7 @@ void request_encode(struct buf *out, const struct request *r)
 	buf_str(out, r->originator);
 	buf_str(out, r->task_uuid);
 	buf_u8(out, r->keep);
+	buf_str(out, r->parent);
 	arena_fini(&a);
 }
 
@@ -33,6 +34,7 @@ bool request_decode(struct arena *a, const uint8_t *p, size_t n, struct request 
 	out->originator = rd_str(&r);
 	out->task_uuid = rd_str(&r);
 	out->keep = rd_u8(&r) != 0;
+	out->parent = rd_left(&r) > 0 ? rd_str(&r) : NULL_REF; /* older builds say nothing */
 	if (r.bad || args.kind != VAL_SET || !uuid_ok(out->task_uuid))
 		return false;
 	out->method = model_message_find(name);
@@ -65,7 +67,8 @@ bool request_of_task(struct arena *a, const struct db_row *task, struct request 
 		.session = val_get_s(&caller, "session"),
 		.originator = val_get_s(&caller, "originator"),
 		.task_uuid = db_row_s(task, TASK_uuid),
-		.keep = db_row_b(task, TASK_keep) };
+		.keep = db_row_b(task, TASK_keep),
+		.parent = db_row_s(task, TASK_subtask_of) };
 	if (out->method == NULL || rpc_json_parse(a, text, strlen(text), &args, &why) != 0 ||
 		args.kind != VAL_SET || args.n != out->method->n_params)
 		return false;

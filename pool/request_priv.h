@@ -9,6 +9,7 @@ struct request {
 	const char *user, *session, *originator;
 	const char *task_uuid; /* chosen by the member that accepts the call */
 	bool keep;	       /* asynchronous */
+	const char *parent;    /* the task it is a part of; NULL_REF: none */
 };
 
 void request_encode(struct buf *out, const struct request *r);

@@ -15,15 +15,26 @@
 #include <string.h>
 #include <unistd.h>
 
-static int xmldbdump(struct call *call, struct err *err);
+static int file_begin(struct call *call, struct err *err);
+static void dump_main(struct job *job, void *arg);
+static int console_begin(struct call *call, struct err *err);
 
 struct service {
-	const char *path, *permission;
+	const char *method, *path, *permission, *type;
+	void (*send)(struct job *job, void *arg); /* of file_begin: ends by service_served */
 	int (*run)(struct call *call, struct err *err);
+	/* NULL: as HTTP does it */
+	void (*authenticate)(struct call *call);
+	void (*refuse)(struct call *call);
 };
 
 static const struct service services[] = {
-	{ "/pool/xmldbdump", "http/get_pool_xml_db_sync", xmldbdump },
+	{ "GET", "/pool/xmldbdump", "http/get_pool_xml_db_sync", "text/xml", dump_main, file_begin,
+		NULL, NULL },
+	{ "GET", "/audit_log", "http/get_audit_log", "text/plain", audit_fetch, file_begin, NULL,
+		NULL },
+	{ "GET", "/console", "http/connect_console_ws", NULL, NULL, console_begin, NULL, NULL },
+	{ "POST", "/cli", "http/post_cli", NULL, NULL, cli_begin, cli_authenticate, cli_refuse },
 };
 
 /* Parameters. */
@@ -69,7 +80,11 @@ static const char *value_in(struct arena *a, const char *text, const char *name)
 
 static const char *parameter(struct call *call, const char *name)
 {
-	const char *value = value_in(&call->arena, call->request->cookie, name);
+	const char *value;
+
+	if (call->request == NULL) /* the client has gone */
+		return NULL;
+	value = value_in(&call->arena, call->request->cookie, name);
 
 	return value != NULL ? value : value_in(&call->arena, call->request->query, name);
 }
@@ -80,8 +95,11 @@ static unsigned status_of(const struct err *err)
 {
 	if (err->code == ERR_SESSION_INVALID || err->code == ERR_SESSION_AUTHENTICATION_FAILED)
 		return 401;
-	if (err->code == ERR_RBAC_PERMISSION_DENIED)
+	if (err->code == ERR_RBAC_PERMISSION_DENIED ||
+		err->code == ERR_SESSION_AUTHORIZATION_FAILED)
 		return 403;
+	if (err->code == ERR_NOT_IMPLEMENTED)
+		return 501;
 	return err->code == ERR_TOO_MANY_PENDING_TASKS ? 503 : 500;
 }
 
@@ -92,6 +110,10 @@ void service_refuse(struct call *call)
 	struct buf body = { 0 };
 	char headers[128] = "";
 
+	if (call->service->refuse != NULL) {
+		call->service->refuse(call);
+		return;
+	}
 	buf_printf(&body, "%s: [ ", call->err.code->name);
 	/* a session is a secret on show, also where it does not hold */
 	for (unsigned i = 0; status != 401 && i < call->err.n; i++)
@@ -143,14 +165,6 @@ static void end(struct call *call)
 
 /* Who asks. */
 
-static int permitted(struct call *call, struct err *err)
-{
-	if (call->caller.superuser)
-		return 0;
-	return err_set(err, ERR_RBAC_PERMISSION_DENIED, call->service->permission,
-		"No permission in user session.", NULL);
-}
-
 /* On the call's loop, with a view: session, role, and off. */
 int service_execute(struct call *call, struct err *err)
 {
@@ -158,7 +172,10 @@ int service_execute(struct call *call, struct err *err)
 
 	if (rc != 0)
 		return rc;
-	rc = permitted(call, err);
+	audit_begin(call);
+	rc = role_need(&call->caller, call->service->permission, err);
+	if (rc == 0 && call->task[0] != 0 && role_task(call, call->task, err) != 0)
+		return ERR_API; /* of somebody else: not told */
 	if (rc == 0)
 		rc = call->service->run(call, err);
 	if (rc != ERR_API || call->task[0] == 0)
@@ -193,35 +210,23 @@ static char *base64_decoded(struct arena *a, const char *s)
 	return out;
 }
 
-static void on_penalty(struct loop_timer *t)
+static void on_identified(struct call *call)
 {
-	call_finish(container_of(t, struct call, timer));
+	const struct login *login = &call->login;
+
+	call->caller = (struct caller){ .user = login->name,
+		.session = NULL_REF,
+		.originator = "",
+		.sid = login->sid,
+		.superuser = login->superuser,
+		.roles = login->roles,
+		.subjects = login->superuser ? NULL : &login->subjects };
+	call_run(call);
 }
 
-static void on_checked(struct loop_call *posted)
+bool service_login(struct call *call, const char *user, const char *password)
 {
-	struct call *call = container_of(posted, struct call, posted);
-
-	if (call->login_ok) {
-		call->caller.superuser = true; /* every login is root's */
-		call_run(call);
-		return;
-	}
-	log_warn(call->pool->env, "event=login_refused user=%s service=%s", call->caller.user,
-		call->service->permission);
-	err_set(&call->err, ERR_SESSION_AUTHENTICATION_FAILED, call->caller.user,
-		"Authentication failure", NULL);
-	loop_timer_start(call->io->loop, &call->timer, POOL_LOGIN_PENALTY_MS, on_penalty);
-}
-
-static void check_main(struct job *job, void *arg)
-{
-	struct call *call = arg;
-
-	(void)job;
-	call->login_ok =
-		session_password_good(call->pool->password_file, call->caller.user, call->password);
-	loop_post(call->io->loop, &call->posted, on_checked);
+	return auth_check(call, user, password, false, on_identified, &call->err) == CALL_PENDING;
 }
 
 static void authenticate(struct call *call)
@@ -240,13 +245,12 @@ static void authenticate(struct call *call)
 		colon = strchr(user, ':');
 		if (colon != NULL) {
 			*colon = 0;
-			call->caller.user = user;
-			call->password = colon + 1;
-			if (lane_submit(call->pool->api, "", check_main, call, NULL) == 0)
+			if (service_login(call, user, colon + 1))
 				return;
 		}
 	}
-	err_set(&call->err, ERR_SESSION_AUTHENTICATION_FAILED, "", "no credentials", NULL);
+	if (call->err.code == NULL)
+		err_set(&call->err, ERR_SESSION_AUTHENTICATION_FAILED, "", "no credentials", NULL);
 	call_finish(call);
 }
 
@@ -259,7 +263,8 @@ bool pool_service(void *arg, struct rpc_request *request)
 	const char *task;
 
 	for (size_t i = 0; i < ARRAY_LEN(services); i++)
-		if (strcmp(request->path, services[i].path) == 0)
+		if (strcmp(request->path, services[i].path) == 0 &&
+			strcmp(request->method, services[i].method) == 0)
 			s = &services[i];
 	if (s == NULL)
 		return false;
@@ -270,7 +275,7 @@ bool pool_service(void *arg, struct rpc_request *request)
 	task = parameter(call, "task_id");
 	if (task != NULL && strlen(task) <= DB_REF_MAX)
 		strcpy(call->task, task);
-	authenticate(call);
+	(s->authenticate != NULL ? s->authenticate : authenticate)(call);
 	return true;
 }
 
@@ -300,7 +305,7 @@ static void piece_done(struct call *call)
 		wait_done(&p->wait);
 }
 
-static void on_drained(struct rpc_request *request, void *arg)
+void service_drained(struct rpc_request *request, void *arg)
 {
 	(void)request;
 	piece_done(arg);
@@ -315,6 +320,7 @@ static void on_gone(struct rpc_request *request, void *arg)
 	if (call->piece != NULL)
 		call->piece->gone = true;
 	piece_done(call);
+	cli_gone(call);
 }
 
 static void on_piece(struct loop_call *posted)
@@ -329,24 +335,38 @@ static void on_piece(struct loop_call *posted)
 		return;
 	}
 	if (call->request->drained == NULL) {
-		call->request->drained = on_drained;
-		rpc_reply_begin(call->request, 200, "text/xml", NULL);
+		call->request->drained = service_drained;
+		rpc_reply_begin(call->request, 200, call->service->type, NULL);
 	}
 	rpc_reply_put(call->request, p->bytes, p->n);
 }
 
 /* 0; ERR_CLOSED: the client has gone; ERR_TIMEOUT: it takes nothing; ERR_DEAD. */
-static int send_piece(struct job *job, struct call *call, struct piece *p)
+static int send_piece(struct job *job, struct call *call, struct piece *p, uint64_t stall_ms)
 {
 	int rc;
 
+	wait_init(&p->wait, job, piece_fini);
 	p->call = call;
 	loop_post(call->io->loop, &p->posted, on_piece);
-	rc = wait_join(&p->wait, POOL_STALL_MS, false);
+	rc = wait_join(&p->wait, stall_ms, false);
 	if (rc == 0 && p->gone)
 		rc = ERR_CLOSED;
-	(void)job;
 	wait_drop(&p->wait);
+	return rc;
+}
+
+int service_send(struct job *job, struct call *call, const void *from, size_t n, uint64_t stall_ms)
+{
+	struct piece *p;
+	int rc = 0;
+
+	for (size_t at = 0; at < n && rc == 0; at += sizeof p->bytes) {
+		p = mem_new(sizeof *p);
+		p->n = n - at < sizeof p->bytes ? n - at : sizeof p->bytes;
+		memcpy(p->bytes, (const uint8_t *)from + at, p->n);
+		rc = send_piece(job, call, p, stall_ms);
+	}
 	return rc;
 }
 
@@ -364,23 +384,26 @@ static int send_file(struct job *job, struct call *call, int fd)
 			free(p);
 			return n == 0 ? 0 : ERR_IO;
 		}
-		wait_init(&p->wait, job, piece_fini);
 		p->n = (size_t)n;
 		at += n;
-		rc = send_piece(job, call, p);
+		rc = send_piece(job, call, p, POOL_STALL_MS);
 	}
 	return rc;
 }
 
-/* GET /pool/xmldbdump: the database at one index. First into a file of ours, at full speed: a
- * client that reads slowly must hold a file, never a view. */
+/* Services that send files: some at a time. */
 
-static void on_dumped(struct loop_call *posted)
+void service_served(struct loop_call *posted)
 {
 	struct call *call = container_of(posted, struct call, posted);
 
 	call->pool->n_dumps--;
 	piece_done(call); /* one that was given up */
+	if (call->request != NULL && call->request->drained == NULL && call->err.code == NULL) {
+		/* there was nothing to send */
+		call->request->drained = service_drained;
+		rpc_reply_begin(call->request, 200, call->service->type, NULL);
+	}
 	if (call->request != NULL && call->request->drained != NULL) {
 		/* begun: whoever reads it sees by the missing end that it failed */
 		rpc_reply_end(call->request);
@@ -388,6 +411,29 @@ static void on_dumped(struct loop_call *posted)
 	}
 	end(call);
 }
+
+static int file_begin(struct call *call, struct err *err)
+{
+	call->since = parameter(call, "since");
+	if (call->pool->n_dumps >= POOL_DUMPS_MAX)
+		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
+	call->pool->n_dumps++;
+	if (lane_submit(call->pool->api, "", call->service->send, call, NULL) != 0) {
+		call->pool->n_dumps--;
+		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
+	}
+	return CALL_PENDING;
+}
+
+/* No hypervisor that is served has a screen. */
+static int console_begin(struct call *call, struct err *err)
+{
+	(void)call;
+	return err_set(err, ERR_NOT_IMPLEMENTED, "consoles of simulated guests", NULL);
+}
+
+/* GET /pool/xmldbdump: the database at one index. First into a file of ours, at full speed: a
+ * client that reads slowly must hold a file, never a view. */
 
 static int dump_to(struct call *call, int fd)
 {
@@ -421,17 +467,5 @@ static void dump_main(struct job *job, void *arg)
 			call->caller.user, call->err.params[0]);
 	if (fd >= 0)
 		close(fd);
-	loop_post(call->io->loop, &call->posted, on_dumped);
-}
-
-static int xmldbdump(struct call *call, struct err *err)
-{
-	if (call->pool->n_dumps >= POOL_DUMPS_MAX)
-		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
-	call->pool->n_dumps++;
-	if (lane_submit(call->pool->api, "", dump_main, call, NULL) != 0) {
-		call->pool->n_dumps--;
-		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
-	}
-	return CALL_PENDING;
+	loop_post(call->io->loop, &call->posted, service_served);
 }

@@ -2,9 +2,7 @@
  * without a look at the log. sessions.md section 6. */
 #include "pool/pool_priv.h"
 
-#include <crypt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { CHECK_FROM = 24 /* place in the uuid where the 12 digits of the checksum begin */ };
@@ -46,7 +44,7 @@ static bool plausible(const struct db_view *view, const char *ref)
 	if (!key_of(view, &key))
 		return true; /* the pool's rows have not come here yet */
 	checksum(key, uuid, sum);
-	return strcmp(uuid + CHECK_FROM, sum) == 0;
+	return tls_secret_equal(uuid + CHECK_FROM, sum);
 }
 
 bool session_key(const struct db_view *view, const char *ref, uint8_t out[DB_KEY_LEN])
@@ -69,6 +67,8 @@ int session_check(struct call *call, const char *ref, struct err *err)
 {
 	const struct db_row *row = db_view_get(&call->view, MODEL_CLASS_session, ref);
 
+	if (row == NULL && session_local_check(call, ref))
+		return 0;
 	if (row == NULL) {
 		/* held: its floor is applied, so it would be here */
 		if (call->inside || !plausible(&call->view, ref))
@@ -79,120 +79,170 @@ int session_check(struct call *call, const char *ref, struct err *err)
 						db_row_s(row, SESSION_auth_user_name)),
 		.session = arena_strdup(&call->arena, ref),
 		.originator = arena_strdup(&call->arena, db_row_s(row, SESSION_originator)),
+		.sid = arena_strdup(&call->arena, db_row_s(row, SESSION_auth_user_sid)),
 		.superuser = db_row_b(row, SESSION_is_local_superuser) };
+	if (!call->caller.superuser)
+		call->caller.roles = roles_of_session(&call->view, row, &call->arena);
 	if (call->has_key)
 		session_used(call->pool, call->key);
 	return 0;
 }
 
-/* user:hash of crypt(3); other fields behind a further colon are passed over. */
-bool session_password_good(const char *path, const char *user, const char *password)
+const char *session_given(const struct call *call)
 {
-	struct crypt_data *data = NULL;
-	char line[1024];
-	FILE *f = fopen(path, "re");
-	bool good = false;
-
-	if (f == NULL)
-		return false;
-	while (!good && fgets(line, sizeof line, f) != NULL) {
-		char *hash = strchr(line, ':'), *end, *made;
-
-		if (hash == NULL)
-			continue;
-		*hash++ = 0;
-		end = hash + strcspn(hash, ":\n");
-		*end = 0;
-		if (strcmp(line, user) != 0 || *hash == 0)
-			continue;
-		data = mem_new(sizeof *data);
-		made = crypt_r(password, hash, data);
-		good = made != NULL && made[0] != '*' && strcmp(made, hash) == 0;
-		explicit_bzero(data, sizeof *data);
-		free(data);
-	}
-	fclose(f);
-	return good;
+	return call->caller.local != NULL ? call->caller.local : call->caller.session;
 }
 
-/* login: worker checks the password -> loop -> (5 s on failure) -> row -> answer */
-
-static void on_penalty(struct loop_timer *t)
+bool session_lives(struct call *call, const struct db_view *view)
 {
-	call_finish(container_of(t, struct call, timer));
+	return call->caller.local != NULL
+		       ? session_local_lives(call->pool, call->caller.local)
+		       : db_view_get(view, MODEL_CLASS_session, call->caller.session) != NULL;
+}
+
+/* login: who is it (auth.c) -> row -> answer */
+
+/* What let him in must still be there when the row is written. */
+static int need_directory(const struct db_view *view, const struct db_row *self,
+	const struct login *login, struct db_txn *txn, struct err *err)
+{
+	const char *type = db_row_s(self, HOST_external_auth_type);
+
+	if (*type == 0)
+		return err_set(err, ERR_SESSION_AUTHORIZATION_FAILED, login->name,
+			"the directory was switched off", NULL);
+	if (db_view_schema(view) <
+		model_classes[MODEL_CLASS_session].fields[SESSION_subjects].schema)
+		return err_set(err, ERR_NOT_SUPPORTED_DURING_UPGRADE, NULL);
+	db_txn_need_field(
+		txn, MODEL_CLASS_host, db_row_ref(self), HOST_external_auth_type, val_string(type));
+	for (uint32_t i = 0; i < login->subjects.n; i++)
+		db_txn_need_row(txn, MODEL_CLASS_subject, login->subjects.items[i].s);
+	return 0;
+}
+
+const char *client_address(struct call *call)
+{
+	const char *peer = call->request != NULL ? call->request->peer : "";
+	const char *colon = strrchr(peer, ':');
+
+	return colon != NULL ? arena_strndup(&call->arena, peer, (size_t)(colon - peer)) : peer;
+}
+
+/* A row for who has logged in, into a new transaction. ERR_API: the transaction is empty. */
+static int session_row(struct call *call, const char *originator, struct db_txn *txn,
+	char ref[DB_REF_MAX + 1], struct err *err)
+{
+	const struct login *login = &call->login;
+	struct pool *pool = call->pool;
+	struct val fields[SESSION_FIELD_COUNT];
+	char uuid[UUID_LEN + 1];
+	const struct db_row *self;
+	struct db_view view;
+	const char *key = "";
+	int rc = 0;
+
+	CHECK(model_classes[MODEL_CLASS_session].n_fields == ARRAY_LEN(fields));
+	memset(fields, 0, sizeof fields);
+	db_txn_init(txn, DB_FOR_SESSION);
+	db_view_pin(pool->db, &view);
+	self = pool_self(pool, &view);
+	if (self == NULL || !key_of(&view, &key)) /* this member does not know the pool yet */
+		rc = err_set(err, ERR_HOST_IN_EMERGENCY_MODE, NULL);
+	else if (!login->superuser)
+		rc = need_directory(&view, self, login, txn, err);
+	if (rc != 0) {
+		db_view_unpin(&view);
+		db_txn_fini(txn);
+		return rc;
+	}
+	env_uuid(pool->env, uuid);
+	checksum(key, uuid, uuid + CHECK_FROM);
+	snprintf(ref, DB_REF_MAX + 1, "OpaqueRef:%s", uuid);
+	fields[SESSION_uuid] = val_string(uuid);
+	fields[SESSION_this_host] = val_string(db_row_ref(self));
+	fields[SESSION_last_active] = fields[SESSION_validation_time] =
+		val_datetime(env_wall_s(pool->env));
+	fields[SESSION_is_local_superuser] = val_bool(login->superuser);
+	fields[SESSION_auth_user_name] = val_string(login->name);
+	fields[SESSION_auth_user_sid] = val_string(login->sid);
+	if (login->subjects.n > 0) {
+		fields[SESSION_subject] = login->subjects.items[0];
+		fields[SESSION_subjects] = login->subjects;
+	}
+	fields[SESSION_originator] = val_string(originator);
+	if (db_view_schema(&view) >=
+		model_classes[MODEL_CLASS_session].fields[SESSION_client_address].schema)
+		fields[SESSION_client_address] = val_string(client_address(call));
+	db_txn_create(txn, MODEL_CLASS_session, ref, fields);
+	db_view_unpin(&view);
+	return 0;
 }
 
 static void write_session(struct call *call)
 {
 	const struct session_login_with_password_args *args = call->args_struct;
-	struct val fields[SESSION_FIELD_COUNT];
-	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
-	const struct db_row *self;
+	char ref[DB_REF_MAX + 1];
 	struct db_txn txn;
-	struct db_view view;
-	const char *key;
 
-	CHECK(model_classes[MODEL_CLASS_session].n_fields == ARRAY_LEN(fields));
-	memset(fields, 0, sizeof fields);
-	db_view_pin(call->pool->db, &view);
-	self = pool_self(call->pool, &view);
-	if (self == NULL || !key_of(&view, &key)) {
-		db_view_unpin(&view);
-		err_set(&call->err, ERR_HOST_IN_EMERGENCY_MODE, NULL);
+	if (session_row(call, args->originator, &txn, ref, &call->err) != 0) {
 		call_finish(call);
 		return;
 	}
-	env_uuid(call->pool->env, uuid);
-	checksum(key, uuid, uuid + CHECK_FROM);
-	snprintf(ref, sizeof ref, "OpaqueRef:%s", uuid);
-	fields[SESSION_uuid] = val_string(uuid);
-	fields[SESSION_this_host] = val_string(db_row_ref(self));
-	fields[SESSION_last_active] = fields[SESSION_validation_time] =
-		val_datetime(env_wall_s(call->pool->env));
-	fields[SESSION_is_local_superuser] = val_bool(true);
-	fields[SESSION_auth_user_name] = val_string(args->uname);
-	fields[SESSION_originator] = val_string(args->originator);
-	db_txn_init(&txn, DB_FOR_SESSION);
-	db_txn_create(&txn, MODEL_CLASS_session, ref, fields);
-	db_view_unpin(&view);
-	call->caller.user = args->uname;
+	call->caller.user = call->login.name;
 	call->result = val_string(arena_strdup(&call->arena, ref));
 	if (call_write(call, &txn, NULL) != CALL_PENDING)
 		call_finish(call);
 }
 
-static void on_checked(struct loop_call *posted)
-{
-	struct call *call = container_of(posted, struct call, posted);
-	const struct session_login_with_password_args *args = call->args_struct;
+/* For a service whose client comes back over another connection. */
 
-	if (call->login_ok) {
-		write_session(call);
-		return;
-	}
-	log_warn(call->pool->env, "event=login_refused user=%s", args->uname);
-	err_set(&call->err, ERR_SESSION_AUTHENTICATION_FAILED, args->uname,
-		"Authentication failure", NULL);
-	loop_timer_start(call->io->loop, &call->timer, POOL_LOGIN_PENALTY_MS, on_penalty);
+static int commit(struct job *job, struct call *call, struct db_txn *txn, struct err *err)
+{
+	struct db_result res = { 0 };
+	int rc;
+
+	db_txn_origin(
+		txn, (struct db_origin){ call->caller.user, "", "session.login_with_password" });
+	rc = db_commit(job, call->pool->db, txn, &res);
+	if (rc == 0 && res.status == DB_UNKNOWN)
+		err_set(err, ERR_HOST_IN_EMERGENCY_MODE, NULL);
+	else if (rc == 0 && res.status != DB_DONE)
+		err_set(err, ERR_INTERNAL_ERROR, "the session was not made", NULL);
+	err_fini(&res.err);
+	return rc != 0 ? rc : err->code != NULL ? ERR_API : 0;
 }
 
-static void check_main(struct job *job, void *arg)
+int session_lend(struct job *job, struct call *call, char ref[DB_REF_MAX + 1], struct err *err)
 {
-	struct call *call = arg;
-	const struct session_login_with_password_args *args = call->args_struct;
+	struct db_txn txn;
 
-	(void)job;
-	call->login_ok = session_password_good(call->pool->password_file, args->uname, args->pwd);
-	loop_post(call->io->loop, &call->posted, on_checked);
+	if (call->session_ref != NULL) {
+		snprintf(ref, DB_REF_MAX + 1, "%s", call->session_ref);
+		return 0;
+	}
+	if (session_row(call, call->caller.originator, &txn, ref, err) != 0)
+		return ERR_API;
+	return commit(job, call, &txn, err);
+}
+
+void session_lent_end(struct job *job, struct call *call, const char *ref)
+{
+	struct err ignored = { 0 };
+	struct db_txn txn;
+
+	if (call->session_ref != NULL)
+		return;
+	db_txn_init(&txn, DB_FOR_SESSION);
+	db_txn_delete(&txn, MODEL_CLASS_session, ref);
+	commit(job, call, &txn, &ignored);
+	err_fini(&ignored);
 }
 
 int session_login_with_password(
 	struct call *call, const struct session_login_with_password_args *args, struct err *err)
 {
-	(void)args;
-	if (lane_submit(call->pool->api, "", check_main, call, NULL) != 0)
-		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
-	return CALL_PENDING;
+	return auth_check(call, args->uname, args->pwd, false, write_session, err);
 }
 
 int session_logout(struct call *call, const struct session_logout_args *args, struct err *err)
@@ -201,6 +251,10 @@ int session_logout(struct call *call, const struct session_logout_args *args, st
 
 	(void)args;
 	(void)err;
+	if (call->caller.local != NULL) {
+		session_local_end(call->pool, call->caller.local);
+		return 0;
+	}
 	db_txn_init(&txn, DB_FOR_SESSION);
 	db_txn_delete(&txn, MODEL_CLASS_session, call->caller.session);
 	return call_write(call, &txn, NULL);

@@ -3,6 +3,27 @@
 
 #include <string.h>
 
+/* The result in the row, XML-RPC text, as a value of the method's type. */
+static void read_result(struct call *call, const struct db_row *task)
+{
+	const struct model_type *type = call->method->result;
+	const char *text, *why;
+	struct rpc_message m;
+
+	if (type->kind == MODEL_VOID)
+		return;
+	text = arena_printf(&call->arena,
+		"<methodCall><methodName>r</methodName><params><param>%s</param></params>"
+		"</methodCall>",
+		db_row_s(task, TASK_result));
+	if (rpc_xml_request(&call->arena, text, strlen(text), &m, &why) == 0 && m.params->n == 1 &&
+		rpc_coerce(&call->arena, RPC_XML, type, "result", &m.params->items[0],
+			&call->result, &call->err) == 0)
+		return;
+	err_fini(&call->err);
+	err_set(&call->err, ERR_INTERNAL_ERROR, "the result cannot be read", NULL);
+}
+
 static bool ended(struct call *call)
 {
 	struct db_view view;
@@ -16,7 +37,7 @@ static bool ended(struct call *call)
 	task = db_view_get(&view, MODEL_CLASS_task, call->task);
 	if (task == NULL) {
 		err_set(&call->err, ERR_HANDLE_INVALID, "task", call->task, NULL);
-	} else if (strcmp(db_row_s(task, TASK_status), "pending") == 0) {
+	} else if (task_pending(task)) {
 		done = false;
 	} else if (strcmp(db_row_s(task, TASK_status), "success") != 0) {
 		info = db_row_field(task, TASK_error_info, &call->arena);
@@ -28,6 +49,8 @@ static bool ended(struct call *call)
 		else
 			err_set(&call->err, ERR_INTERNAL_ERROR,
 				info.n > 0 ? info.items[0].s : "the task failed", NULL);
+	} else {
+		read_result(call, task);
 	}
 	db_view_unpin(&view);
 	return done;
@@ -35,7 +58,9 @@ static bool ended(struct call *call)
 
 void call_await_task(struct call *call)
 {
+	call->io->n_task_waiters++;
 	if (ended(call)) {
+		call->io->n_task_waiters--;
 		call_finish(call);
 		return;
 	}
@@ -56,6 +81,7 @@ void tasks_look(struct pool_loop *io)
 			continue;
 		}
 		*at = call->next_waiter;
+		io->n_task_waiters--;
 		call_finish(call);
 	}
 }
@@ -66,6 +92,14 @@ struct db_origin task_origin(const struct db_row *task, struct arena *a)
 
 	return (struct db_origin){ val_get_s(&caller, "user"), db_row_ref(task),
 		db_row_s(task, TASK_method) };
+}
+
+/* Of a task that this call makes by itself. */
+static struct val caller_of(struct call *call)
+{
+	const struct caller *c = &call->caller;
+
+	return task_caller(&call->arena, c->user, c->session, c->originator, c->sid);
 }
 
 static void told(struct call *call)
@@ -113,6 +147,7 @@ void task_write_ended(struct call *call)
 	fields[TASK_progress] = val_float(1);
 	fields[TASK_type] = val_string("<none/>");
 	fields[TASK_session] = val_string(call->caller.session);
+	fields[TASK_caller] = caller_of(call);
 	fields[TASK_keep] = val_bool(true);
 	db_txn_init(&txn, DB_FOR_FIELD);
 	db_txn_create(&txn, MODEL_CLASS_task, call->task, fields);
@@ -138,6 +173,7 @@ int task_create(struct call *call, const struct task_create_args *args, struct e
 	fields[TASK_status] = val_string("pending");
 	fields[TASK_type] = val_string("<none/>");
 	fields[TASK_session] = val_string(call->caller.session);
+	fields[TASK_caller] = caller_of(call);
 	fields[TASK_keep] = val_bool(true);
 	db_txn_init(&txn, DB_FOR_FIELD);
 	db_txn_create(&txn, MODEL_CLASS_task, ref, fields);
@@ -157,9 +193,7 @@ int task_destroy(struct call *call, const struct task_destroy_args *args, struct
 	locks = db_row_field(task, TASK_locks, &call->arena);
 	db_txn_init(&txn, DB_FOR_FIELD);
 	db_txn_need_version(&txn, MODEL_CLASS_task, args->self, db_row_modified(task));
-	if ((strcmp(db_row_s(task, TASK_status), "pending") != 0 ||
-		    *db_row_s(task, TASK_method) == 0) &&
-		locks.n == 0)
+	if ((!task_pending(task) || *db_row_s(task, TASK_method) == 0) && locks.n == 0)
 		db_txn_delete(&txn, MODEL_CLASS_task, args->self);
 	else
 		db_txn_set(&txn, MODEL_CLASS_task, args->self, TASK_keep, val_bool(false));
@@ -177,7 +211,7 @@ int task_cancel(struct call *call, const struct task_cancel_args *args, struct e
 	if (task == NULL)
 		return err_set(err, ERR_HANDLE_INVALID, "task", args->task, NULL);
 	pool_ref(call->pool, uuid, key);
-	if (strcmp(db_row_s(task, TASK_status), "pending") != 0)
+	if (!task_pending(task))
 		return 0;
 	db_txn_init(&txn, DB_FOR_FIELD);
 	k = db_txn_need_row(&txn, MODEL_CLASS_task, args->task);

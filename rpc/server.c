@@ -46,6 +46,8 @@ struct rpc_conn {
 	bool in_request;	     /* its first byte has come */
 	bool complete, keep_alive, failed;
 	bool fresh;	 /* the answer is of this turn: nothing of it can have left */
+	bool raw;	 /* another protocol is spoken */
+	bool chunked;	 /* an answer in chunks has begun */
 	bool ending;	 /* closed when the answer has left: until then it counts */
 	unsigned refuse; /* status of the HTTP layer's own, set while parsing */
 };
@@ -179,19 +181,23 @@ static const char *status_text(unsigned status)
 	}
 }
 
-/* length: "" when the end of the connection is the end of the body. */
+static bool is_old(const struct rpc_conn *c)
+{
+	return c->parser.http_major == 1 && c->parser.http_minor == 0;
+}
+
+/* length: the header that tells the length; "" when the end of the connection is the end of the
+ * body. */
 static void put_head(struct rpc_conn *c, struct buf *out, unsigned status, const char *content_type,
 	const char *headers, const char *length)
 {
-	bool old = c->parser.http_major == 1 && c->parser.http_minor == 0;
-
 	loop_assert(c->server->loop);
 	buf_printf(out,
 		"HTTP/1.%d %u %s\r\nConnection: %s\r\nCache-Control: no-cache, "
 		"no-store\r\nContent-Type: %s\r\n"
 		"Access-Control-Allow-Origin: *\r\n%s%s%s\r\n",
-		old ? 0 : 1, status, status_text(status), c->keep_alive ? "keep-alive" : "close",
-		content_type,
+		is_old(c) ? 0 : 1, status, status_text(status),
+		c->keep_alive ? "keep-alive" : "close", content_type,
 		headers != NULL && strstr(headers, "Access-Control-Allow-Headers") != NULL
 			? ""
 			: "Access-Control-Allow-Headers: X-Requested-With\r\n",
@@ -451,6 +457,8 @@ static void conn_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
 
 	(void)s;
 	buf_put(&c->ahead, p, n);
+	if (c->raw && c->busy && c->request.received != NULL)
+		c->request.received(&c->request, c->request.gone_arg);
 	conn_advance(c);
 }
 
@@ -536,7 +544,8 @@ static void on_accept(void *arg, struct stream *s)
 	c = mem_new(sizeof *c);
 	c->server = server;
 	c->stream = s;
-	c->since_ms = env_now_ms(server->loop->env);
+	c->since_ms = c->moved_ms =
+		env_now_ms(server->loop->env); /* who has just come has not stalled */
 	c->next = server->conns;
 	c->at = &server->conns;
 	if (c->next != NULL)
@@ -608,6 +617,20 @@ static void conn_resume(struct loop_call *call)
 		conn_free(c);
 }
 
+/* All of an answer has been queued. */
+static void reply_over(struct rpc_conn *c)
+{
+	c->since_ms = env_now_ms(c->server->loop->env);
+	if (!c->keep_alive) {
+		c->failed = c->ending = true;
+		loop_timer_stop(&c->timer);
+	} else {
+		request_reset(c);
+		c->served = true;
+		loop_timer_start(c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
+	}
+}
+
 void rpc_reply(struct rpc_request *request, unsigned status, const char *content_type,
 	const char *headers, const void *body, size_t n)
 {
@@ -619,18 +642,9 @@ void rpc_reply(struct rpc_request *request, unsigned status, const char *content
 	if (c->stream != NULL) {
 		if (status == 500)
 			c->keep_alive = false;
-		c->since_ms = env_now_ms(c->server->loop->env);
 		c->fresh = true;
 		send_reply(c, status, content_type, headers, body, n);
-		if (!c->keep_alive) {
-			c->failed = c->ending = true;
-			loop_timer_stop(&c->timer);
-		} else {
-			request_reset(c);
-			c->served = true;
-			loop_timer_start(
-				c->server->loop, &c->timer, RPC_IDLE_TIMEOUT_MS, conn_timeout);
-		}
+		reply_over(c);
 	} /* else the client went and nobody wanted to know */
 	loop_post(c->server->loop, &c->resume, conn_resume);
 }
@@ -648,22 +662,87 @@ void rpc_reply_begin(
 	buf_fini(&out);
 }
 
+void rpc_reply_chunked(
+	struct rpc_request *request, unsigned status, const char *content_type, const char *headers)
+{
+	struct rpc_conn *c = request->conn;
+	struct buf out = { 0 };
+
+	if (is_old(c)) {
+		rpc_reply_begin(request, status, content_type, headers);
+		return;
+	}
+	CHECK(c->busy && c->stream != NULL);
+	c->chunked = true;
+	put_head(c, &out, status, content_type, headers, "Transfer-Encoding: chunked\r\n");
+	stream_write(c->stream, out.data, out.len);
+	buf_fini(&out);
+}
+
+/* A client that has taken all before it is no slow one; else it has not taken this either. */
 void rpc_reply_put(struct rpc_request *request, const void *p, size_t n)
 {
 	struct rpc_conn *c = request->conn;
+	uint64_t now = env_now_ms(c->server->loop->env);
+	bool all_taken = stream_queued(c->stream) == 0;
+	char size[24];
 
-	CHECK(c->busy && c->stream != NULL && !c->keep_alive);
-	c->moved_ms = env_now_ms(c->server->loop->env);
+	CHECK(c->busy && c->stream != NULL && (c->chunked || !c->keep_alive));
+	if (n == 0)
+		return; /* as a chunk it would be the end */
+	if (all_taken)
+		c->moved_ms = now;
+	else
+		unread(c, now);
+	if (n > RPC_KEEP_MAX)
+		make_room(c, n);
+	c->server->made += n;
+	if (c->chunked)
+		stream_write(c->stream, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", n));
 	stream_write(c->stream, p, n);
+	if (c->chunked)
+		stream_write(c->stream, "\r\n", 2);
+	c->unread = all_taken ? stream_untaken(c->stream) : c->unread + n;
 }
 
 void rpc_reply_end(struct rpc_request *request)
 {
 	struct rpc_conn *c = request->conn;
 
-	CHECK(c->busy && c->stream != NULL && !c->keep_alive);
+	CHECK(c->busy && c->stream != NULL && (c->chunked || !c->keep_alive));
 	c->busy = false;
+	if (c->chunked) {
+		c->chunked = false;
+		stream_write(c->stream, "0\r\n\r\n", 5);
+		reply_over(c);
+		loop_post(c->server->loop, &c->resume, conn_resume);
+		return;
+	}
 	c->failed = c->ending = true;
 	if (stream_queued(c->stream) == 0) /* nothing is left that could drain */
 		conn_close(c);
+}
+
+void rpc_raw_begin(struct rpc_request *request)
+{
+	struct rpc_conn *c = request->conn;
+
+	CHECK(c->busy && c->stream != NULL && !c->raw);
+	c->keep_alive = false;
+	c->raw = true;
+}
+
+size_t rpc_raw_read(struct rpc_request *request, void *out, size_t max)
+{
+	struct rpc_conn *c = request->conn;
+	size_t n = c->ahead.len < max ? c->ahead.len : max;
+
+	CHECK(c->busy && c->raw);
+	if (n == 0)
+		return 0;
+	memcpy(out, c->ahead.data, n);
+	buf_consume(&c->ahead, n);
+	if (c->stream != NULL)
+		stream_pause(c->stream, c->ahead.len > RPC_AHEAD_MAX);
+	return n;
 }

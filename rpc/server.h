@@ -46,6 +46,9 @@ struct rpc_request {
 	void *gone_arg;
 	/* set by the handler: what rpc_reply_put was given has left; called with gone_arg */
 	void (*drained)(struct rpc_request *request, void *arg);
+	/* set by the handler of a raw connection: there is something for rpc_raw_read; with
+	 * gone_arg */
+	void (*received)(struct rpc_request *request, void *arg);
 	bool waits; /* set by the handler: the call only waits for news, so a client that sends no
 		       more has gone */
 	struct rpc_conn *conn; /* private */
@@ -79,5 +82,15 @@ void rpc_reply(struct rpc_request *request, unsigned status, const char *content
  * it, which is how a client knows its end. Put no more than a piece at a time: wait for drained. */
 void rpc_reply_begin(struct rpc_request *request, unsigned status, const char *content_type,
 	const char *headers);
+/* The same, but the connection goes on behind it: the pieces are chunks. A client of HTTP/1.0 does
+ * not know these and gets it as above. */
+void rpc_reply_chunked(struct rpc_request *request, unsigned status, const char *content_type,
+	const char *headers);
 void rpc_reply_put(struct rpc_request *request, const void *p, size_t n);
 void rpc_reply_end(struct rpc_request *request);
+
+/* Another protocol instead: from here on the connection is bytes in both directions until
+ * rpc_reply_end. rpc_reply_put sends, received and rpc_raw_read (bytes it gave; 0: none are there)
+ * take. What is not taken stays with the client, beyond RPC_AHEAD_MAX. */
+void rpc_raw_begin(struct rpc_request *request);
+size_t rpc_raw_read(struct rpc_request *request, void *out, size_t max);

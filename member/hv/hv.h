@@ -11,32 +11,77 @@
 #pragma once
 
 #include "agent/agent.h"
+#include "rpc/base/arena.h"
 #include "rpc/base/env.h"
 
 struct hv;
 
-enum { HV_DOMAINS_MAX = 1024 };
+enum {
+	HV_DOMAINS_MAX = 1024,
+	HV_IMAGE_MAX = 64 << 10, /* bytes of a simulated guest; what has more comes as a stream */
+};
+
+/* How a guest has stopped: Xen's shutdown codes. */
+enum hv_end { HV_POWEROFF, HV_REBOOT, HV_SUSPEND, HV_CRASH };
+
+/* Whose a domain is while its VM migrates: the domain says so itself, like the mark, so that
+ * nothing but a decision of the pool runs it or ends it, whatever dies meanwhile. */
+enum hv_moving { HV_STAYS, HV_LEAVING, HV_COMING };
 
 struct hv_domain {
 	int domid;
 	char uuid[UUID_LEN + 1];
 	bool paused, marked, built;
-	bool shut_down; /* the guest has stopped itself; code says how */
-	int code;	/* 0 power off, 1 reboot, 3 crash */
-	int64_t memory_kib;
+	bool shut_down; /* the guest has stopped itself; end says how */
+	enum hv_end end;
+	bool asked_suspend; /* we have asked it to suspend, and not taken that back */
+	enum hv_moving moving;
+	char job[UUID_LEN + 1];		/* of the migration */
+	int64_t memory_kib, target_kib; /* in use; what the guest is to have */
+	int vcpus;			/* online */
+	int64_t age_s;			/* since it was created */
 };
 
-/* How the guest of a simulated domain answers; a real back end ignores it. */
-struct hv_guest {
-	bool ignores_shutdown;
-	int64_t shutdown_ms;
+/* What a domain is created from. */
+struct hv_config {
+	const char *uuid;
+	int64_t memory_kib; /* at start */
+	int vcpus;
+	const struct val *sim; /* "sim" of member/agent.json, or NULL; a real back end ignores it */
+};
+
+/* A network interface of a domain. It goes with the domain. */
+struct hv_vif {
+	int device;
+	char mac[18], bridge[16];
+	int mtu;
+	bool carrier;
+	char locking_mode[16]; /* unlocked, locked, disabled */
+};
+
+enum { HV_VIFS_MAX = 256 };
+
+/* The machine; a real back end looks for itself. */
+struct hv_machine {
+	int64_t memory_kib;
+	int cpus;	      /* 0: some */
+	const char *features; /* of its processors, hexadecimal words; NULL: some */
+};
+
+struct hv_cpu {
+	int cpus, cores, sockets, mhz;
+	char vendor[16], model[64], features[64];
 };
 
 /* dir: folder for the back end's own state. NULL after a log line. */
-struct hv *hv_open(struct env *env, const char *dir, int64_t memory_kib);
+struct hv *hv_open(struct env *env, const char *dir, const struct hv_machine *machine);
 void hv_close(struct hv *hv);
 
 const char *hv_boot_id(const struct hv *hv);
+/* The machine goes off, or restarts: the simulated one has a new boot id and no domain when it is
+ * opened next. */
+void hv_power_off(struct hv *hv);
+void hv_cpu(const struct hv *hv, struct hv_cpu *out);
 void hv_memory(struct hv *hv, int64_t *total_kib_out, int64_t *free_kib_out);
 
 /* false: there is none. */
@@ -45,14 +90,48 @@ bool hv_domain_find(struct hv *hv, const char *uuid, struct hv_domain *out);
 unsigned hv_domain_list(struct hv *hv, struct hv_domain *out, unsigned max);
 
 /* AGENT_ERR_no_free_memory [needed, free], bytes. */
-int hv_domain_create(struct hv *hv, const char *uuid, int64_t memory_kib,
-	const struct hv_guest *guest, int *domid_out, struct err *err);
+int hv_domain_create(
+	struct hv *hv, const struct hv_config *config, int *domid_out, struct err *err);
 int hv_domain_build(struct hv *hv, int domid, struct err *err);
 int hv_domain_keep(struct hv *hv, int domid, struct err *err);
-int hv_domain_pause(struct hv *hv, int domid, bool paused, struct err *err);
+int hv_domain_pause(struct hv *hv, int domid, struct err *err);
+int hv_domain_unpause(struct hv *hv, int domid, struct err *err);
 /* Idempotent: a domain that is not there is destroyed. */
 int hv_domain_destroy(struct hv *hv, int domid, struct err *err);
-/* Ask the guest to power off; withdraw takes the request back. */
-int hv_domain_ask_shutdown(struct hv *hv, int domid, bool withdraw, struct err *err);
+
+/* Ask the guest to stop in this way. */
+int hv_domain_ask(struct hv *hv, int domid, enum hv_end how, struct err *err);
+/* Take back what it has not acknowledged. */
+void hv_domain_withdraw(struct hv *hv, int domid);
 /* Has the guest seen the request? */
 bool hv_domain_acknowledged(struct hv *hv, int domid);
+
+/* What a guest is, to go on in another domain; of one that has suspended. */
+int hv_domain_save(struct hv *hv, int domid, struct buf *image, struct err *err);
+/* Instead of hv_domain_build. The image is text from outside. */
+int hv_domain_restore(struct hv *hv, int domid, const char *image, struct err *err);
+/* The memory its domain needs; 0: it is no image. */
+int64_t hv_image_memory_kib(const char *image);
+/* A guest that has suspended goes on in its own domain. */
+int hv_domain_resume(struct hv *hv, int domid, struct err *err);
+/* HV_COMING takes the place of the mark of hv_domain_create, in the same step. job: "" for
+ * HV_STAYS. */
+int hv_domain_move(
+	struct hv *hv, int domid, enum hv_moving moving, const char *job, struct err *err);
+
+/* What the guest is to have: it gives back or takes when it can. AGENT_ERR_no_free_memory [needed,
+ * free], bytes. */
+int hv_domain_set_memory(struct hv *hv, int domid, int64_t target_kib, struct err *err);
+/* Online from now on. */
+int hv_domain_set_vcpus(struct hv *hv, int domid, int vcpus, struct err *err);
+
+/* What the guest says of itself: keys that it has written, of xen-domain section 10. In the arena.
+ */
+void hv_domain_guest(struct hv *hv, int domid, struct arena *a, struct val *out);
+
+/* Give the domain an interface; one that it has at this device is replaced. */
+int hv_vif_plug(struct hv *hv, int domid, const struct hv_vif *vif, struct err *err);
+/* Idempotent. */
+int hv_vif_unplug(struct hv *hv, int domid, int device, struct err *err);
+/* In the order of devices; at most max; returns the number. */
+unsigned hv_vif_list(struct hv *hv, int domid, struct hv_vif *out, unsigned max);

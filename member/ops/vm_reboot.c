@@ -1,6 +1,6 @@
 /* Stop a VM and start it again on this host; to clients it never stops running. vm-lifecycle 2.2,
  * reboot. */
-#include "member/agent_priv.h"
+#include "member/ops/ops_priv.h"
 
 static int start_over(struct job *job, void *state, struct err *err)
 {
@@ -15,15 +15,12 @@ static int start_over(struct job *job, void *state, struct err *err)
 /* clang-format off */
 static const struct op_step steps[] = {
 	/* name, weight, flags, run, undo */
-	{ "guest.ask",       5, 0,               vm_step_ask_guest,  vm_undo_ask_guest },
-	{ "guest.wait",     30, 0,               vm_step_wait_guest, NULL              },
-	{ "domain.pause",    5, 0,               vm_step_pause,      vm_undo_pause     },
-	{ "domain.destroy",  5, 0,               vm_step_destroy,    NULL              },
-	{ "reboot",          0, 0,               start_over,         NULL              },
-	{ "domain.create",   5, 0,               vm_step_create,     vm_undo_create    },
-	{ "domain.build",   40, 0,               vm_step_build,      NULL              },
-	{ "domain.keep",     5, OP_COMMIT_POINT, vm_step_keep,       NULL              },
-	{ "domain.unpause",  5, 0,               vm_step_unpause,    NULL              },
+	VM_ASK,
+	{ "domain.pause", 5, 0, vm_step_still, vm_undo_still },
+	VM_END(0), /* a VM that is not made again is halted, and the task says why */
+	{ "reboot", 0, 0, start_over, NULL },
+	VM_MAKE(vm_step_build),
+	VM_GO,
 };
 /* clang-format on */
 

@@ -1,16 +1,12 @@
 /* Start a VM: from nothing to a running (or paused) domain. vm-lifecycle 2.2, start. */
-#include "member/agent_priv.h"
+#include "member/ops/ops_priv.h"
 
-/* clang-format off */
+#include <string.h>
+
 static const struct op_step steps[] = {
-	/* name, weight, flags, run, undo */
-	{ "memory.reserve",  5, 0,               vm_step_reserve, NULL           },
-	{ "domain.create",   5, 0,               vm_step_create,  vm_undo_create },
-	{ "domain.build",   60, 0,               vm_step_build,   NULL           }, /* freed by vm_undo_create */
-	{ "domain.keep",     5, OP_COMMIT_POINT, vm_step_keep,    NULL           }, /* the domain survives us from here on */
-	{ "domain.unpause",  5, 0,               vm_step_unpause, NULL           },
+	VM_MAKE(vm_step_build),
+	VM_GO,
 };
-/* clang-format on */
 
 const struct op vm_start_op = { "VM.start", steps, ARRAY_LEN(steps), AGENT_ERR_cancelled };
 
@@ -29,23 +25,31 @@ int vm_step_reserve(struct job *job, void *state, struct err *err)
 	return 0; /* the simulated hypervisor takes the memory when the domain is created */
 }
 
+static int64_t number(const struct val *vm, const char *key, int64_t absent)
+{
+	const struct val *v = val_get(vm, key);
+
+	return v != NULL ? v->i : absent;
+}
+
 int vm_step_create(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
-	const struct val *kib = val_get(&run->metadata, "memory_kib"),
-			 *ignores = val_get(&run->metadata, "guest_ignores_shutdown"),
-			 *ms = val_get(&run->metadata, "guest_shutdown_ms");
-	struct hv_guest guest = { .ignores_shutdown = ignores != NULL &&
-						      ignores->kind == VAL_BOOL && ignores->b,
-		.shutdown_ms = ms != NULL && ms->kind == VAL_INT ? ms->i : 100 };
+	const struct val *vm = val_get(&run->metadata, "vm");
+	int64_t all = number(vm, "memory_static_max_kib", 0),
+		most = number(vm, "memory_dynamic_max_kib", all);
+	struct hv_config config = { .uuid = run->uuid,
+		.memory_kib = run->memory_kib > 0 ? run->memory_kib
+						  : number(vm, "memory_start_kib", most),
+		.vcpus = (int)number(vm, "vcpus", 1),
+		.sim = val_get(vm, "sim") };
 
 	(void)job;
 	if (run->skip)
 		return 0;
-	if (kib == NULL || kib->kind != VAL_INT || kib->i <= 0)
-		return err_set(
-			err, AGENT_ERR_bad_request, "memory_kib is missing or not positive", NULL);
-	return hv_domain_create(run->agent->hv, run->uuid, kib->i, &guest, &run->domid, err);
+	if (config.memory_kib <= 0 || config.memory_kib > all)
+		return err_set(err, AGENT_ERR_bad_request, "the memory is not positive", NULL);
+	return hv_domain_create(run->agent->hv, &config, &run->domid, err);
 }
 
 void vm_undo_create(struct job *job, void *state)
@@ -80,7 +84,7 @@ int vm_step_unpause(struct job *job, void *state, struct err *err)
 	struct agent_run *run = state;
 
 	(void)job;
-	return run->skip || run->start_paused
+	return run->skip || agent_run_flag(run, "start_paused")
 		       ? 0
-		       : hv_domain_pause(run->agent->hv, run->domid, false, err);
+		       : hv_domain_unpause(run->agent->hv, run->domid, err);
 }

@@ -23,8 +23,11 @@
 	X(proposals_timeout, "proposals given up after their deadline")                            \
 	X(read_rounds, "rounds of this leader that confirmed a read index")                        \
 	X(floors_taken, "takeovers of sessions from other members")                                \
+	X(floors_wait_us_max, "longest wait of a call for its session to be held here")            \
 	X(elections_won, "times this member became leader")                                        \
 	X(elections_early, "times this member stood early because the leader's connection broke")  \
+	X(raft_changes, "changes of the configuration begun as leader")                            \
+	X(raft_changes_back, "configurations that were cut off the log again")                     \
 	X(heartbeats_missed, "times the leader was not heard of for three heartbeats")             \
 	X(raft_masked, "AppendEntries results masked by the guard")                                \
 	X(raft_clamped, "AppendEntries results cut to what the leader vouched for")                \
@@ -37,6 +40,7 @@
 	X(snapshots_restored, "snapshots restored, at a start or sent by the leader")              \
 	X(snapshots_sent, "snapshots sent to members that lagged")                                 \
 	X(snapshot_bytes_max, "largest snapshot, bytes")                                           \
+	X(snapshots_large, "snapshots over half of what members take: the database is too large")  \
 	X(projection_changes, "changes of rows and fields written to the projection")              \
 	X(projection_dropped, "changes without history because the projection lagged")             \
 	X(projection_settled, "times the projection was brought up to date from a view")           \
@@ -55,11 +59,14 @@
 	X(loop_slow_turns, "turns over 20 ms")                                                     \
 	X(calls, "API calls answered")                                                             \
 	X(calls_failed, "API calls answered with an error")                                        \
+	X(answers_long, "answers sent piece by piece")                                             \
+	X(answers_hurried, "the same to clients too slow for their view")                          \
 	X(connections_now, "API connections open")                                                 \
 	X(connections_dropped, "API connections dropped: idle at the limit, or not reading")       \
 	X(connections_refused, "API connections refused at the limit")                             \
 	X(events_parked_now, "event.from calls waiting")                                           \
 	X(events_answers, "answers of event.from made, each for all that ask the same")            \
+	X(audit_dropped, "times lines of the audit log were dropped")                              \
 	X(lane_queue_max, "most jobs queued on a lane")                                            \
 	X(agent_calls, "calls to the agent")                                                       \
 	X(agent_reconnects, "times the connection to the agent came up")

@@ -1,4 +1,5 @@
 #include "rpc/base/env.h"
+#include "rpc/base/hash.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -30,17 +31,34 @@ void env_die(struct env *env, const char *why)
 	env->ops->die(env);
 }
 
-void env_uuid(struct env *env, char out[UUID_LEN + 1])
+static void uuid_print(uint8_t b[16], uint8_t version, char out[UUID_LEN + 1])
 {
-	uint8_t b[16];
-
-	env_random(env, b, sizeof b);
-	b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
+	b[6] = (uint8_t)((b[6] & 0x0f) | version << 4);
 	b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
 	snprintf(out, UUID_LEN + 1,
 		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
 		b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
 		b[15]);
+}
+
+void env_uuid(struct env *env, char out[UUID_LEN + 1])
+{
+	uint8_t b[16];
+
+	env_random(env, b, sizeof b);
+	uuid_print(b, 4, out);
+}
+
+void uuid_derive(const char *from, const char *word, char out[UUID_LEN + 1])
+{
+	char text[UUID_LEN + UUID_WORD_MAX + 2];
+	int n = snprintf(text, sizeof text, "%s/%s", from, word);
+	uint64_t h[2];
+
+	CHECK(n > 0 && n < (int)sizeof text);
+	for (unsigned i = 0; i < 2; i++)
+		h[i] = XXH3_64bits_withSeed(text, (size_t)n, i);
+	uuid_print((uint8_t *)h, 8, out);
 }
 
 bool uuid_ok(const char *s)

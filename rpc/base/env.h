@@ -75,6 +75,8 @@ void env_uv_init(struct env *env, const char *name);
  * its number. */
 void env_uv_signals_block(void);
 int env_uv_signals_wait(void);
+/* End this process as a stop signal from outside would. Any thread. */
+void env_uv_stop_self(void);
 
 uint64_t env_now_us(struct env *env);
 uint64_t env_now_ms(struct env *env);
@@ -88,4 +90,8 @@ void env_die(struct env *env, const char *why);
 /* A random (version 4) uuid as 36 characters and a NUL. */
 enum { UUID_LEN = 36 };
 void env_uuid(struct env *env, char out[UUID_LEN + 1]);
+/* The uuid that follows from another one and a word of at most UUID_WORD_MAX bytes (version 8):
+ * made again it is the same. */
+enum { UUID_WORD_MAX = 128 };
+void uuid_derive(const char *from, const char *word, char out[UUID_LEN + 1]);
 bool uuid_ok(const char *s);

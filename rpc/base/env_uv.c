@@ -197,3 +197,8 @@ int env_uv_signals_wait(void)
 	sigwait(&set, &sig);
 	return sig;
 }
+
+void env_uv_stop_self(void)
+{
+	kill(getpid(), SIGTERM);
+}

@@ -25,27 +25,37 @@ static unsigned total_weight(const struct op *op)
 	return sum ? sum : 1;
 }
 
+static void log_failed(
+	struct job *job, const struct op *op, unsigned k, int rc, const struct err *err)
+{
+	log_warn(job->env, "event=step_failed op=%s step=%s rc=%s code=%s", op->name,
+		op->steps[k].name, err_rc_name(rc), err->code != NULL ? err->code->name : "-");
+}
+
 int op_run(struct job *job, const struct op *op, void *state, const struct op_watch *watch,
 	struct err *err)
 {
-	unsigned total = total_weight(op), sum = 0, k;
-	bool committed = false;
-	int rc = 0;
+	unsigned total = total_weight(op), sum = 0, flags = 0, k;
+	int rc = 0, done = 0;
 
 	for (k = 0; k < op->n_steps; k++) {
-		rc = one_step(job, op, k, state, watch, committed, err);
+		rc = one_step(job, op, k, state, watch, flags != 0, err);
 		if (rc != 0)
+			log_failed(job, op, k, rc, err);
+		if (rc == ERR_DEAD || (rc != 0 && !(flags & OP_FORWARD)))
 			break;
-		committed |= (op->steps[k].flags & OP_COMMIT_POINT) != 0;
+		if (rc != 0) {
+			err_fini(err);
+			done = OP_LEFT;
+		}
+		flags |= op->steps[k].flags;
 		sum += op->steps[k].weight;
 		if (watch != NULL && watch->progress != NULL)
 			watch->progress(watch->arg, 1000 * sum / total);
 	}
-	if (rc == 0)
-		return 0;
-	log_warn(job->env, "event=step_failed op=%s step=%s rc=%s code=%s", op->name,
-		op->steps[k].name, err_rc_name(rc), err->code != NULL ? err->code->name : "-");
-	if (rc == ERR_DEAD || committed)
+	if (k == op->n_steps)
+		return done;
+	if (rc == ERR_DEAD || flags != 0)
 		return rc;
 	while (k-- > 0)
 		if (op->steps[k].undo != NULL)

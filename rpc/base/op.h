@@ -3,15 +3,19 @@
  * op_run() walks the table in order. Between steps it looks at the job's cancel flag. A failing
  * step triggers the undos of the completed ones in reverse order and the first error is kept. From
  * a step marked OP_COMMIT_POINT on only forward recovery is left: cancel is ignored and later
- * failures undo nothing. When the member is dead (ERR_DEAD) no undo runs: what is left is what a
- * SIGKILL leaves. Undo is courtesy, convergence is correctness: each step must be safe to find half
- * done.
+ * failures undo nothing. From a step marked OP_FORWARD on the operation has happened: a step that
+ * fails stops nothing, the others run all the same, and what it has left is for repair to find
+ * (OP_LEFT). So those steps must not rest on each other. When the member is dead (ERR_DEAD) no undo
+ * runs: what is left is what a SIGKILL leaves. Undo is courtesy, convergence is correctness: each
+ * step must be safe to find half done.
  */
 #pragma once
 
 #include "rpc/base/lane.h"
 
-enum { OP_COMMIT_POINT = 1 };
+enum { OP_COMMIT_POINT = 1, OP_FORWARD = 2 /* a commit point too */ };
+
+enum { OP_LEFT = 1 };
 
 struct op_step {
 	const char *name;
@@ -36,5 +40,6 @@ struct op_watch {
 	void *arg;
 };
 
+/* 0: done; OP_LEFT: done too, but a step behind OP_FORWARD has failed; or an error. */
 int op_run(struct job *job, const struct op *op, void *state, const struct op_watch *watch,
 	struct err *err);

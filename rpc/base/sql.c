@@ -56,9 +56,9 @@ struct sql *sql_open(struct env *env, const char *path, enum sql_mode mode, cons
 		make_private(path);
 	if (mode == SQL_ORDERED) /* written all the time: most of it stays in memory, and pages
 				    changed again and again go to the file once */
-		setup = "PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=16777216;"
-			"PRAGMA synchronous=NORMAL; PRAGMA cache_size=-32768;"
-			"PRAGMA wal_autocheckpoint=8192;";
+		setup = "PRAGMA page_size=8192; PRAGMA journal_mode=WAL;"
+			"PRAGMA journal_size_limit=16777216; PRAGMA synchronous=NORMAL;"
+			"PRAGMA cache_size=-32768; PRAGMA wal_autocheckpoint=4096;";
 	if (sqlite3_open_v2(path, &sql->db, flags, NULL) == SQLITE_OK &&
 		sqlite3_busy_timeout(sql->db, SQL_BUSY_MS) == SQLITE_OK &&
 		(mode == SQL_READ ||

@@ -36,7 +36,7 @@ static int accept_any(int ok, X509_STORE_CTX *store)
 	return 1; /* the caller checks the pin */
 }
 
-static struct tls *context(struct env *env, const char *cert, const char *key)
+static struct tls *context_new(void)
 {
 	struct tls *tls = mem_new(sizeof *tls);
 
@@ -45,6 +45,13 @@ static struct tls *context(struct env *env, const char *cert, const char *key)
 					   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
 					   SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_options(tls->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	return tls;
+}
+
+static struct tls *context(struct env *env, const char *cert, const char *key)
+{
+	struct tls *tls = context_new();
+
 	if (SSL_CTX_use_certificate_chain_file(tls->ctx, cert) != 1 ||
 		SSL_CTX_use_PrivateKey_file(tls->ctx, key, SSL_FILETYPE_PEM) != 1 ||
 		SSL_CTX_check_private_key(tls->ctx) != 1) {
@@ -78,6 +85,38 @@ struct tls *tls_peer_new(struct env *env, const char *cert, const char *key)
 	SSL_CTX_set_num_tickets(tls->ctx, 0);
 	SSL_CTX_set_session_cache_mode(tls->ctx, SSL_SESS_CACHE_OFF);
 	return tls;
+}
+
+struct tls *tls_client_new(const char *ca)
+{
+	struct tls *tls = context_new();
+
+	SSL_CTX_set_min_proto_version(tls->ctx, TLS1_2_VERSION);
+	if (ca == NULL)
+		return tls;
+	SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, NULL);
+	if (SSL_CTX_load_verify_file(tls->ctx, ca) == 1)
+		return tls;
+	ERR_clear_error();
+	tls_free(tls);
+	return NULL;
+}
+
+void tls_conn_expect(struct tls_conn *c, const char *name)
+{
+	X509_VERIFY_PARAM *param = SSL_get0_param(c->ssl);
+
+	/* an address, else a name */
+	if (X509_VERIFY_PARAM_set1_ip_asc(param, name) != 1)
+		must(X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 ? param : NULL);
+	ERR_clear_error();
+}
+
+const char *tls_conn_verdict(const struct tls_conn *c)
+{
+	long r = SSL_get_verify_result(c->ssl);
+
+	return r == X509_V_OK ? NULL : X509_verify_cert_error_string(r);
 }
 
 void tls_free(struct tls *tls)
@@ -313,4 +352,11 @@ void tls_hmac(const void *key, unsigned key_len, const char *text, uint8_t out[3
 
 	must(HMAC(EVP_sha256(), key, (int)key_len, (const uint8_t *)text, strlen(text), out, &n));
 	CHECK(n == 32);
+}
+
+bool tls_secret_equal(const char *a, const char *b)
+{
+	size_t n = strlen(a);
+
+	return n == strlen(b) && CRYPTO_memcmp(a, b, n) == 0;
 }

@@ -19,6 +19,11 @@ struct tls *tls_server_new(struct env *env, const char *cert, const char *key);
  * before it believes a byte. */
 struct tls *tls_peer_new(struct env *env, const char *cert, const char *key);
 
+/* For a client of the API: TLS 1.2 and 1.3. ca: PEM file that the server's certificate must follow
+ * from, and it must be for the name given to tls_conn_expect; NULL: any certificate passes, the
+ * caller compares the fingerprint. NULL when the file cannot be used. */
+struct tls *tls_client_new(const char *ca);
+
 void tls_free(struct tls *tls);
 
 /* SHA-256 fingerprint of the first certificate in a PEM file; false when it cannot be read. */
@@ -32,3 +37,6 @@ int tls_certificate_make(const char *path, const char *name, const char *address
 
 /* HMAC-SHA256 of text under key. */
 void tls_hmac(const void *key, unsigned key_len, const char *text, uint8_t out[32]);
+
+/* Are the texts equal? In a time that tells nothing of where they differ, only of their lengths. */
+bool tls_secret_equal(const char *a, const char *b);

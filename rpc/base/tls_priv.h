@@ -1,4 +1,4 @@
-/* One TLS connection on two memory buffers; used by stream.c only. */
+/* One TLS connection on two memory buffers; used by the streams and by rpc/cli/link.c. */
 #pragma once
 
 #include "rpc/base/env.h"
@@ -20,5 +20,9 @@ bool tls_conn_ready(const struct tls_conn *c);
 size_t tls_conn_pending(const struct tls_conn *c);
 bool tls_conn_fingerprint(const struct tls_conn *c, uint8_t out[TLS_FINGERPRINT_LEN]);
 bool tls_conn_expired(const struct tls_conn *c);
+/* A client, before the handshake: the address or name that the server's certificate must be for. */
+void tls_conn_expect(struct tls_conn *c, const char *name);
+/* Why its certificate was not accepted; NULL: it was. */
+const char *tls_conn_verdict(const struct tls_conn *c);
 /* Say goodbye (close_notify). */
 void tls_conn_bye(struct tls_conn *c);

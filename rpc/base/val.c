@@ -88,7 +88,7 @@ void val_map_push(struct arena *a, struct val *map, const char *key, struct val 
 
 const struct val *val_get(const struct val *map, const char *key)
 {
-	if (map->kind != VAL_MAP)
+	if (map == NULL || map->kind != VAL_MAP)
 		return NULL;
 	for (uint32_t i = 0; i < map->n; i++)
 		if (strcmp(map->pairs[i].key, key) == 0)

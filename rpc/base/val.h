@@ -58,7 +58,7 @@ struct val val_encoded(const char *text, size_t n); /* borrowed */
 void val_set_push(struct arena *a, struct val *set, struct val item);
 void val_map_push(struct arena *a, struct val *map, const char *key, struct val value);
 
-/* The value of a key, NULL when absent or when this is no map; borrowed from the map. */
+/* The value of a key, NULL when absent or when this is no map (or NULL); borrowed from the map. */
 const struct val *val_get(const struct val *map, const char *key);
 /* The text of a string member, NULL when absent or of another kind. */
 const char *val_get_s(const struct val *map, const char *key);

@@ -33,6 +33,11 @@ int rpc_json_request(
 void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const struct val *value,
 	bool bare, const struct err *err);
 
+/* What is before and behind the value in a reply that is a success, for a value written piece by
+ * piece. */
+void rpc_reply_open(struct buf *out, const struct rpc_message *request);
+void rpc_reply_close(struct buf *out, const struct rpc_message *request);
+
 /* A value as XML-RPC text: "<value>...</value>" (results of tasks). JSON: val_json. */
 void rpc_xml_value(struct buf *out, const struct val *v);
 /* The beginning of a member of a struct, up to its value. */

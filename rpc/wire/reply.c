@@ -10,6 +10,9 @@
 #include <strings.h>
 
 static const char xml_head[] = "<?xml version=\"1.0\"?><methodResponse><params><param>";
+static const char xml_success[] =
+	"<value><struct><member><name>Status</name><value>Success</value></member>"
+	"<member><name>Value</name>";
 static const char xml_tail[] = "</param></params></methodResponse>";
 
 static struct val error_list(struct arena *a, const struct err *err, bool with_code)
@@ -23,68 +26,67 @@ static struct val error_list(struct arena *a, const struct err *err, bool with_c
 	return list;
 }
 
-static void xml_reply(
-	struct buf *out, struct arena *a, const struct val *value, bool bare, const struct err *err)
+static void put_id(struct buf *out, const struct rpc_message *request)
 {
-	struct val list;
+	buf_puts(out, ",\"id\":");
+	val_json(out, &request->id);
+	buf_puts(out, "}");
+}
+
+void rpc_reply_open(struct buf *out, const struct rpc_message *request)
+{
+	static const char *const before[] = {
+		[RPC_XML] = xml_success,
+		[RPC_JSON1] = "{\"result\":",
+		[RPC_JSON2] = "{\"jsonrpc\":\"2.0\",\"result\":",
+	};
+
+	buf_puts(out, request->codec == RPC_XML ? xml_head : "");
+	buf_puts(out, before[request->codec]);
+}
+
+void rpc_reply_close(struct buf *out, const struct rpc_message *request)
+{
+	if (request->codec == RPC_XML) {
+		buf_puts(out, "</member></struct></value>");
+		buf_puts(out, xml_tail);
+		return;
+	}
+	buf_puts(out, request->codec == RPC_JSON1 ? ",\"error\":null" : "");
+	put_id(out, request);
+}
+
+static void xml_failure(struct buf *out, struct arena *a, const struct err *err)
+{
+	struct val list = error_list(a, err, true);
 
 	buf_puts(out, xml_head);
-	if (err->code != NULL) {
-		list = error_list(a, err, true);
-		buf_puts(out,
-			"<value><struct><member><name>Status</name><value>Failure</value></member>"
-			"<member><name>ErrorDescription</name>");
-		rpc_xml_value(out, &list);
-		buf_puts(out, "</member></struct></value>");
-	} else if (bare) {
-		rpc_xml_value(out, value);
-	} else {
-		buf_puts(out,
-			"<value><struct><member><name>Status</name><value>Success</value></member>"
-			"<member><name>Value</name>");
-		rpc_xml_value(out, value);
-		buf_puts(out, "</member></struct></value>");
-	}
+	buf_puts(out, "<value><struct><member><name>Status</name><value>Failure</value></member>"
+		      "<member><name>ErrorDescription</name>");
+	rpc_xml_value(out, &list);
+	buf_puts(out, "</member></struct></value>");
 	buf_puts(out, xml_tail);
 }
 
-static void json1_reply(
-	struct buf *out, struct arena *a, const struct val *value, const struct err *err)
-{
-	struct val list;
-
-	buf_puts(out, "{\"result\":");
-	if (err->code == NULL)
-		val_json(out, value);
-	else
-		buf_puts(out, "null");
-	buf_puts(out, ",\"error\":");
-	if (err->code != NULL) {
-		list = error_list(a, err, true);
-		val_json(out, &list);
-	} else {
-		buf_puts(out, "null");
-	}
-}
-
-static void json2_reply(
-	struct buf *out, struct arena *a, const struct val *value, const struct err *err)
+static void json_failure(
+	struct buf *out, struct arena *a, const struct rpc_message *request, const struct err *err)
 {
 	struct val list, name;
 
-	buf_puts(out, "{\"jsonrpc\":\"2.0\",");
-	if (err->code == NULL) {
-		buf_puts(out, "\"result\":");
-		val_json(out, value);
-		return;
+	if (request->codec == RPC_JSON1) {
+		list = error_list(a, err, true);
+		buf_puts(out, "{\"result\":null,\"error\":");
+		val_json(out, &list);
+	} else {
+		name = val_string(err->code->name);
+		list = error_list(a, err, false);
+		buf_puts(out, "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":1,\"message\":");
+		val_json(out, &name);
+		buf_puts(out, ",\"data\":");
+		val_json(out, &list);
+		buf_puts(out, "}");
 	}
-	name = val_string(err->code->name);
-	list = error_list(a, err, false);
-	buf_puts(out, "\"error\":{\"code\":1,\"message\":");
-	val_json(out, &name);
-	buf_puts(out, ",\"data\":");
-	val_json(out, &list);
-	buf_puts(out, "}");
+	put_id(out, request);
 }
 
 void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const struct val *value,
@@ -93,13 +95,18 @@ void rpc_reply_encode(struct buf *out, const struct rpc_message *request, const 
 	struct arena a;
 
 	arena_init(&a);
-	if (request->codec == RPC_XML) {
-		xml_reply(out, &a, value, bare, err);
+	if (err->code != NULL && request->codec == RPC_XML) {
+		xml_failure(out, &a, err);
+	} else if (err->code != NULL) {
+		json_failure(out, &a, request, err);
+	} else if (bare && request->codec == RPC_XML) {
+		buf_puts(out, xml_head);
+		rpc_xml_value(out, value);
+		buf_puts(out, xml_tail);
 	} else {
-		(request->codec == RPC_JSON1 ? json1_reply : json2_reply)(out, &a, value, err);
-		buf_puts(out, ",\"id\":");
-		val_json(out, &request->id);
-		buf_puts(out, "}");
+		rpc_reply_open(out, request);
+		rpc_value(out, request->codec, value);
+		rpc_reply_close(out, request);
 	}
 	arena_fini(&a);
 }

@@ -21,6 +21,7 @@ MEMBERS = (1, 2, 3)
 PASSWORD = "benchmark"
 HEARTBEAT_MS, ELECTION_MS = 50, 500
 READY_S = 30
+MEMORY_MIB = 131072  # of each simulated host
 
 
 class Failed(Exception):
@@ -246,7 +247,7 @@ class Pool(Cluster):
     def start(self, member):
         home = self.home(member)
         if member not in self.agents:
-            self.agents[member] = Process([os.path.join(self.build, "xpool-agent"), "--dir", "agent"], self.home(member, "agent.log"),
+            self.agents[member] = Process([os.path.join(self.build, "xpool-agent"), "--dir", "agent", "--memory-mib", str(MEMORY_MIB)], self.home(member, "agent.log"),
                                           home)
         root = ["--allow-root"] if os.geteuid() == 0 else []
         self.processes[member] = Process(
@@ -302,13 +303,15 @@ class Pool(Cluster):
             self.sessions[member, number] = self.login(member)
         return self.sessions[member, number]
 
-    def sessions_for(self, members, clients, park):
-        """One for each client in turn; of clients that park calls, few share one."""
-        share = 4 if park else clients
+    def sessions_for(self, members, clients, share):
+        """One for each client in turn; so many of those at one member share one."""
         return [self.session(members[i % len(members)], i // len(members) // share) for i in range(clients)]
 
     def login(self, member):
         return self.call(member, "session.login_with_password", "root", PASSWORD, "1.0", "xpool-bench", session=False)
+
+    def agents_cpu_s(self):
+        return sum(cpu_s(p.pid) for p in self.agents.values())
 
     def close(self):
         super().close()

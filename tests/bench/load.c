@@ -70,7 +70,10 @@ struct client {
 	char head[HEAD_MAX];
 	size_t n_head;
 	bool in_body, failed;
-	size_t left, n_tail; /* of the body */
+	bool chunked, last;  /* in chunks; the last one is behind us */
+	char line[32];	     /* size of a chunk */
+	size_t left, n_tail; /* of the body, or of the chunk; kept of it */
+	size_t n_line;
 	char tail[2 * TAIL_KEEP];
 	char token[64];
 };
@@ -321,10 +324,14 @@ static void on_answer(struct load *l, struct client *c)
 static void read_head(struct load *l, struct client *c, const char *end)
 {
 	const char *length = strcasestr(c->head, "\r\ncontent-length:");
+	const char *chunks = strcasestr(c->head, "\r\ntransfer-encoding: chunked\r\n");
 
-	if (length == NULL || length > end)
+	c->chunked = chunks != NULL && chunks < end;
+	c->last = false;
+	c->n_line = 0;
+	if (!c->chunked && (length == NULL || length > end))
 		die("an answer without Content-Length: %.100s", c->head);
-	c->left = strtoull(length + 17, NULL, 10);
+	c->left = c->chunked ? 0 : strtoull(length + 17, NULL, 10);
 	c->failed = strncmp(c->head, "HTTP/1.1 200 ", 13) != 0;
 	c->in_body = true;
 	(void)l;
@@ -353,6 +360,29 @@ static void take_body(struct client *c, const char *p, size_t n)
 		c->failed = true;
 }
 
+/* A line between chunks: the end of the one before, or the size of the next; how many bytes. */
+static size_t take_line(struct client *c, const char *p, size_t n)
+{
+	const char *end = memchr(p, '\n', n);
+	size_t k = end != NULL ? (size_t)(end + 1 - p) : n;
+
+	if (c->n_line + k >= sizeof c->line)
+		die("no size of a chunk: %.30s", p);
+	memcpy(c->line + c->n_line, p, k);
+	c->n_line += k;
+	if (end == NULL)
+		return k;
+	c->line[c->n_line] = 0;
+	c->n_line = 0;
+	if (c->last)
+		c->chunked = false;
+	else if (c->line[0] != '\r') {
+		c->left = strtoull(c->line, NULL, 16);
+		c->last = c->left == 0;
+	}
+	return k;
+}
+
 /* One client's bytes; p is NUL-terminated. */
 static void take(struct load *l, struct client *c, const char *p, size_t n)
 {
@@ -375,6 +405,8 @@ static void take(struct load *l, struct client *c, const char *p, size_t n)
 				return;
 			k = (size_t)(end + 4 - c->head) - had;
 			read_head(l, c, end);
+		} else if (c->chunked && c->left == 0) {
+			k = take_line(c, p, n);
 		} else {
 			if (k > c->left)
 				k = c->left;
@@ -382,7 +414,7 @@ static void take(struct load *l, struct client *c, const char *p, size_t n)
 		}
 		p += k;
 		n -= k;
-		if (c->in_body && c->left == 0)
+		if (c->in_body && c->left == 0 && !c->chunked)
 			on_answer(l, c);
 	}
 }

@@ -25,6 +25,7 @@ def micro(bench):
     for case, unit, key, most in (("apply of a one-row entry at %d rows" % rows, "us", "apply_us", 10),
                                   ("pin and unpin of a view", "ns", "pin_ns", 100),
                                   ("the same beside another reader", "ns", "pin_beside_ns", 100),
+                                  ("check of roles, of a session with three subjects", "us", "role_us", 2),
                                   ("memory of a VM with metrics, 2 VBDs, 1 VIF", "bytes", "vm_bytes", None)):
         bench.row("micro", case, unit, [r[key] for r in rounds], target=(("median <=", most),) if most else ())
 
@@ -78,10 +79,21 @@ def read_rounds(bench, case, serializable, header, targets):
     bench.row("reads", "%s, %d bytes, 64 in flight, at another member" % (case, len(record)), "per s", ours, etcd, targets)
 
 
+def session_rounds(bench):
+    """What it costs that all calls hold one session: as many sessions beside it."""
+    body, options = bench.rpc("VM.get_record", "@REF@"), ["--clients", "64", *bench.timed()]
+    member, rounds = bench.roles()[1], []
+    for _ in range(bench.rounds):
+        one, many = (bench.load([member], [body], *options, share=share)["per_s"] for share in (64, 1))
+        rounds.append(one / many)
+    bench.row("reads", "64 in flight in one session, to as many in 64", "times", rounds, target=(("median >=", 0.95),))
+
+
 def reads(bench):
     """One record, local; etcd's value is the same record's JSON."""
     bench.populate(vms(bench, 10000))
     read_rounds(bench, "local", True, (), (("ratio >=", 2),))
+    session_rounds(bench)
     header = "X-Pool-Read: linearizable"
     before = bench.pool.counters(bench.pool.leader())["read_rounds"]
     bench.load([bench.roles()[1]], [bench.rpc("VM.get_record", "@REF@")], "--requests", "1", "--header", header)
@@ -137,6 +149,58 @@ def events(bench):
             bench.row("events", "%s: %s" % (case, what), unit, [r[k] for r in rounds])
 
 
+def finished(bench):
+    """Tasks that have ended, as one member has applied it."""
+    return bench.pool.counters(MEMBERS[0])["commits_finish"]
+
+
+def run_all(bench, method, args, state):
+    """The operation on all of bench.refs, asked for at all members: operations per second, processor seconds and commits of each."""
+    before, cpu, began = finished(bench), bench.pool.cpu_s() + bench.pool.agents_cpu_s(), time.monotonic()
+    entries = bench.pool.counters(MEMBERS[0])["entries_applied"]
+    bench.load(MEMBERS, [bench.rpc("Async.VM." + method, "@REF@", *args)], "--clients", "48", "--requests", str(len(bench.refs)))
+    wait_until("all tasks have ended", lambda: finished(bench) - before >= len(bench.refs), 300, 0.02)
+    seconds = time.monotonic() - began
+    found = bench.pool.call(1, "VM.get_all_where", 'field "power_state"="%s" and field "is_a_template"="false"' % state)
+    if not set(bench.refs) <= set(found):
+        raise Failed("%s: not all VMs are %s" % (method, state))
+    n = len(bench.refs)
+    return (n / seconds, (bench.pool.cpu_s() + bench.pool.agents_cpu_s() - cpu) / n,
+            (bench.pool.counters(MEMBERS[0])["entries_applied"] - entries) / n)
+
+
+def operations(bench):
+    """VMs started and stopped, as many as a pool can at once; the simulated hypervisor takes no time."""
+    n = vms(bench, 1000)
+    bench.populate(n)
+    rounds = [[run_all(bench, *what) for what in (("start", (False, False), "Running"), ("hard_shutdown", (), "Halted"))]
+              for _ in range(bench.rounds)]
+    for k, (name, most) in enumerate((("start", 500), ("hard_shutdown", None))):
+        case = "%d Async.VM.%s over three hosts" % (n, name)
+        bench.row("operations", case, "per s", [r[k][0] for r in rounds], target=(("median >=", most),) if most else ())
+        bench.row("operations", case + ": processor time of pool and agents for one", "ms", [r[k][1] * 1e3 for r in rounds])
+        bench.row("operations", case + ": log entries for one", "count", [r[k][2] for r in rounds])
+
+
+def evacuate(bench):
+    """All VMs of a host move to the two others, ten at a time; the simulated hypervisor sends a small image for each."""
+    n = vms(bench, 100)
+    bench.populate(n)
+    host, rounds = bench.pool.call(1, "host.get_all")[0], []
+    for _ in range(bench.rounds):
+        for ref in bench.refs:
+            bench.pool.call(1, "VM.start_on", ref, host, False, True)
+        began = time.monotonic()
+        bench.pool.call(1, "host.disable", host)
+        bench.pool.call(1, "host.evacuate", host, timeout=600)
+        rounds.append(time.monotonic() - began)
+        if bench.pool.call(1, "host.get_resident_VMs", host):
+            raise Failed("host.evacuate has left VMs behind")
+        bench.pool.call(1, "host.enable", host)
+        run_all(bench, "hard_shutdown", (), "Halted")
+    bench.row("evacuate", "%d running VMs from one host to two others" % n, "s", rounds)
+
+
 def start(bench):
     """From the start of its process until a member answers a call of a session it does not know yet."""
     bench.populate(vms(bench, 10000))
@@ -183,6 +247,8 @@ ALL = {
     "writes": writes,
     "reads": reads,
     "events": events,
+    "operations": operations,
+    "evacuate": evacuate,
     "start": start,
     "catch_up": catch_up,
     "failover": failover.measure,

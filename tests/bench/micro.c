@@ -1,8 +1,11 @@
-/* xpool-micro: the database alone, without log and network: apply, pin, memory. One line of JSON.
+/* xpool-micro: the database alone, without log and network: apply, pin, memory; and what a check of
+ * roles costs. One line of JSON.
  *
  * usage: xpool-micro ROWS
  */
 #include "db/entry_priv.h"
+#include "pool/pool_priv.h"
+#include "tests/lib/state.h"
 
 #include <inttypes.h>
 #include <malloc.h>
@@ -12,23 +15,10 @@
 #include <string.h>
 #include <time.h>
 
-enum { VALUE = 200, PINS = 2000000, SETS = 10000 };
-
-/* The state alone, in place of db.c's. */
-struct db {
-	struct views views;
-};
-
-struct views *db__views(struct db *db)
-{
-	return &db->views;
-}
+enum { VALUE = 200, PINS = 2000000, SETS = 10000, CHECKS = 300000, SUBJECTS = 3 };
 
 struct micro {
 	struct db db;
-	struct done_table *done;
-	struct apply_changes changes;
-	uint64_t index;
 	unsigned rows;
 	_Atomic bool stop;
 };
@@ -52,11 +42,7 @@ static void reference(char out[DB_REF_MAX + 1], unsigned kind, unsigned n)
 
 static void apply(struct micro *m, struct buf *entry)
 {
-	struct entry_head head;
-
-	CHECK(db__entry_head(entry->data, entry->len, &head));
-	CHECK(db__apply(&m->db.views, m->done, ++m->index, &head, &m->changes).status ==
-		APPLY_DONE);
+	CHECK(state_apply_bytes(&m->db, entry).status == APPLY_DONE);
 }
 
 /* As commit.c makes one of a transaction. */
@@ -99,7 +85,7 @@ static void create(
 
 	db_txn_init(&txn, DB_FOR_FIELD);
 	db_txn_create(&txn, class_id, ref, fields);
-	encode(m, &txn, m->index + 1, entry);
+	encode(m, &txn, m->db.index + 1, entry);
 	apply(m, entry);
 }
 
@@ -170,7 +156,7 @@ static double apply_us(struct micro *m)
 		db_txn_init(&txn, DB_FOR_FIELD);
 		db_txn_need_row(&txn, MODEL_CLASS_VM, ref);
 		db_txn_set(&txn, MODEL_CLASS_VM, ref, VM_name_description, val_string(value));
-		encode(m, &txn, m->index + 1 + k, &entries[k]);
+		encode(m, &txn, m->db.index + 1 + k, &entries[k]);
 	}
 	began = now_s();
 	for (unsigned k = 0; k < SETS; k++)
@@ -219,6 +205,58 @@ static double pin_beside_ns(struct micro *m)
 	return ns;
 }
 
+/* A session of a directory user, by that user and groups, with a role for each. */
+static void create_session(struct micro *m, struct buf *entry, char ref[DB_REF_MAX + 1])
+{
+	struct val f[SESSION_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct val s[SUBJECT_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	char subject[DB_REF_MAX + 1];
+	struct arena a;
+
+	arena_init(&a);
+	f[SESSION_subjects] = val_set();
+	for (unsigned k = 0; k < SUBJECTS; k++) {
+		const struct model_permission *role = &model_permissions[2 + k];
+
+		reference(subject, 7, k);
+		s[SUBJECT_roles] = val_set();
+		val_set_push(&a, &s[SUBJECT_roles],
+			val_string(arena_printf(&a, "OpaqueRef:%s", role->uuid)));
+		create(m, entry, MODEL_CLASS_subject, subject, s);
+		val_set_push(&a, &f[SESSION_subjects], val_string(arena_strdup(&a, subject)));
+	}
+	reference(ref, 8, 0);
+	create(m, entry, MODEL_CLASS_session, ref, f);
+	arena_fini(&a);
+}
+
+/* Microseconds of what a call costs because its caller is no superuser: the roles of the session,
+ * read from rows, and the check of a message and of a key of a map, in turn. */
+static double role_us(struct micro *m, struct buf *entry)
+{
+	static const char *const names[] = { "VM.start", "VM.add_to_other_config" };
+	struct val args[2] = { { .kind = VAL_STRING, .s = "none" },
+		{ .kind = VAL_STRING, .s = "XenCenter.CustomFields.owner" } };
+	char ref[DB_REF_MAX + 1];
+	struct call call = { .args = args, .caller = { .session = ref, .sid = "u1" } };
+	double began;
+
+	create_session(m, entry, ref);
+	db_view_pin(&m->db, &call.view);
+	began = now_s();
+	for (unsigned k = 0; k < CHECKS; k++) {
+		arena_init(&call.arena);
+		call.method = model_message_find(names[k % ARRAY_LEN(names)]);
+		call.caller.roles = roles_of_session(
+			&call.view, db_view_get(&call.view, MODEL_CLASS_session, ref), &call.arena);
+		CHECK(role_check(&call, &call.err) == 0);
+		arena_fini(&call.arena);
+	}
+	began = now_s() - began;
+	db_view_unpin(&call.view);
+	return began / CHECKS * 1e6;
+}
+
 int main(int argc, char **argv)
 {
 	static struct micro m;
@@ -230,13 +268,12 @@ int main(int argc, char **argv)
 		fputs("usage: xpool-micro ROWS\n", stderr);
 		return 2;
 	}
-	db__views_init(&m.db.views);
-	db__views_publish(&m.db.views, mem_new(sizeof(struct db_state)));
-	m.done = db__done_new(0);
+	state_open(&m.db);
 	memory = memory_per_vm(&m, &entry);
 	for (unsigned k = m.rows / 10 > 0 ? m.rows / 10 : 1; k < m.rows; k++)
 		create_vm(&m, &entry, k);
 	printf("{\"vm_bytes\": %.0f, \"apply_us\": %.3f, ", memory, apply_us(&m));
+	printf("\"role_us\": %.3f, ", role_us(&m, &entry));
 	printf("\"pin_ns\": %.1f, ", pin_ns(&m));
 	printf("\"pin_beside_ns\": %.1f}\n", pin_beside_ns(&m));
 	buf_fini(&entry);

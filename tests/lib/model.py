@@ -26,6 +26,24 @@ REMOVED = load("removed.json")
 ENUMS = {name: e["values"] for name, e in load("enums.json")["enums"].items()}
 ROLES = load("roles.json")
 
+# values that a rule of the class asks for: made from the n-th turn and what is there already
+RULED = {
+    "network": lambda n, refs: {"bridge": "br%d" % n},
+    "subject": lambda n, refs: {"subject_identifier": "S-%d" % n},
+    "VIF": lambda n, refs: {"device": str(n), "MAC": "02:00:00:00:00:%02x" % n, "MTU": 1500, "VM": refs["VM"][0], "network": refs["network"][0],
+                            "currently_attached": False, "ipv4_allowed": ["10.0.0.%d" % n], "ipv6_allowed": [], "trunks": [n]},
+    "VDI": lambda n, refs: {"SR": refs["SR"][0], "virtual_size": 1 << 20},
+    "VBD": lambda n, refs: {"VM": refs["VM"][0], "VDI": refs["VDI"][0], "userdevice": str(n), "type": "CD", "mode": "RO", "empty": False,
+                            "currently_attached": False},
+    "PBD": lambda n, refs: {"SR": refs["SR"][1 + n % 5], "host": refs["host"][0]},
+}
+
+
+def ruled_objects(api, make_sr):
+    """What the rules above refer to: SRs, the first of which is real; hosts."""
+    introduced = [api("SR.introduce", "", "introduced", "", "file", "user", True, {}) for _ in range(5)]
+    return {"SR": [make_sr(api)] + introduced, "host": api("host.get_all")}
+
 
 def split_type(text):
     """'map<string,set<int>>' -> ('map', ['string', 'set<int>'])"""

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import xmlrpc.client
@@ -53,8 +55,8 @@ class Api:
     def __call__(self, method, *args, timeout=60):
         return self.raw(method, self.session, *args, timeout=timeout)
 
-    def login(self):
-        self.session = self.raw("session.login_with_password", "root", PASSWORD, "1.0", "tests")
+    def login(self, user="root", password=None):
+        self.session = self.raw("session.login_with_password", user, PASSWORD if password is None else password, "1.0", "tests")
         return self
 
     def wait_task(self, task, timeout=60):
@@ -86,13 +88,13 @@ class XmlApi:
 
 
 class Pool:
-    def __init__(self, members=3, port=443, options=""):
+    def __init__(self, members=3, port=443, options="", agent="", content="--halted"):
         self.n, self.port = members, port
         self.dir = tempfile.mkdtemp(prefix="xpool-test-")
         os.chmod(self.dir, 0o755)
         # leaks are for the suites that end in one process: these programs exit with their threads running
         self.env = dict(os.environ, XPOOL_BUILD=sys.argv[1], XPOOL_PASSWORD=PASSWORD, ASAN_OPTIONS="detect_leaks=0",
-                        XPOOLD_OPTIONS=options)
+                        XPOOLD_OPTIONS=options, XPOOL_AGENT_OPTIONS=agent, XPOOL_CONTENT_OPTIONS=content)
         os.environ["ASAN_OPTIONS"] = "detect_leaks=0"
 
     def address(self, member):
@@ -110,6 +112,13 @@ class Pool:
         self.quickstart("up", "--members", str(self.n), "--port", str(self.port))
         self.tls = ssl.create_default_context(cafile=os.path.join(self.dir, "ca.pem"))
         return self
+
+    def storage(self, name):
+        """device_config of an SR that all members see."""
+        return {"location": os.path.join(self.dir, "storage", name)}
+
+    def make_sr(self, api, name="shared"):
+        return api("SR.create", api("host.get_all")[0], self.storage(name), 0, name, "", "file", "user", True, {})
 
     def status(self):
         """One dict per member; {} for one that is down."""
@@ -169,8 +178,16 @@ class Pool:
 
     def dump(self):
         for name, text in self.logs():
+            found = REPORTS.search(text)
             print("--- %s" % name)
-            print("\n".join(text.splitlines()[-15:]))
+            print(text[max(0, found.start() - 200):found.start() + 6000] if found else "\n".join(text.splitlines()[-15:]))
+
+    def kill(self, member, program):
+        """SIGKILL of xpoold or agent alone; it is gone when this returns, so that `start` sees that."""
+        with open(os.path.join(self.dir, "member%d" % member, program + ".pid")) as handle:
+            pid = int(handle.read().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        eventually("%s is gone" % program, lambda: gone(pid))
 
     def close(self):
         for n in range(1, self.n + 1):
@@ -199,6 +216,15 @@ class Pool:
         return False
 
 
+def gone(pid):
+    """Its first thread may be dead before the others, which still hold the port."""
+    try:
+        with open("/proc/%d/stat" % pid) as handle:
+            return handle.read().rsplit(")", 1)[1].split()[0] == "Z" and len(os.listdir("/proc/%d/task" % pid)) == 1
+    except OSError:
+        return True
+
+
 def vm_record(label, template=False, **more):
     size = str(64 * MIB)
     record = {
@@ -211,6 +237,45 @@ def vm_record(label, template=False, **more):
     }
     record.update(more)
     return record
+
+
+def vdi_record(sr, label="disk", size=MIB, **more):
+    record = {"name_label": label, "name_description": "", "SR": sr, "virtual_size": str(size), "type": "user", "sharable": False,
+              "read_only": False, "other_config": {}, "xenstore_data": {}, "sm_config": {}, "tags": []}
+    record.update(more)
+    return record
+
+
+def vbd_record(vm, vdi, userdevice="autodetect", **more):
+    record = {"VM": vm, "VDI": vdi, "userdevice": userdevice, "bootable": False, "mode": "RW", "type": "Disk", "unpluggable": True,
+              "empty": vdi == "OpaqueRef:NULL", "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
+    record.update(more)
+    return record
+
+
+def refused(pool, member, user, password, method="session.login_with_password"):
+    """(code, text, seconds) of a login that must fail."""
+    began = time.time()
+    try:
+        Api(pool, member).raw(method, user, password)
+    except ApiError as fault:
+        return fault.code, fault.args[-1], time.time() - began
+    raise AssertionError("%s is let in" % user)
+
+
+def at_once(*calls):
+    """The results of calls that take their time."""
+    results = [None] * len(calls)
+
+    def run(i):
+        results[i] = calls[i]()
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
 
 
 def eventually(what, condition, timeout=30):

@@ -30,6 +30,8 @@ with tempfile.TemporaryDirectory(prefix="xpool-test-") as folder:
         assert handle.read().strip() in said
     command = next(line.strip() for line in said.splitlines() if "fence_xenapi" in line)
     assert "database" in subprocess.run(command, shell=True, text=True, check=True, stdout=subprocess.PIPE).stdout
+    command = "\n".join(line.strip() for line in said.splitlines() if "XE_PASSWORD" in line or "/xe vm-list" in line)
+    assert "database" in subprocess.run(["bash", "-c", command.split("   ")[0]], text=True, check=True, stdout=subprocess.PIPE).stdout
     assert quickstart("status").count("ready=yes") == 3
     for member in (1, 2, 3):
         with open("%s/pool/member%d/xpoold.pid" % (folder, member)) as handle:

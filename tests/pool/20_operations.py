@@ -93,9 +93,18 @@ with Pool() as pool:
     first("VM.hard_shutdown", vm)
     first("VM.destroy", vm)
     assert first.fails("HANDLE_INVALID", "VM.get_record", vm) == ["VM", vm]
+    # on a named host; the tables of other classes answer too
+    vm = first("VM.create", vm_record("named"))
+    for host in first("host.get_all"):
+        assert "evacuate" in first("host.get_allowed_operations", host)
+        assert "reboot" not in first("host.get_allowed_operations", host)  # it is enabled
+        first("VM.start_on", vm, host, False, True)
+        assert first("VM.get_resident_on", vm) == host
+        first("VM.hard_shutdown", vm)
+    assert first.fails("HANDLE_INVALID", "VM.start_on", vm, "OpaqueRef:dead", False, True) == ["host", "OpaqueRef:dead"]
     # no host has room: nothing is left behind
     huge = str(1 << 50)
-    vm = first("VM.create", vm_record("huge", memory_static_max=huge, memory_dynamic_max=huge))
+    vm = first("VM.create", vm_record("huge", memory_static_max=huge, memory_dynamic_max=huge, memory_dynamic_min=huge))
     needed, _ = first.fails("HOST_NOT_ENOUGH_FREE_MEMORY", "VM.start", vm, False, True)
     assert needed == huge
     record = first("VM.get_record", vm)

@@ -61,6 +61,9 @@ with Pool() as pool:
     eventually("the cap is applied", lambda: len(removals(pool, leader)) == 1, timeout=10)
     assert not valid(second) and valid(first) and valid(admin), "another one was taken"
     assert all(valid(Api(pool, leader, api.session)) for api in crowd)
+    # by which client is told once; another originator of the same user is another group
+    alerts = [m for m in admin("message.get_all_records").values() if m["name"] == "SESSION_LIMIT_REACHED"]
+    assert len(alerts) == 1 and "user=root originator= address=127.0.0.1" in alerts[0]["body"], alerts
 
     # idle: one is used all the time at a member that does not coordinate, the other is not
     (ref,) = admin("pool.get_all")

@@ -5,7 +5,7 @@ import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, Pool, eventually, vm_record
+from xpool import Api, Pool, eventually, gone, vm_record
 
 with Pool() as pool:
     for turn in range(3):
@@ -21,8 +21,7 @@ with Pool() as pool:
         print("the write beside the stop took %.3f s" % took)
         with open(os.path.join(pool.dir, "member%d" % leader, "xpoold.log")) as handle:
             eventually("it says that it hands over", lambda: "event=transfer to=" in handle.read() or handle.seek(0) == -1)
-        eventually("it has left", lambda: not os.path.exists("/proc/%d" % pid) or
-                   open("/proc/%d/stat" % pid).read().rsplit(")", 1)[1].split()[0] == "Z")
+        eventually("it has left", lambda: gone(pid))
         assert pool.leader() != leader
         pool.quickstart("start", str(leader))
         eventually("it is back", lambda: pool.status()[leader - 1].get("ready") == "yes")

@@ -11,7 +11,7 @@ import threading
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, ApiError, Pool, eventually, vm_record
+from xpool import Api, ApiError, Pool, eventually, gone, vm_record
 
 OLDER, NEWER = sys.argv[1], os.path.join(sys.argv[1], "newer")
 UPGRADE = "NOT_SUPPORTED_DURING_UPGRADE"
@@ -66,8 +66,7 @@ def restart(pool, n, build, how="TERM"):
     with open(os.path.join(pool.dir, "member%d" % n, "xpoold.pid")) as handle:
         pid = int(handle.read().split()[0])
     os.kill(pid, 15 if how == "TERM" else 9)
-    eventually("it has left", lambda: not os.path.exists("/proc/%d" % pid) or
-               open("/proc/%d/stat" % pid).read().rsplit(")", 1)[1].split()[0] == "Z")
+    eventually("it has left", lambda: gone(pid))
     start(pool, n, build)
 
 

@@ -1,29 +1,66 @@
-"""A host is gone for longer than 60 s: its tasks end with HOST_OFFLINE, what had started keeps its lock, nothing hangs."""
+"""Hosts are gone for longer than 60 s: their tasks end with HOST_OFFLINE, what had started keeps its lock, nothing hangs. One
+comes back. The other is declared dead and destroyed. A third is ejected. Who has left is told, and stays out."""
+import os
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from xpool import Api, Pool, eventually, vm_record
 
-with Pool() as pool:
+MEMBERS = 5
+
+
+def log_of(pool, member):
+    with open(os.path.join(pool.dir, "member%d" % member, "xpoold.log"), errors="replace") as handle:
+        return handle.read()
+
+
+def stays_out(pool, member, api, host):
+    """It has been told, and says so when it is started again."""
+    api.fails("HANDLE_INVALID", "host.get_uuid", host)
+    eventually("member %d was told" % member, lambda: "this member has left the pool" in log_of(pool, member))
+    eventually("it has ended", lambda: not pool.status()[member - 1])
+    done = subprocess.run([os.path.join(sys.argv[1], "xpoold"), "--allow-root", "--dir", pool.data(member),
+                           "--listen", pool.address(member) + ":443"], text=True, timeout=30, stderr=subprocess.PIPE)
+    assert done.returncode != 0 and "has left its pool" in done.stderr, done.stderr
+
+
+def changes(pool, members):
+    return [pool.counters(n)["raft_changes"] for n in members]
+
+
+with Pool(members=MEMBERS) as pool:
     api = Api(pool, 1).login()
     addresses = {ref: h["address"] for ref, h in api("host.get_all_records").items()}
+    hosts = {int(address.rsplit(".", 1)[1]) - 10: ref for ref, address in addresses.items()}
     vm = api("VM.create", vm_record("deaf", other_config={"xpool-sim-guest": "deaf"}))
     idle = api("VM.create", vm_record("idle"))
+    doomed = api("VM.create", vm_record("doomed"))
     api("VM.start", vm, False, True)
     host = api("VM.get_resident_on", vm)
     home = int(addresses[host].rsplit(".", 1)[1]) - 10
-    api = Api(pool, 1 + home % 3, api.session)
+    lost = 1 + (home + 1) % MEMBERS
+    api = Api(pool, 1 + home % MEMBERS, api.session)
+    api("VM.start_on", doomed, hosts[lost], False, True)
+    # who may be alive is not dead; who has VMs does not leave, nor does the coordinator
+    assert api.fails("HOST_IS_LIVE", "host.declare_dead", hosts[lost]) == [hosts[lost]]
+    assert api.fails("HOST_IS_LIVE", "host.destroy", hosts[lost]) == [hosts[lost]]
+    leader = pool.leader()
+    api.fails("OPERATION_NOT_ALLOWED", "pool.eject", hosts[leader])
+    if lost != leader:
+        assert api.fails("OPERATION_NOT_ALLOWED", "pool.eject", hosts[lost]) == ["VM resident on host"]
     started = api("Async.VM.clean_shutdown", vm)
     eventually("it has started", lambda: api("task.get_resident_on", started) == host and
                api("VM.get_current_operations", vm) != {})
     time.sleep(0.5)
     pool.quickstart("kill", str(home))
+    pool.quickstart("kill", str(lost))
     began = time.time()
     pool.leader()
     # placed operations go elsewhere at once
     api("VM.start", idle, False, True)
-    assert api("VM.get_resident_on", idle) != host and time.time() - began < 15
+    assert api("VM.get_resident_on", idle) not in (host, hosts[lost]) and time.time() - began < 20
     ended = api.wait_task(started, timeout=90)
     assert ended["status"] == "failure" and ended["error_info"] == ["HOST_OFFLINE", host], ended
     assert time.time() - began > 50, "ended too early: the host could have come back"
@@ -31,13 +68,51 @@ with Pool() as pool:
     record = api("VM.get_record", vm)
     assert record["power_state"] == "Running" and started in record["current_operations"], record
     assert api.fails("HOST_OFFLINE", "VM.hard_shutdown", vm) == [host]
-    metrics = api("host.get_metrics", host)
-    eventually("not live", lambda: api("host_metrics.get_live", metrics) is False)
-    # the host comes back: what really is replaces what was unknown
+    metrics = {number: api("host.get_metrics", ref) for number, ref in hosts.items()}
+    eventually("not live", lambda: not any(api("host_metrics.get_live", metrics[n]) for n in (home, lost)))
+
+    # one is said to be dead: what it had is free, and it leaves
+    assert api.fails("HOST_OFFLINE", "pool.eject", hosts[lost]) == [hosts[lost]]
+    assert api.fails("HOST_HAS_RESIDENT_VMS", "host.destroy", hosts[lost]) == [hosts[lost]]
+    assert api("VM.get_power_state", doomed) == "Running"
+    api("host.declare_dead", hosts[lost])
+    record = api("VM.get_record", doomed)
+    assert (record["power_state"], record["resident_on"], record["domid"]) == ("Halted", "OpaqueRef:NULL", -1), record
+    assert record["consoles"] == [] and len(api("VM.get_consoles", vm)) == 1
+    assert api("host.get_enabled", hosts[lost]) is False
+    api("VM.start", doomed, False, True)
+    assert api("VM.get_resident_on", doomed) != hosts[lost]
+    api("VM.hard_shutdown", doomed)
+    api("host.destroy", hosts[lost])
+    assert hosts[lost] not in api("host.get_all")
+    pool.quickstart("start", str(lost))
+    stays_out(pool, lost, api, hosts[lost])
+
+    # the other one comes back: what really is replaces what was unknown
     pool.quickstart("start", str(home))
     eventually("the lock is gone", lambda: api("VM.get_current_operations", vm) == {})
     assert api("VM.get_power_state", vm) == "Running"
-    eventually("live again", lambda: api("host_metrics.get_live", metrics) is True)
+    eventually("live again", lambda: api("host_metrics.get_live", metrics[home]) is True)
     api("VM.hard_shutdown", vm)
     assert api("VM.get_power_state", vm) == "Halted"
-    pool.agree()
+    api("VM.hard_shutdown", idle)
+
+    # a third is ejected
+    leader = pool.leader()
+    third = next(n for n in hosts if n not in (home, lost, leader) and pool.address(n) + ":" not in api.url)
+    there = [n for n in hosts if n not in (lost, third)]
+    api("pool.eject", hosts[third])
+    assert sorted(api("host.get_all")) == sorted(hosts[n] for n in there)
+    stays_out(pool, third, api, hosts[third])
+    settled = None
+    while settled != (settled := changes(pool, there)):
+        time.sleep(1.5)
+    api("VM.set_name_label", vm, "three are left")
+    eventually("they agree", lambda: len({(line.get("applied"), line.get("hash")) for line in
+                                          (pool.status()[n - 1] for n in there)}) == 1)
+    # three vote: one may die
+    dead = pool.leader()
+    pool.quickstart("kill", str(dead))
+    pool.leader()
+    there.remove(dead)
+    assert Api(pool, there[0], api.session)("VM.get_name_label", vm) == "three are left"

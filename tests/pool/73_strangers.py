@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from xpool import Api, Pool, eventually, vm_record
 
-CHANNEL, HELLO, PROTOCOL = 8300, 1, 2
+CHANNEL, HELLO, PROTOCOL = 8300, 1, 3
 
 
 def text(s):

@@ -4,7 +4,7 @@
  *
  * usage: test_schema FOLDER        where snapshot-4 is
  */
-#include "db/snapshot_priv.h"
+#include "tests/lib/state.h"
 #include "tests/lib/suite.h"
 
 #include <stdio.h>
@@ -14,21 +14,9 @@
 
 enum { OLD = MODEL_SCHEMA_BASE, NEW = MODEL_SCHEMA_VERSION };
 
-/* The state alone, without a log. */
-struct db {
-	struct views views;
-};
-
-struct views *db__views(struct db *db)
-{
-	return &db->views;
-}
-
 struct bench {
 	struct db db;
-	struct done_table *done;
-	struct apply_changes changes;
-	uint64_t index, sequence;
+	uint64_t sequence;
 	struct buf recorded;
 };
 
@@ -55,13 +43,14 @@ static void bench_open(struct bench *b)
 	struct db_state *s;
 	const char *why = NULL;
 
-	*b = (struct bench){ .done = db__done_new(0) };
+	*b = (struct bench){ 0 };
+	b->db.done = db__done_new(0);
 	db__views_init(&b->db.views);
 	read_recorded(&b->recorded);
-	s = db__snapshot_decode(b->recorded.data, b->recorded.len, b->done, &why);
+	s = db__snapshot_decode(b->recorded.data, b->recorded.len, b->db.done, &why);
 	ck_assert_msg(s != NULL, "%s", why);
 	db__views_publish(&b->db.views, s);
-	b->index = s->index;
+	b->db.index = s->index;
 }
 
 static void bench_close(struct bench *b)
@@ -69,27 +58,14 @@ static void bench_close(struct bench *b)
 	char why[128];
 
 	ck_assert_msg(db__state_check(b->db.views.root, why, sizeof why), "%s", why);
-	db__views_fini(&b->db.views);
-	db__done_free(b->done);
-	free(b->changes.items);
-	buf_fini(&b->changes.rows);
+	state_close(&b->db);
 	buf_fini(&b->recorded);
 }
 
 static struct apply_result apply(struct bench *b, struct db_txn *txn, unsigned schema)
 {
-	struct db_proposal_id id = { 1, 77, ++b->sequence };
-	struct entry_head head;
-	struct buf entry = { 0 };
-	struct apply_result res;
-
 	txn->schema = schema;
-	db_txn_encode(txn, &id, 1000, &entry);
-	db_txn_fini(txn);
-	ck_assert(db__entry_head(entry.data, entry.len, &head));
-	res = db__apply(&b->db.views, b->done, ++b->index, &head, &b->changes);
-	buf_fini(&entry);
-	return res;
+	return state_apply(&b->db, txn, ++b->sequence);
 }
 
 static struct apply_result raise_schema(struct bench *b)
@@ -116,7 +92,7 @@ static void same_again(struct bench *b)
 	const char *why = NULL;
 	struct db_state *s;
 
-	db__snapshot_encode(b->db.views.root, b->done, &bytes);
+	db__snapshot_encode(b->db.views.root, b->db.done, &bytes);
 	s = db__snapshot_decode(bytes.data, bytes.len, done, &why);
 	ck_assert_msg(s != NULL, "%s", why);
 	ck_assert_uint_eq(s->hash, ((const struct db_state *)b->db.views.root)->hash);
@@ -135,7 +111,7 @@ START_TEST(an_older_snapshot_is_written_as_it_was_read)
 
 	bench_open(&b);
 	ck_assert_uint_eq(((const struct db_state *)b.db.views.root)->schema, OLD);
-	db__snapshot_encode(b.db.views.root, b.done, &bytes);
+	db__snapshot_encode(b.db.views.root, b.db.done, &bytes);
 	ck_assert(
 		bytes.len == b.recorded.len && memcmp(bytes.data, b.recorded.data, bytes.len) == 0);
 	ck_assert_str_eq(db_row_s(vm(&b, "first"), VM_notes), "");
@@ -154,11 +130,11 @@ START_TEST(a_raise_runs_the_rule_and_leaves_other_rows_alone)
 	ck_assert(raise_schema(&b).status == APPLY_DONE);
 	ck_assert_uint_eq(((const struct db_state *)b.db.views.root)->schema, NEW);
 	ck_assert_str_eq(db_row_s(vm(&b, "first"), VM_notes), "kept here");
-	ck_assert_uint_eq(vm(&b, "first")->modified, b.index);
+	ck_assert_uint_eq(vm(&b, "first")->modified, b.db.index);
 	ck_assert_str_eq(db_row_s(vm(&b, "second"), VM_notes), "");
 	ck_assert_uint_eq(vm(&b, "second")->modified, second);
 	ck_assert_str_eq(db_row_s(vm(&b, "third"), VM_notes), "");
-	ck_assert_uint_eq(b.changes.n, 2); /* the first VM, and the row that shows the schema */
+	ck_assert_uint_eq(b.db.changes.n, 2); /* the first VM, and the row that shows the schema */
 	/* rows of both lengths */
 	ck_assert_uint_eq(vm(&b, "second")->n_fields, model_stored(MODEL_CLASS_VM, OLD));
 	ck_assert_uint_eq(vm(&b, "first")->n_fields, vm(&b, "second")->n_fields + 1u);
@@ -310,8 +286,9 @@ START_TEST(a_rule_over_ten_thousand_rows_costs_less_than_an_election)
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ended);
 	ms = 1e3 * (double)(ended.tv_sec - began.tv_sec) +
 	     (double)(ended.tv_nsec - began.tv_nsec) / 1e6;
-	printf("raise with a rule that changes %u rows: %.0f ms of processor\n", b.changes.n, ms);
-	ck_assert_uint_eq(b.changes.n, ROWS + 2);
+	printf("raise with a rule that changes %u rows: %.0f ms of processor\n", b.db.changes.n,
+		ms);
+	ck_assert_uint_eq(b.db.changes.n, ROWS + 2);
 	ck_assert(ms < ELECTION_MS);
 	bench_close(&b);
 }

@@ -16,17 +16,22 @@
  *  full: the disk of the leader fills up, then that of a second member; whoever has room leads and
  * everything goes on, until the two end themselves before their disks do.
  *
+ *  bulk: a member that was away gets a snapshot over wires so slow that it takes ten seconds;
+ * meanwhile it hears from the leader as ever. Without a connection of its own for bulk it would
+ * not.
+ *
  *  early, not a fault: the leader dies, nobody has any patience left to stand for election, and yet
  *  another leads at once because every survivor sees its connection break.
  */
 #include "db/consensus.h"
+#include "rpc/base/hash.h"
 #include "tests/sim/raft_disk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NODES_MAX = 5, FOR_EVER_MS = 900000, BIG = 256 << 10 };
+enum { NODES_MAX = 5, FOR_EVER_MS = 900000, BIG = 256 << 10, SNAPSHOT = 512 << 10 };
 
 struct node {
 	struct world_member *m;
@@ -47,6 +52,9 @@ struct cluster {
 	bool big_seen, dropping;
 	unsigned rules_off;
 	bool merging_off;
+	unsigned snapshot_entries;
+	bool bulk_begun, bulk_done; /* frames of a snapshot, at member 3 */
+	uint64_t heard_us, longest_us;
 };
 
 static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
@@ -58,6 +66,44 @@ static void on_apply(void *arg, uint64_t index, const uint8_t *entry, size_t n)
 	(void)n;
 	CHECK(len + 1 < sizeof nd->log);
 	nd->log[len] = (char)entry[0];
+}
+
+/* There is no state to sweep. */
+static void on_sweep(void *arg)
+{
+	(void)arg;
+}
+
+/* The state is the log's first bytes; a snapshot is much larger. */
+
+static void *on_freeze(void *arg)
+{
+	return strdup(((struct node *)arg)->log);
+}
+
+static void on_encode(void *frozen, struct buf *out)
+{
+	buf_str(out, frozen);
+	memset(buf_room(out, SNAPSHOT), 0, SNAPSHOT);
+	out->len += SNAPSHOT;
+	buf_u64(out, hash_bytes(out->data, out->len));
+}
+
+static void *on_decode(void *arg, const uint8_t *bytes, size_t n, const char **why_out)
+{
+	struct reader r = reader_of(bytes, n);
+
+	(void)arg;
+	*why_out = "not sealed";
+	return consensus_sealed(bytes, n) ? strdup(rd_str(&r)) : NULL;
+}
+
+static void on_install(void *arg, void *decoded)
+{
+	struct node *nd = arg;
+
+	snprintf(nd->log, sizeof nd->log, "%s", (char *)decoded);
+	free(decoded);
 }
 
 static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
@@ -97,8 +143,17 @@ static void node_start(struct cluster *cl, unsigned i)
 		.heartbeat_ms = 50,
 		.rules_off = cl->rules_off,
 		.merging_off = cl->merging_off,
+		.snapshot_entries = cl->snapshot_entries,
+		.snapshot_trailing = 1,
 		.apply = on_apply,
+		.freeze = on_freeze,
+		.encode = on_encode,
+		.thaw = free,
+		.decode = on_decode,
+		.install = on_install,
+		.discard = free,
 		.role = on_role,
+		.sweep = on_sweep,
 		.arg = nd };
 	struct channel_config ch = { .listen = addresses[i],
 		.pool_uuid = "00000000-0000-4000-8000-0000000000ff",
@@ -106,6 +161,7 @@ static void node_start(struct cluster *cl, unsigned i)
 		.epoch = 1,
 		.epoch_id = "00000000-0000-4000-8000-0000000000ee",
 		.peers = peers,
+		.bulk_off = cl->rules_off & RULE_BULK,
 		.frame = on_frame,
 		.up = on_up,
 		.arg = nd };
@@ -480,18 +536,58 @@ static bool full(struct cluster *cl)
 	return goes_on(cl, 'c') && !diverged(cl) && strcmp(cl->nodes[first].log, "abc") == 0;
 }
 
+/* What member 3 hears from the leader while a snapshot is on its way. */
+static void listen(void *arg, unsigned from, unsigned to, uint8_t type)
+{
+	enum { APPEND = 2, PUSH = 7, HEAD = 8, DONE = 10 };
+	struct cluster *cl = arg;
+	bool on = cl->bulk_begun && !cl->bulk_done;
+
+	cl->bulk_begun |= to == 3 && type == HEAD;
+	cl->bulk_done |= from == 3 && type == DONE;
+	if (to != 3 || from != 1 || (type != APPEND && type != PUSH))
+		return;
+	if (on && cl->w.now_us - cl->heard_us > cl->longest_us)
+		cl->longest_us = cl->w.now_us - cl->heard_us;
+	cl->heard_us = cl->w.now_us;
+}
+
+static bool bulk(struct cluster *cl)
+{
+	enum { ENTRIES = 20, RATE = 50, TAKES_MS = 30000, LIMIT_MS = 150 };
+
+	CHECK(elect(cl, 1));
+	candidate(cl, 0);
+	run_ms(cl, 500);
+	node_stop(cl, 3);
+	for (int i = 0; i < ENTRIES; i++) {
+		put(cl, 1, (char)('a' + i), 8);
+		run_ms(cl, 100);
+	}
+	cl->w.bytes_per_ms = RATE;
+	cl->w.arrived = listen;
+	cl->w.arrived_arg = cl;
+	node_start(cl, 3);
+	candidate(cl, 0);
+	run_ms(cl, TAKES_MS);
+	return cl->bulk_done && cl->longest_us < LIMIT_MS * 1000 && !diverged(cl) &&
+	       strlen(cl->nodes[3].log) == ENTRIES;
+}
+
 static const struct schedule {
 	const char *name;
 	unsigned n;
 	bool (*body)(struct cluster *cl);
 	bool merging_off;
-	unsigned rule; /* without it the schedule must fail; 0: none */
+	unsigned rule;		   /* without it the schedule must fail; 0: none */
+	unsigned snapshot_entries; /* 0: many */
 } schedules[] = {
-	{ "counting", 3, counting, false, RULE_MASKING },
-	{ "tail", 5, tail, true, RULE_VOUCHED },
-	{ "amnesia", 3, amnesia, false, RULE_ABSTAIN },
-	{ "full", 3, full, false, RULE_SPACE },
-	{ "early", 3, early, false, 0 },
+	{ "counting", 3, counting, false, RULE_MASKING, 0 },
+	{ "tail", 5, tail, true, RULE_VOUCHED, 0 },
+	{ "amnesia", 3, amnesia, false, RULE_ABSTAIN, 0 },
+	{ "full", 3, full, false, RULE_SPACE, 0 },
+	{ "bulk", 3, bulk, false, RULE_BULK, 4 },
+	{ "early", 3, early, false, 0, 0 },
 };
 
 static bool run(const struct schedule *s, unsigned disk_ms, unsigned net_ms, bool broken)
@@ -502,6 +598,7 @@ static bool run(const struct schedule *s, unsigned disk_ms, unsigned net_ms, boo
 	cl->n = s->n;
 	cl->rules_off = broken ? s->rule : 0;
 	cl->merging_off = s->merging_off;
+	cl->snapshot_entries = s->snapshot_entries;
 	world_init(&cl->w, 7 + disk_ms + 100 * net_ms);
 	cl->w.delay_max_ms = net_ms;
 	for (unsigned i = 1; i <= s->n; i++) {

@@ -329,7 +329,7 @@ static struct disk_work *work_new(struct raft_disk *d, unsigned ms)
 static int disk_async_work(
 	struct raft_io *io, struct raft_io_async_work *req, raft_io_async_work_cb cb)
 {
-	struct disk_work *w = work_new(of(io), 10);
+	struct disk_work *w = work_new(of(io), of(io)->worker_ms);
 
 	w->async = req;
 	w->async_cb = cb;
@@ -520,9 +520,12 @@ static int disk_note_write(struct consensus_disk *base, unsigned slot, const voi
 void raft_disk_init(
 	struct raft_disk *d, struct world_member *m, struct loop *loop, struct image *image)
 {
-	*d = (struct raft_disk){
-		.m = m, .loop = loop, .image = image, .generation = m->generation, .latency_ms = 3
-	};
+	*d = (struct raft_disk){ .m = m,
+		.loop = loop,
+		.image = image,
+		.generation = m->generation,
+		.latency_ms = 3,
+		.worker_ms = 10 };
 	d->base = (struct consensus_disk){ .io = &d->io,
 		.look = disk_look,
 		.set_aside = disk_set_aside,

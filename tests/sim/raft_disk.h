@@ -39,13 +39,13 @@ struct raft_disk {
 	uint64_t generation;
 	unsigned tick_ms;
 	raft_io_tick_cb tick;
-	struct disk_append *pending; /* newest first */
-	struct disk_work *works;     /* snapshots being taken, put or read */
-	unsigned latency_ms;
-	int patience_ms; /* > 0: what random() gives for election time-outs */
-	bool stalled;	 /* its clock gives no ticks: a member that is starved of time */
-	bool fail;	 /* appends from now on fail with an I/O error */
-	bool failed;	 /* one has: nothing after it is on the disk */
+	struct disk_append *pending;	/* newest first */
+	struct disk_work *works;	/* snapshots being taken, put or read */
+	unsigned latency_ms, worker_ms; /* of a write; of what runs on a worker */
+	int patience_ms;		/* > 0: what random() gives for election time-outs */
+	bool stalled; /* its clock gives no ticks: a member that is starved of time */
+	bool fail;    /* appends from now on fail with an I/O error */
+	bool failed;  /* one has: nothing after it is on the disk */
 	bool closed;
 };
 

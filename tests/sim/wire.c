@@ -151,6 +151,8 @@ static void on_frame(void *arg)
 
 	if (to->s != NULL && to->m->alive && !w->cut[f->from][to->m->number]) {
 		w->frames++;
+		if (w->arrived != NULL)
+			w->arrived(w->arrived_arg, f->from, to->m->number, f->bytes[4]);
 		stream__data(to->s, f->bytes, f->n);
 		if (to->s != NULL)
 			turn(to);
@@ -177,6 +179,8 @@ static void send_frame(struct wire_end *e, const uint8_t *bytes, size_t n)
 
 	if (due < e->last_us)
 		due = e->last_us;
+	if (w->bytes_per_ms > 0)
+		due += 1000 * n / w->bytes_per_ms;
 	e->last_us = due;
 	f->to = e->peer;
 	f->from = e->m->number;
@@ -201,9 +205,11 @@ static void send_frames(struct wire_end *e, const struct buf *bytes)
 		bool greeting = type == 1; /* to lose it would only cost time */
 
 		n = 8 + length;
-		CHECK(!r.bad && n <= bytes->len - at);
+		if (r.bad || n > bytes->len - at)
+			n = bytes->len - at; /* the rest is no frame: of a stranger (tests/fuzz) */
 		if (w->watch != NULL)
-			w->watch(w->watch_arg, (uint8_t)type, r.p, length);
+			w->watch(w->watch_arg, (uint8_t)type, r.p,
+				rd_left(&r) < length ? rd_left(&r) : length);
 		if (e->peer == NULL || (!greeting && chance(w, w->loss_permille)) ||
 			(w->filter != NULL && w->filter(w->filter_arg, e->m->number,
 						      e->peer->m->number, (uint8_t)type, length))) {
@@ -218,7 +224,7 @@ static void send_frames(struct wire_end *e, const struct buf *bytes)
 	}
 }
 
-/* A wire takes a write as a whole. */
+/* A wire takes a write as a whole; a slow one when the last of it has arrived. */
 size_t wire_untaken(const struct stream *s)
 {
 	return s->in_flight;
@@ -230,7 +236,8 @@ void wire_write(struct stream *s, struct buf *bytes)
 
 	send_frames(e, bytes);
 	buf_fini(bytes);
-	world_at(e->w, 0, e->m->number, on_written, e);
+	world_at(e->w, e->w->bytes_per_ms > 0 ? e->last_us - e->w->now_us : 0, e->m->number,
+		on_written, e);
 }
 
 void wire_pause(struct stream *s, bool paused)

@@ -420,7 +420,9 @@ static uint64_t sim_now_us(struct env *env)
 
 static int64_t sim_wall_s(struct env *env)
 {
-	return 1800000000 + (int64_t)(member_of(env)->w->now_us / 1000000);
+	const struct world_member *m = member_of(env);
+
+	return 1800000000 + (int64_t)(m->w->now_us / 1000000) + m->wall_ahead_s;
 }
 
 static void sim_random(struct env *env, void *out, size_t n)

@@ -18,6 +18,7 @@ struct world_member {
 	bool alive;
 	uint64_t generation; /* one per life */
 	uint8_t fingerprint[32];
+	int64_t wall_ahead_s; /* its wall clock, over lives */
 	void *user;
 };
 
@@ -37,6 +38,10 @@ struct world {
 	/* May drop a frame: true. type is the frame's type byte, n its payload. */
 	bool (*filter)(void *arg, unsigned from, unsigned to, uint8_t type, size_t n);
 	void *filter_arg;
+	unsigned bytes_per_ms; /* of each wire; 0: any number */
+	/* Sees every frame that arrives. */
+	void (*arrived)(void *arg, unsigned from, unsigned to, uint8_t type);
+	void *arrived_arg;
 	/* Sees every frame that is sent. */
 	void (*watch)(void *arg, uint8_t type, const uint8_t *payload, size_t n);
 	void *watch_arg;

@@ -37,6 +37,24 @@ static struct val random_val(struct arena *a, unsigned depth)
 	}
 }
 
+START_TEST(a_derived_uuid_follows_from_both_texts)
+{
+	static const char *const from[] = { "33333333-3333-4333-8333-333333333333",
+		"33333333-3333-4333-8333-333333333334" };
+	static const char *const words[] = { "a", "b", "" };
+	char made[6][UUID_LEN + 1], again[UUID_LEN + 1];
+
+	for (unsigned i = 0; i < 6; i++) {
+		uuid_derive(from[i % 2], words[i / 2], made[i]);
+		uuid_derive(from[i % 2], words[i / 2], again);
+		ck_assert_str_eq(made[i], again);
+		ck_assert(uuid_ok(made[i]) && made[i][14] == '8');
+		for (unsigned k = 0; k < i; k++)
+			ck_assert_str_ne(made[i], made[k]);
+	}
+}
+END_TEST
+
 START_TEST(packed_values_come_back_equal)
 {
 	for (int i = 0; i < 2000; i++) {
@@ -457,6 +475,7 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
+		a_derived_uuid_follows_from_both_texts,
 		packed_values_come_back_equal,
 		truncated_and_flipped_bytes_are_refused_or_read_never_crash,
 		deep_nesting_is_refused,

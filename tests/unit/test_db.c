@@ -1,36 +1,22 @@
 /* db: trees against a plain model, apply with every precondition and operation, views, repeated
  * proposals. */
-#include "db/snapshot_priv.h"
 #include "rpc/base/hash.h"
+#include "tests/lib/state.h"
 #include "tests/lib/suite.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The state alone, without a log. */
-struct db {
-	struct views views;
-};
-
-struct views *db__views(struct db *db)
-{
-	return &db->views;
-}
-
 struct bench {
 	struct db db;
-	struct done_table *done;
-	struct apply_changes changes;
-	uint64_t index, sequence;
+	uint64_t sequence;
 };
 
 static void bench_open(struct bench *b)
 {
-	*b = (struct bench){ 0 };
-	db__views_init(&b->db.views);
-	db__views_publish(&b->db.views, mem_new(sizeof(struct db_state)));
-	b->done = db__done_new(0);
+	b->sequence = 0;
+	state_open(&b->db);
 }
 
 static void bench_close(struct bench *b)
@@ -38,30 +24,12 @@ static void bench_close(struct bench *b)
 	char why[128];
 
 	ck_assert_msg(db__state_check(b->db.views.root, why, sizeof why), "%s", why);
-	db__views_fini(&b->db.views);
-	db__done_free(b->done);
-	free(b->changes.items);
-}
-
-static struct apply_result apply_as(struct bench *b, struct db_txn *txn, uint64_t sequence)
-{
-	struct db_proposal_id id = { 1, 77, sequence };
-	struct entry_head head;
-	struct buf entry = { 0 };
-	struct apply_result res;
-
-	db_txn_encode(txn, &id, 1000, &entry);
-	db_txn_fini(txn);
-	ck_assert_uint_eq(entry.len % 8, 0);
-	ck_assert(db__entry_head(entry.data, entry.len, &head));
-	res = db__apply(&b->db.views, b->done, ++b->index, &head, &b->changes);
-	buf_fini(&entry);
-	return res;
+	state_close(&b->db);
 }
 
 static struct apply_result apply(struct bench *b, struct db_txn *txn)
 {
-	return apply_as(b, txn, ++b->sequence);
+	return state_apply(&b->db, txn, ++b->sequence);
 }
 
 static void create_vm(struct db_txn *t, const char *ref, const char *label, const char *host)
@@ -252,8 +220,8 @@ START_TEST(preconditions_hold_or_refuse_everything)
 		} else {
 			ck_assert_msg(res.status == APPLY_REFUSED && res.failed == 1,
 				"precondition %d", which);
-			ck_assert(
-				b.db.views.root->hash == hash && b.db.views.root->index == b.index);
+			ck_assert(b.db.views.root->hash == hash &&
+				  b.db.views.root->index == b.db.index);
 		}
 		bench_close(&b);
 	}
@@ -263,17 +231,16 @@ END_TEST
 START_TEST(a_repeated_proposal_does_nothing_and_tells_the_first_result)
 {
 	struct bench b;
-	struct apply_result first, again;
+	struct apply_result first = { 0 }, again = { 0 };
 	struct db_txn t;
 
 	bench_open(&b);
 	for (int i = 0; i < 2; i++) {
+		first = again;
 		db_txn_init(&t, DB_FOR_FIELD);
 		db_txn_need_no_row(&t, MODEL_CLASS_VM, "OpaqueRef:a");
 		create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:NULL");
-		again = apply_as(&b, &t, 5);
-		if (i == 0)
-			first = again;
+		again = state_apply(&b.db, &t, 5);
 	}
 	ck_assert_int_eq(again.status, APPLY_DONE);
 	ck_assert(again.duplicate && !first.duplicate);
@@ -457,7 +424,7 @@ START_TEST(relations_follow_their_one_side_and_touch_the_other)
 	db_view_pin(&b.db, &v);
 	version = db_row_modified(db_view_get(&v, MODEL_CLASS_host, "OpaqueRef:h"));
 	db_view_unpin(&v);
-	ck_assert_uint_eq(version, b.index);
+	ck_assert_uint_eq(version, b.db.index);
 	db_txn_init(&t, DB_FOR_FIELD);
 	db_txn_delete(&t, MODEL_CLASS_VM, "OpaqueRef:a");
 	apply(&b, &t);
@@ -484,7 +451,7 @@ START_TEST(an_equal_value_is_no_change)
 	db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label, val_string("one"));
 	db_txn_map_remove(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, "absent");
 	apply(&b, &t);
-	ck_assert_uint_eq(b.changes.n, 0);
+	ck_assert_uint_eq(b.db.changes.n, 0);
 	ck_assert(b.db.views.root->hash == hash);
 	bench_close(&b);
 }
@@ -515,6 +482,77 @@ START_TEST(a_value_that_does_not_fit_its_field_is_refused)
 		ck_assert(b.db.views.root->hash == hash);
 		bench_close(&b);
 	}
+}
+END_TEST
+
+/* One more key of its map, of nearly an entry. */
+static struct apply_result fill(struct bench *b, enum db_reason reason, unsigned schema, int number)
+{
+	enum { MANY = DB_ENTRY_MAX - 1000 };
+	char *text = must(malloc(MANY + 1)), key[16];
+	struct apply_result res;
+	struct db_txn t;
+
+	memset(text, 'x', MANY);
+	text[MANY] = 0;
+	snprintf(key, sizeof key, "k%d", number);
+	db_txn_init(&t, reason);
+	t.schema = schema;
+	db_txn_map_add(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, key, val_string(text));
+	res = apply(b, &t);
+	free(text);
+	return res;
+}
+
+static struct apply_result small_change(struct bench *b, const char *label, const char *gone)
+{
+	struct db_txn t;
+
+	db_txn_init(&t, DB_FOR_FIELD);
+	db_txn_set(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label, val_string(label));
+	db_txn_map_remove(&t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, gone);
+	return apply(b, &t);
+}
+
+static struct apply_result found(struct bench *b, unsigned schema)
+{
+	struct db_txn t;
+
+	bench_open(b);
+	db_txn_init(&t, DB_FOR_FIELD);
+	t.schema = schema;
+	create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:NULL");
+	return apply(b, &t);
+}
+
+START_TEST(a_row_that_is_full_takes_nothing_more_from_clients)
+{
+	enum { FIT = DB_ROW_MAX / DB_ENTRY_MAX + 1 };
+	struct apply_result res = { 0 };
+	struct bench b;
+	uint64_t hash;
+	int n = 0;
+
+	ck_assert_int_eq(found(&b, MODEL_SCHEMA_VERSION).status, APPLY_DONE);
+	while ((res = fill(&b, DB_FOR_FIELD, 0, n)).status == APPLY_DONE)
+		ck_assert_int_le(++n, FIT);
+	ck_assert_int_eq(n, FIT);
+	ck_assert(res.status == APPLY_REFUSED && res.failed == APPLY_FULL);
+	hash = b.db.views.root->hash;
+	res = small_change(&b, "longer than one", "no key");
+	ck_assert(res.status == APPLY_REFUSED && res.failed == APPLY_FULL);
+	ck_assert(b.db.views.root->hash == hash);
+	/* the pool's own work goes on, and so does what makes it smaller */
+	ck_assert_int_eq(fill(&b, DB_FOR_FINISH, 0, n++).status, APPLY_DONE);
+	ck_assert_int_eq(small_change(&b, "two", "k0").status, APPLY_DONE);
+	ck_assert_int_eq(small_change(&b, "two", "k1").status, APPLY_DONE);
+	ck_assert_int_eq(small_change(&b, "longer than one", "k2").status, APPLY_DONE);
+	bench_close(&b);
+	/* older members know of no limit */
+	ck_assert_int_eq(found(&b, MODEL_SCHEMA_BASE).status, APPLY_DONE);
+	for (n = 0; n < FIT + 2; n++)
+		ck_assert_int_eq(fill(&b, DB_FOR_FIELD, MODEL_SCHEMA_BASE, n).status, APPLY_DONE);
+	bench_close(&b);
 }
 END_TEST
 
@@ -622,11 +660,9 @@ START_TEST(damaged_entries_never_crash)
 		entry.data[10 + (size_t)rand() % (entry.len - 10)] ^= (uint8_t)(1 << rand() % 8);
 		n = rand() % 4 ? entry.len : (size_t)rand() % entry.len;
 		if (db__entry_head(entry.data, n, &head))
-			db__apply(&b.db.views, b.done, 1, &head, &b.changes);
+			db__apply(&b.db.views, b.db.done, 1, &head, &b.db.changes);
 		buf_fini(&entry);
-		db__views_fini(&b.db.views);
-		db__done_free(b.done);
-		free(b.changes.items);
+		state_close(&b.db);
 	}
 }
 END_TEST
@@ -645,6 +681,7 @@ int main(void)
 		roles_are_there_from_the_first_index_and_cannot_be_written,
 		an_equal_value_is_no_change,
 		a_value_that_does_not_fit_its_field_is_refused,
+		a_row_that_is_full_takes_nothing_more_from_clients,
 		an_entry_says_who_asked_for_it,
 		an_entry_of_the_first_format_has_no_origin,
 		an_origin_longer_than_its_limit_is_no_entry,

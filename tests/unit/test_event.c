@@ -1,35 +1,15 @@
 /* Events without a pool: tokens, what is watched, and answers from a state to which entries are
  * applied. */
-#include "db/plane_priv.h"
-#include "db/snapshot_priv.h"
 #include "pool/event_priv.h"
+#include "tests/lib/state.h"
 #include "tests/lib/suite.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The state alone, without a log. */
-struct db {
-	struct views views;
-	struct plane *plane;
-};
-
-struct plane *db__plane(struct db *db)
-{
-	return db->plane;
-}
-
-struct views *db__views(struct db *db)
-{
-	return &db->views;
-}
-
 struct bench {
 	struct db db;
-	struct done_table *done;
-	struct apply_changes changes;
-	uint64_t index;
 	struct pool_events events;
 	struct event_texts texts;
 	struct event_answer answer; /* the last one */
@@ -39,9 +19,7 @@ struct bench {
 static void bench_open(struct bench *b)
 {
 	*b = (struct bench){ .events.tokens = { 1, 11, 22 } };
-	db__views_init(&b->db.views);
-	db__views_publish(&b->db.views, mem_new(sizeof(struct db_state)));
-	b->done = db__done_new(0);
+	state_open(&b->db);
 	db_txn_init(&b->txn, DB_FOR_FIELD);
 }
 
@@ -51,25 +29,14 @@ static void bench_close(struct bench *b)
 	event_answer_fini(&b->answer);
 	event_texts_fini(&b->texts);
 	db_txn_fini(&b->txn);
-	db__views_fini(&b->db.views);
-	db__done_free(b->done);
-	free(b->changes.items);
+	state_close(&b->db);
 }
 
 static uint64_t apply(struct bench *b)
 {
-	struct db_proposal_id id = { 1, 77, ++b->index };
-	struct entry_head head;
-	struct buf entry = { 0 };
-
-	db_txn_encode(&b->txn, &id, 1000, &entry);
-	db_txn_fini(&b->txn);
+	ck_assert_int_eq(state_apply(&b->db, &b->txn, b->db.index + 1).status, APPLY_DONE);
 	db_txn_init(&b->txn, DB_FOR_FIELD);
-	ck_assert(db__entry_head(entry.data, entry.len, &head));
-	ck_assert_int_eq(
-		db__apply(&b->db.views, b->done, b->index, &head, &b->changes).status, APPLY_DONE);
-	buf_fini(&entry);
-	return b->index;
+	return b->db.index;
 }
 
 static void create(struct bench *b, int class_id, const char *ref)
@@ -279,7 +246,7 @@ START_TEST(an_object_has_one_event_with_its_latest_record)
 	}
 	ck_assert_str_eq(story(&b, all, before, false), "mod vm a");
 	ck_assert_ptr_nonnull(strstr(buf_text(&b.answer.text), "\"last one\""));
-	ck_assert_uint_eq(b.answer.to.index, b.index);
+	ck_assert_uint_eq(b.answer.to.index, b.db.index);
 	/* came and went in between: never seen */
 	create(&b, MODEL_CLASS_VM, "c");
 	apply(&b);
@@ -291,7 +258,7 @@ START_TEST(an_object_has_one_event_with_its_latest_record)
 	apply(&b);
 	ck_assert_str_eq(story(&b, all, before, false), "del vm a");
 	ck_assert_str_eq(story(&b, one, before, false), "del vm a");
-	ck_assert_str_eq(story(&b, one, b.index, false), "");
+	ck_assert_str_eq(story(&b, one, b.db.index, false), "");
 	event_watch_drop(&b.events, all);
 	event_watch_drop(&b.events, one);
 	bench_close(&b);
@@ -358,7 +325,7 @@ START_TEST(a_position_below_the_remembered_deletions_is_lost)
 		b.db.views.root->classes[MODEL_CLASS_host_metrics].n_deleted, DB_DELETED_MAX);
 	ck_assert_str_eq(story(&b, metrics, before, false), "lost");
 	ck_assert_str_eq(story(&b, hosts, before, false), ""); /* each class by itself */
-	ck_assert_str_eq(story(&b, metrics, b.index, false), "");
+	ck_assert_str_eq(story(&b, metrics, b.db.index, false), "");
 	ck_assert_str_eq(story(&b, metrics, 0, true), "");
 	/* sessions have no events: theirs are not kept */
 	create(&b, MODEL_CLASS_session, "s");
@@ -474,7 +441,7 @@ START_TEST(a_number_over_a_row_is_a_change_on_this_member)
 	create(&b, MODEL_CLASS_VM_metrics, "m");
 	apply(&b);
 	q.watch = w;
-	q.from.index = b.index;
+	q.from.index = b.db.index;
 	ask(&b, q);
 	ck_assert_uint_eq(b.answer.n, 0);
 	plane_put(b.db.plane, MODEL_CLASS_VM_metrics, "m", VM_METRICS_memory_actual, &v);
@@ -494,7 +461,7 @@ START_TEST(a_number_over_a_row_is_a_change_on_this_member)
 	db_txn_touch(&b.txn, MODEL_CLASS_VM_metrics, "m");
 	apply(&b);
 	q.watch = w;
-	q.from.index = b.index - 1;
+	q.from.index = b.db.index - 1;
 	ck_assert_ptr_nonnull(strstr(ask(&b, q), "\"memory_actual\":4711,"));
 	ck_assert_uint_eq(b.answer.n, 1);
 	event_watch_drop(&b.events, w);

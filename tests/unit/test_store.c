@@ -1,8 +1,8 @@
 /* The projection: real SQLite files behind apply; what is wrong with them never hurts, and in the
  * end they are what the state is. */
 #include "db/dump.h"
-#include "db/snapshot_priv.h"
 #include "db/store_priv.h"
+#include "tests/lib/state.h"
 #include "tests/lib/suite.h"
 
 #include <fcntl.h>
@@ -17,21 +17,8 @@
 
 #define POOL "00000000-0000-4000-8000-000000000001"
 
-/* The state alone, without a log. */
-struct db {
-	struct views views;
-};
-
-struct views *db__views(struct db *db)
-{
-	return &db->views;
-}
-
 struct bench {
 	struct db db;
-	struct done_table *done;
-	struct apply_changes changes;
-	uint64_t index;
 	int64_t wall;
 	struct env env;
 	struct env_ops ops; /* the real ones with a clock that can be moved */
@@ -60,25 +47,18 @@ static uint64_t moved_now_us(struct env *env)
 	return real.ops->now_us(&real) + clock_ahead_s * 1000000;
 }
 
-static void state_open(struct bench *b)
+static void database_open(struct bench *b)
 {
-	db__views_init(&b->db.views);
-	db__views_publish(&b->db.views, mem_new(sizeof(struct db_state)));
-	b->done = db__done_new(0);
-	b->changes.keep_rows = true;
-	b->index = 0;
+	state_open(&b->db);
+	b->db.changes.keep_rows = true;
 }
 
-static void state_close(struct bench *b)
+static void database_close(struct bench *b)
 {
 	char why[128];
 
 	ck_assert_msg(db__state_check(b->db.views.root, why, sizeof why), "%s", why);
-	db__views_fini(&b->db.views);
-	db__done_free(b->done);
-	free(b->changes.items);
-	buf_fini(&b->changes.rows);
-	memset(&b->changes, 0, sizeof b->changes);
+	state_close(&b->db);
 }
 
 static void bench_open(struct bench *b)
@@ -96,7 +76,7 @@ static void bench_open(struct bench *b)
 		.env = &b->env, .db = &b->db, .dir = b->dir, .pool_uuid = POOL, .epoch = 1
 	};
 	b->parker = b->ops.parker_new(&b->env);
-	state_open(b);
+	database_open(b);
 }
 
 /* No complaints, where they are the point. */
@@ -124,7 +104,7 @@ static void bench_close(struct bench *b)
 	if (b->store != NULL)
 		db__store_free(b->store);
 	hush(false);
-	state_close(b);
+	database_close(b);
 	b->ops.parker_free(b->parker);
 	snprintf(command, sizeof command, "rm -r '%s'", b->dir);
 	ck_assert_int_eq(system(command), 0);
@@ -134,8 +114,8 @@ static void store_begin(struct bench *b)
 {
 	b->store = db__store_new(&b->cfg);
 	/* a member begins with a snapshot or with the first entry */
-	db__store_jump(b->store, b->index, b->db.views.root->hash);
-	db__store_start(b->store, b->index);
+	db__store_jump(b->store, b->db.index, b->db.views.root->hash);
+	db__store_start(b->store, b->db.index);
 }
 
 static void store_end(struct bench *b)
@@ -149,15 +129,17 @@ static void apply_bytes(struct bench *b, const struct buf *entry)
 	struct entry_head head;
 
 	ck_assert(db__entry_head(entry->data, entry->len, &head));
-	ck_assert_int_eq(db__apply(&b->db.views, b->done, ++b->index, &head, &b->changes).status,
+	ck_assert_int_eq(
+		db__apply(&b->db.views, b->db.done, ++b->db.index, &head, &b->db.changes).status,
 		APPLY_DONE);
 	if (b->store != NULL)
-		db__store_feed(b->store, b->index, b->db.views.root->hash, &head, &b->changes);
+		db__store_feed(
+			b->store, b->db.index, b->db.views.root->hash, &head, &b->db.changes);
 }
 
 static void encode(struct bench *b, struct db_txn *t, struct buf *out)
 {
-	struct db_proposal_id id = { 1, 77, b->index + 1 };
+	struct db_proposal_id id = { 1, 77, b->db.index + 1 };
 
 	db_txn_encode(t, &id, b->wall++, out);
 	db_txn_fini(t);
@@ -450,13 +432,13 @@ START_TEST(a_full_queue_coalesces_and_counts_what_it_dropped)
 	store_end(&b);
 	/* a thread that hangs: not started */
 	b.store = db__store_new(&b.cfg);
-	db__store_jump(b.store, b.index, b.db.views.root->hash);
+	db__store_jump(b.store, b.db.index, b.db.views.root->hash);
 	for (int i = 0; i < 500; i++) {
 		snprintf(text, sizeof text, "write %d", i);
 		describe(&b, 0, text);
 	}
 	delete_vm(&b, 1);
-	db__store_start(b.store, b.index);
+	db__store_start(b.store, b.db.index);
 	agrees(&b);
 	ck_assert_uint_gt(count(&b, COUNTER_projection_dropped), 100);
 	ck_assert_uint_lt(count(&b, COUNTER_projection_dropped), 501);
@@ -482,8 +464,8 @@ END_TEST
 /* The log: entries kept, to be applied again by a member that starts. */
 static void replay(struct bench *b, const struct buf *log, unsigned n)
 {
-	state_close(b);
-	state_open(b);
+	database_close(b);
+	database_open(b);
 	for (unsigned i = 0; i < n; i++)
 		apply_bytes(b, &log[i]);
 }
@@ -756,11 +738,11 @@ static void restore(struct bench *b, const struct buf *bytes)
 
 	ck_assert_ptr_nonnull(state);
 	hash = state->hash;
-	b->index = state->index;
+	b->db.index = state->index;
 	db__views_replace(&b->db.views, state);
-	db__done_free(b->done);
-	b->done = done;
-	db__store_jump(b->store, b->index, hash);
+	db__done_free(b->db.done);
+	b->db.done = done;
+	db__store_jump(b->store, b->db.index, hash);
 }
 
 /* A member that gets a snapshot: the log in between never comes. */
@@ -772,7 +754,7 @@ START_TEST(a_snapshot_is_settled_from_the_view)
 	lived(&b, log);
 	create_vm(&b, 1); /* seen by others alone */
 	describe(&b, 0, "while we were away");
-	db__snapshot_encode(b.db.views.root, b.done, &bytes);
+	db__snapshot_encode(b.db.views.root, b.db.done, &bytes);
 	b.store = db__store_new(&b.cfg);
 	db__store_start(b.store, LOG);
 	replay(&b, log, LOG - 5);
@@ -786,10 +768,10 @@ START_TEST(a_snapshot_is_settled_from_the_view)
 	/* a start from that snapshot, with a file that is further */
 	store_end(&b);
 	b.store = db__store_new(&b.cfg);
-	state_close(&b);
-	state_open(&b);
+	database_close(&b);
+	database_open(&b);
 	restore(&b, &bytes);
-	db__store_start(b.store, b.index + 1);
+	db__store_start(b.store, b.db.index + 1);
 	apply_bytes(&b, &log[1]);
 	describe(&b, 0, "and on");
 	agrees(&b);
@@ -1092,7 +1074,7 @@ static double burst_us(struct bench *b, bool with)
 	for (unsigned i = 0; i < 8; i++)
 		create_vm(b, i);
 	for (unsigned i = 0; i < WRITES; i++) {
-		struct db_proposal_id id = { 1, 77, b->index + 1 + i };
+		struct db_proposal_id id = { 1, 77, b->db.index + 1 + i };
 
 		snprintf(text, sizeof text, "%u %200s", i, "x");
 		begin(&t);
@@ -1100,7 +1082,7 @@ static double burst_us(struct bench *b, bool with)
 		db_txn_encode(&t, &id, b->wall, &log[i]);
 		db_txn_fini(&t);
 	}
-	b->changes.keep_rows = with;
+	b->db.changes.keep_rows = with;
 	if (with)
 		store_begin(b);
 	wall = (double)env_now_us(&b->env);

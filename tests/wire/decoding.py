@@ -127,11 +127,13 @@ def counts(api):
 
 with Pool() as pool:
     api = Api(pool, 1).login()
-    rng, refs = model.seeded(11), {}
+    rng, refs = model.seeded(11), model.ruled_objects(api, pool.make_sr)
     for cls in [c for c in CLASSES.values() if c["in_database"] and c["implicit"]["create_destroy"]] * 2:
         given = {name: sample(rng, field["type"], refs) for name, field in model.fields(cls["name"]).items()
                  if field["qualifier"] != "DynamicRO" and not model.is_removed(cls["name"], name)}
-        refs.setdefault(cls["name"], []).append(api(cls["name"] + ".create", given))
+        made = refs.setdefault(cls["name"], [])
+        given.update(model.RULED.get(cls["name"], lambda n, refs: {})(1 + len(made), refs))
+        made.append(api(cls["name"] + ".create", given))
     vm = extremes(api)
     seen = 0
     for number, (name, cls) in enumerate(CLASSES.items()):
@@ -140,7 +142,7 @@ with Pool() as pool:
             seen += whole_class(Api(pool, 1 + number % 3, api.session), name)
     # failures say the same in the three shapes
     for call in (("VM.get_record", "OpaqueRef:<&>"), ("VM.get_by_uuid", "no"), ("VM.fly", "x"), ("VM.start", vm), ("VMPP.get_all_records",),
-                 ("Async.VM.get_record", vm), ("host.list_methods",)):
+                 ("Async.VM.get_record", vm), ("DR_task.destroy", "OpaqueRef:NULL")):
         one, two, three = (failure(way, api, *call) for way in WAYS)
         assert one == two == three and all(isinstance(p, str) for p in one), (call, one, two, three)
     for call_id in (0, -7, 2**53 + 1, "", "a \u00fc\"", "3"):

@@ -15,16 +15,24 @@ SHARED = {"get_all": [], "get_all_records": [], "get_all_records_where": ["strin
           "remove_from_field": ["self", "key"]}
 KEYS = {
     "class": {"name", "text", "table", "events", "generated", "accessors", "create_role", "role", "deprecated", "prototyped", "removed", "key",
-              "operations", "fields", "messages", "removed_messages", "schema", "file"},
+              "operations", "checks", "create", "destroy", "fields", "messages", "removed_messages", "schema", "file"},
     "field": {"name", "type", "qualifier", "column", "default", "derived", "computed", "volatile", "get_role", "set_role",
-              "key_roles", "set_client_cert", "internal", "removed", "deprecated", "effect", "owns", "since", "schema", "from", "text"},
+              "key_roles", "set_client_cert", "internal", "removed", "deprecated", "effect", "owns", "copied", "since", "schema", "from", "text"},
     "message": {"name", "as", "params", "result", "role", "client_cert", "key_roles", "async", "secret", "hidden", "pool_internal",
                 "session", "route", "locks", "cancels", "since", "schema", "deprecated", "errors", "text"},
-    "param": {"name", "type", "default", "since"},
+    "param": {"name", "type", "default", "null", "since"},
     "relation": {"one", "many", "cascade", "schema"},
+    "operation": {"name", "states", "shown", "beside", "beside_but"},
+    "check": {"name", "only", "except"},
+    "implied": {"route", "locks"},
 }
 SCALARS = ("string", "secret", "int", "float", "bool", "datetime", "void", "free")
-ROUTES = ("placed", "resident")
+# Where a path may begin besides a parameter, and of which class that is (enum model_root).
+ROOTS = {"owner": "host", "pool": "pool"}
+# Where an operation runs (pool/place.c). All but the last two are "kind:path".
+ROUTES = ("placed", "resident", "host", "sr", "storage", "coordinator", "compound")
+# Limits of the tables in model_head.h.
+STEPS_MAX, LOCKS_MAX, CANCELS_MAX, OPERATIONS_MAX = 2, 5, 8, 64
 
 
 def split_type(text):
@@ -101,8 +109,10 @@ def known_keys(kind, where, thing):
 
 
 def check_key_roles(where, thing):
-    for role in thing.get("key_roles", {}).values():
+    for key, role in thing.get("key_roles", {}).items():
         one_of(where, "role", role, ROLES)
+        if "*" in key[:-1] or not key:
+            raise Refused("%s: key %s: * stands for the end of a key only" % (where, key))
 
 
 def described(where, thing):
@@ -154,6 +164,66 @@ def check_shared(cls, where, message):
         raise Refused("%s: %s takes %s" % (where, message["as"], ", ".join(map(str, want)) or "nothing"))
 
 
+def check_path(model, where, what, path, params):
+    """'vm.VBDs.VDI': a parameter (or the owner, or the pool), then fields that refer to others. Returns the class it ends at."""
+    param, *fields = path.split(".")
+    one_of(where, what, param, list(params) + list(ROOTS))
+    at = ROOTS.get(param) or split_type(params[param])[1][:1]
+    kind = "ref" if isinstance(at, str) else split_type(params[param])[0]
+    at = at if isinstance(at, str) else at[0] if at and (kind == "ref" or kind == "record" and fields) else None
+    for step, name in enumerate(fields):
+        cls = next((c for c in model["classes"] if c["name"] == at), {"fields": []})
+        text = next((f["type"] for f in cls["fields"] if f["name"] == name), "")
+        m = re.fullmatch(r"(?:ref|set<ref)<(\w+)>+", text)
+        if m is None or kind == "record" and step == 0 and text.startswith("set"):
+            raise Refused("%s: %s %s: %s refers to nothing" % (where, what, path, name))
+        at = m.group(1)
+    if at is None or len(fields) > STEPS_MAX:
+        raise Refused("%s: %s %s leads to no object" % (where, what, path))
+    return at
+
+
+def check_operation(model, where, message, params):
+    """Route and locks of a message that is an operation."""
+    kind, _, path = message["route"].partition(":")
+    one_of(where, "route", kind, ROUTES)
+    if kind not in ("coordinator", "compound"):
+        check_path(model, where, "parameter of the route", path, params)
+    if len(message.get("locks", [])) > LOCKS_MAX or len(message.get("cancels", [])) > CANCELS_MAX:
+        raise Refused("%s: too many locks or cancels" % where)
+    for path, op in message.get("locks", []):
+        target = check_path(model, where, "object of a lock", path, params)
+        known = next(c for c in model["classes"] if c["name"] == target).get("operations", [])
+        one_of(where, "operation of a lock on %s" % target, op, [o["name"] for o in known])
+    for op in message.get("cancels", []):
+        one_of(where, "operation to cancel", op, [o["name"] for o in next(
+            c for c in model["classes"] if c["name"] == check_path(model, where, "lock", message["locks"][0][0], params))["operations"]])
+
+
+def check_operations(model, cls):
+    """The table of a class from which come both refusals and allowed_operations."""
+    names = [o.get("name") for o in cls.get("operations", [])]
+    current = next((f["type"] for f in cls["fields"] if f["name"] == "current_operations"), "map<string,enum<>>")
+    values = model["enums"].get(split_type(split_type(current)[1][1])[1][0], [])
+    unique(cls["name"] + ": operations", names)
+    if len(names) > OPERATIONS_MAX:
+        raise Refused("%s: more than %d operations" % (cls["name"], OPERATIONS_MAX))
+    for op in cls.get("operations", []):
+        where = "%s: operation %s" % (cls["name"], op.get("name"))
+        known_keys("operation", where, op)
+        one_of(cls["name"], "operation", op.get("name"), values)
+        for state in op.get("states", []):
+            one_of(where, "state", state, model["enums"].get("vm_power_state", []))
+        for other in op.get("beside", []) + op.get("beside_but", []):
+            one_of(where, "operation beside it", other, names)
+    for check in cls.get("checks", []):
+        where = "%s: check %s" % (cls["name"], check.get("name"))
+        known_keys("check", where, check)
+        need(where, check, "name")
+        for op in check.get("only", []) + check.get("except", []):
+            one_of(where, "operation", op, names)
+
+
 def check_message(model, cls, message):
     need(cls["file"], message, "name")
     where = "%s.%s" % (cls["name"], message["name"])
@@ -169,6 +239,8 @@ def check_message(model, cls, message):
     for param in message["params"]:
         known_keys("param", where, param)
         check_type(model, where, param["type"])
+        if "null" in param and not (param["null"] is True and param["type"].startswith("ref<")):
+            raise Refused("%s: parameter %s: null is for references, and true" % (where, param["name"]))
         if "default" in param:
             optional = True
             check_value(model, where, param["type"], param["default"])
@@ -177,15 +249,26 @@ def check_message(model, cls, message):
     for code in message["errors"]:
         if code not in model["errors"]:
             raise Refused("%s: unknown error %s" % (where, code))
+    if "key_roles" in message and message.get("as") not in ("add_to_field", "remove_from_field"):
+        raise Refused("%s: roles of keys, but it takes no key" % where)
     if "as" in message:
         one_of(where, "generated message", message["as"], SHARED)
         check_shared(cls, where, message)
     if "route" in message:
-        kind, _, param = message["route"].partition(":")
-        one_of(where, "route", kind, ROUTES)
-        one_of(where, "parameter of the route", param, names)
-        for target, _ in message.get("locks", []):
-            one_of(where, "object of a lock", target, names + ["owner"])
+        check_operation(model, where, message, {p["name"]: p["type"] for p in message["params"]})
+
+
+def check_implied(model, cls):
+    """Where the generated create and destroy run, if they are operations."""
+    for name, params in (("create", {"args": "record<%s>" % cls["name"]}), ("destroy", {"self": "ref<%s>" % cls["name"]})):
+        where = "%s.%s" % (cls["name"], name)
+        if name not in cls:
+            continue
+        if "create_destroy" not in cls["generated"]:
+            raise Refused("%s: it is not generated" % where)
+        known_keys("implied", where, cls[name])
+        need(where, cls[name], "route")
+        check_operation(model, where, cls[name], params)
 
 
 def check_class(model, cls):
@@ -205,6 +288,8 @@ def check_class(model, cls):
         check_field(model, cls, field)
     for message in cls["messages"]:
         check_message(model, cls, message)
+    check_operations(model, cls)
+    check_implied(model, cls)
     unique(cls["name"], [f["name"] for f in cls["fields"]])
     unique(cls["name"], [m["name"] for m in cls["messages"]])
     if "get_by_uuid" in cls["generated"] and "uuid" not in [f["name"] for f in cls["fields"]]:

@@ -4,7 +4,7 @@ import json
 import os
 import time
 
-from check import split_type
+from check import ROOTS, split_type
 from resolve import empty, name_uuid
 from schema import stored
 
@@ -89,6 +89,14 @@ class Tables:
         self.count += 1
         self.lines.append("static const %s %s[] = { %s };" % (ctype, name, ", ".join(rows)))
         return name
+
+    def keys(self, roles):
+        """Keys of a map with their roles; a * at the end stands for anything."""
+        if not roles:
+            return "NULL"
+        return self.array("struct model_key", ["{ %s, %s, %s }" % (
+            quote(key.rstrip("*")), "true" if key.endswith("*") else "false", self.model["role_ids"][role])
+            for key, role in roles.items()] + ["{ NULL, false, MODEL_ROLE_ROOT }"])
 
     def initial(self, thing):
         value = thing["default"] if "default" in thing else empty(self.model, thing["type"])
@@ -209,11 +217,12 @@ def field_row(t, model, cls, field):
     ones = [r["one"] for r in model["relations"]]
     manys = [r["many"] for r in model["relations"]]
     flags = ", ".join("true" if field.get(key) else "false" for key in ("internal", "computed", "removed", "volatile", "owns"))
-    return "\t{ %s, %s, &%s, MODEL_%s, %s, %d, %d, %s, %s, %d, %s }," % (
+    flags += ", " + ("true" if field.get("copied", True) else "false")
+    return "\t{ %s, %s, &%s, MODEL_%s, %s, %d, %d, %s, %s, %d, %s, %s }," % (
         quote(field["name"]), quote(field.get("column", field["name"])), t.type(field["type"]),
         {"RW": "RW", "StaticRO": "STATIC_RO", "DynamicRO": "DYNAMIC_RO"}[field["qualifier"]],
         flags, ones.index(full) if full in ones else -1, manys.index(full) if full in manys else -1,
-        "true" if "default" in field else "false", t.initial(field), field["schema"], quote(field["text"]))
+        "true" if "default" in field else "false", t.initial(field), field["schema"], t.keys(field.get("key_roles")), quote(field["text"]))
 
 
 def spellings(cls):
@@ -235,7 +244,8 @@ def role_rows(model):
     for name, (role, cert) in sorted(model["permissions"].items()):
         out.append("\t{ %s, %s, %s, %s, false, false, %s }," % (quote(name), quote(name_uuid(name)), quote(""),
                    model["role_ids"][role], "true" if cert else "false"))
-    return out + ["\t{ NULL, NULL, NULL, MODEL_ROLE_ROOT, false, false, false },\n};\n"]
+    return out + ["\t{ NULL, NULL, NULL, MODEL_ROLE_ROOT, false, false, false },\n};\n",
+                  "const unsigned model_n_permissions = %d;\n" % (len(model["roles"]["roles"]) + len(model["permissions"]))]
 
 
 def alert_rows(model):
@@ -255,9 +265,59 @@ def rule_rows(model):
     return out + ["\t{ 0, 0, 0, 0, NULL },\n};\n"]
 
 
+def path_row(model, msg, path):
+    """'vm.VBDs' as an initializer of struct model_path."""
+    param, *names = path.split(".")
+    places, at = [p["name"] for p in msg["params"]], ROOTS.get(param)
+    if param in places:
+        at = split_type(msg["params"][places.index(param)]["type"])[1][0]
+    steps = []
+    for name in names:
+        cls = next(c for c in model["classes"] if c["name"] == at)
+        steps.append("%s_%s" % (ident(at).upper(), ident(name)))
+        at = next(f["type"] for f in cls["fields"] if f["name"] == name).strip(">").split("<")[-1]
+    return "{ %d, %d, { %s } }" % (places.index(param) if param in places else -1 - list(ROOTS).index(param), len(steps), ", ".join(steps) or "0")
+
+
+def mask(names, chosen):
+    return "0x%xull" % sum(1 << names.index(n) for n in chosen)
+
+
+def checks_header(model):
+    """What the checks of rules are: compiled into pool, which has the functions."""
+    out = ["/* Generated: do not edit. The checks that the tables of operations name, in pool/rules_*.c. */", "#pragma once", "",
+           "#include \"model/model.h\"", "", "struct rule;", ""]
+    names = sorted({c["name"] for cls in model["classes"] for c in cls.get("checks", [])})
+    out += ["int rule_%s(struct rule *rule, struct err *err);" % name for name in names]
+    return "\n".join(out + ["", "extern const struct model_operations model_operations[]; /* by class */"]) + "\n"
+
+
+def checks(model):
+    out = ["/* Generated: do not edit. When operations are allowed: db/model/<class>.json. */", "#include \"model/checks.h\"", "", "#include <stddef.h>", ""]
+    rows = []
+    for cls in model["classes"]:
+        ops, name = cls.get("operations", []), ident(cls["name"])
+        if not ops:
+            rows.append("\t{ NULL, 0, NULL, 0 },")
+            continue
+        names, states = [o["name"] for o in ops], model["enums"].get("vm_power_state", [])
+        out.append("static const struct model_operation operations_%s[] = {" % name)
+        for op in ops:
+            beside = [n for n in names if n not in op["beside_but"]] if "beside_but" in op else op.get("beside", [])
+            out.append("\t{ %s, %s, %s, %s }," % (quote(op["name"]), mask(states, op.get("states", states)),
+                       "true" if op.get("shown", True) else "false", mask(names, beside)))
+        out.append("};\n\nstatic const struct model_check checks_%s[] = {" % name)
+        for check in cls.get("checks", []):
+            held = check["only"] if "only" in check else [n for n in names if n not in check.get("except", [])]
+            out.append("\t{ %s, rule_%s, %s }," % (quote(check["name"]), check["name"], mask(names, held)))
+        out.append("\t{ NULL, NULL, 0 },\n};\n")
+        rows.append("\t{ operations_%s, %d, checks_%s, %d }," % (name, len(ops), name, len(cls.get("checks", []))))
+    return "\n".join(out + ["const struct model_operations model_operations[] = {"] + rows) + "\n};\n"
+
+
 def source(model):
     t = Tables(model)
-    fields, rows, params, operations = [], [], [], []
+    fields, rows, params = [], [], []
     for cls in model["classes"]:
         names = [f["name"] for f in cls["fields"]]
         fields_name = order = shown = "NULL"
@@ -275,35 +335,30 @@ def source(model):
             "true" if any(f.get("volatile") for f in cls["fields"]) else "false",
             fields_name, len(names), len([f for f in cls["fields"] if stored(f)]), cls["schema"], shown, order, len(spellings(cls)), find("uuid"), find("name_label") if "get_by_name_label" in cls["generated"] else -1,
             find("current_operations"), quote(cls["text"])))
-        for op in cls.get("operations", []):
-            states = model["enums"]["vm_power_state"]
-            operations.append("\t{ %s, %d, %s, %s }," % (quote(op["name"]), sum(1 << states.index(s) for s in op["states"]),
-                              "true" if op["template"] else "false", "true" if op["snapshot"] else "false"))
     messages = []
     shared = {}
     for msg in model["messages"]:
-        custom = msg["call"] == "CUSTOM"
+        custom = msg["custom"] >= 0
         prow = []
         for p in msg["params"]:
             offset = "offsetof(struct %s, %s)" % (args_name(msg), c_name(p["name"])) if custom else "0"
-            prow.append("{ %s, &%s, %s, %s, %s }" % (quote(p["name"]), t.type(p["type"]),
-                        "true" if "default" in p else "false", t.initial(p), offset))
+            null = p.get("null", p.get("default") == "OpaqueRef:NULL")
+            prow.append("{ %s, &%s, %s, %s, %s, %s }" % (quote(p["name"]), t.type(p["type"]),
+                        "true" if "default" in p else "false", "true" if null else "false", t.initial(p), offset))
         text = ", ".join(prow)
         if text and text not in shared:
             shared[text] = "params_%d" % len(shared)
             params.append("static const struct model_param %s[] = { %s };" % (shared[text], text))
-        kind, _, param = msg.get("route", "local:").partition(":")
-        names = [p["name"] for p in msg["params"]]
-        locks = ", ".join("{ %d, %s }" % (-1 if target == "owner" else names.index(target), quote(op))
-                          for target, op in msg.get("locks", []))
+        kind, _, path = msg.get("route", "local").partition(":")
+        locks = ", ".join("{ %s, %s }" % (path_row(model, msg, where), quote(op)) for where, op in msg.get("locks", []))
         cancels = ", ".join(quote(c) for c in msg.get("cancels", []))
-        messages.append("\t{ %s, %s, MODEL_%s, %d, %s, %d, %d, &%s, %s, %s, %s, %s, %s, %s, MODEL_%s, %d, { %s }, %d, { %s }, %s, %d, %d, %s }," % (
+        messages.append("\t{ %s, %s, MODEL_%s, %d, %s, %d, %d, &%s, %s, %s, %s, %s, %s, %s, MODEL_%s, %s, { %s }, %d, { %s }, %s, %d, %d, %s }," % (
             quote(msg["name"]), class_id(model["classes"][msg["class"]]["name"]), msg["call"], msg["field"],
             shared.get(text, "NULL"), len(prow), len([p for p in msg["params"] if "default" not in p]),
             t.type(msg["result"]), model["role_ids"][msg["role"]], "true" if msg.get("async") else "false",
             "false" if msg.get("session") is False else "true", "true" if msg.get("secret") else "false",
             "true" if msg.get("client_cert") else "false", "true" if msg.get("pool_internal") else "false", kind.upper(),
-            names.index(param) if param else -1, locks or "{ 0, NULL }", len(msg.get("locks", [])), cancels or "NULL",
+            path_row(model, msg, path) if path else "{ -1, 0, { 0 } }", locks or "{ { -1, 0, { 0 } }, NULL }", len(msg.get("locks", [])), cancels or "NULL",
             "sizeof(struct %s)" % args_name(msg) if custom else "0", msg["custom"], msg["schema"], quote(msg["text"])))
     out = ["/* Generated from db/model/: do not edit. */", "#include \"model/args.h\"", "", "#include <stddef.h>",
            "#include <string.h>", "#include <strings.h>", ""]
@@ -311,6 +366,8 @@ def source(model):
         out.append("const struct err_code ERR_%s[1] = { { %s, %d } };" % (ident(code), quote(code), len(names)))
     out.append("\nconst struct err_code *const model_errors[] = {")
     out += ["\tERR_%s," % ident(code) for code in model["errors"]] + ["\tNULL,\n};\n"]
+    out.append("const char *const *const model_error_params[] = {")
+    out += ["\t(const char *const[]){ %s }," % ", ".join([quote(n) for n in names] + ["NULL"]) for names in model["errors"].values()] + ["};\n"]
     for name, values in model["enums"].items():
         out.append("static const char *const values_%s[] = { %s, NULL };" % (name, ", ".join(quote(v) for v in values)))
         known = model["enum_schema"].get(name, {})
@@ -326,11 +383,11 @@ def source(model):
             cls, _, field = side.partition(".")
             row += [class_id(cls), "%s_%s" % (ident(cls).upper(), ident(field)) if field else "-1"]
         out.append("\t{ %s, %s, %d }," % (", ".join(row), "true" if relation.get("cascade") else "false", relation["schema"]))
-    out += ["};\n"] + rule_rows(model) + ["const struct model_operation model_vm_operations[] = {"] + operations
-    out += ["\t{ NULL, 0, false, false },\n};\n"] + role_rows(model) + alert_rows(model) + params
+    out += ["};\n"] + rule_rows(model) + role_rows(model) + alert_rows(model) + params
     out += ["", "const struct model_message model_messages[] = {"] + messages
     out += ["};\n", "const unsigned model_n_messages = %d;\n" % len(messages), part("model_find.c")]
     return "\n".join(out)
 
 
-OUTPUTS = {"model.h": header, "args.h": args_header, "model.c": source, "calls.h": calls_header, "calls.c": calls}
+OUTPUTS = {"model.h": header, "args.h": args_header, "model.c": source, "calls.h": calls_header, "calls.c": calls,
+           "checks.h": checks_header, "checks.c": checks}

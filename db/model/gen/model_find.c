@@ -80,6 +80,32 @@ const struct err_code *model_error_find(const char *name)
 	return NULL;
 }
 
+const struct model_permission *model_permission_find(const char *name)
+{
+	unsigned lo = 0, hi = model_n_permissions;
+
+	while (lo < hi && model_permissions[lo].is_role)
+		lo++;
+	while (lo < hi) {
+		unsigned mid = lo + (hi - lo) / 2;
+		int r = strcmp(name, model_permissions[mid].name);
+
+		if (r == 0)
+			return &model_permissions[mid];
+		if (r < 0)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return NULL;
+}
+
+bool model_role_permits(enum model_role role, enum model_role needed, bool cert)
+{
+	return needed != MODEL_ROLE_ROOT && role != MODEL_ROLE_ROOT &&
+	       (role <= needed || (cert && role == MODEL_ROLE_CLIENT_CERT));
+}
+
 int model_enum_index(int enum_id, const char *text)
 {
 	const char *const *values = model_enums[enum_id].values;

@@ -51,6 +51,13 @@ enum model_role {
 	MODEL_ROLE_READ_ONLY,
 };
 
+/* Keys of a map with a permission of their own. */
+struct model_key {
+	const char *name;
+	bool prefix; /* all keys that begin so */
+	enum model_role role;
+};
+
 struct model_field {
 	const char *name;   /* on the wire */
 	const char *column; /* in filters and the database: name spaces with two underscores */
@@ -61,11 +68,13 @@ struct model_field {
 	bool removed;        /* gone from the API: in records with its initial value, never written */
 	bool is_volatile;    /* of no use after a crash; what the pool itself writes comes over db/plane.h */
 	bool owns;           /* what it refers to goes with this row */
+	bool copied;         /* a copy of the object has it from there; else it begins anew */
 	int relation;        /* index in model_relations of which this is the stored side, or -1 */
 	int derived;         /* index in model_relations of which this is the derived side, or -1 */
 	bool has_default;    /* may be missing in create */
 	struct val initial;  /* the default, else the empty value of the type */
 	unsigned schema;     /* the first that has it */
+	const struct model_key *keys; /* end with name NULL; NULL: none */
 	const char *text;
 };
 
@@ -136,16 +145,32 @@ enum model_call {
 	MODEL_REMOVED, /* answers MESSAGE_REMOVED */
 };
 
+/* Where a message runs. All but the first are operations: admitted by the coordinator, run by the host that becomes owner. */
 enum model_route {
-	MODEL_LOCAL,    /* answered by the member that accepts it */
-	MODEL_PLACED,   /* an operation; the coordinator chooses the host for route_param */
-	MODEL_RESIDENT, /* an operation; runs where the VM of route_param is */
+	MODEL_LOCAL,       /* answered by the member that accepts it */
+	MODEL_PLACED,      /* on the host that suits the VM best */
+	MODEL_RESIDENT,    /* where the VM is; by the coordinator's host when it is nowhere */
+	MODEL_HOST,        /* on that host */
+	MODEL_SR,          /* on a host that has the SR attached, the coordinator's first */
+	MODEL_STORAGE,     /* where the VM is, else on a host that has all SRs of its disks */
+	MODEL_COORDINATOR, /* by the host that is coordinator at admission */
+	MODEL_COMPOUND,    /* made of other operations: by the coordinator's host, and by another when that is lost */
 };
 
-enum { MODEL_LOCKS_MAX = 2, MODEL_CANCELS_MAX = 4 };
+enum { MODEL_STEPS_MAX = 2, MODEL_LOCKS_MAX = 5, MODEL_CANCELS_MAX = 8, MODEL_OPERATIONS_MAX = 64 };
+
+/* Where a path begins that begins at no parameter. */
+enum model_root { MODEL_ROOT_OWNER = -1 /* the host that becomes owner */, MODEL_ROOT_POOL = -2 /* the one object of class pool */ };
+
+/* From a parameter (or an enum model_root) along fields that are references, or derived sets of them. */
+struct model_path {
+	int param;
+	unsigned n;
+	int fields[MODEL_STEPS_MAX];
+};
 
 struct model_lock {
-	int param; /* the parameter it is about, or -1: the host that becomes owner */
+	struct model_path path; /* all objects it leads to */
 	const char *op;
 };
 
@@ -153,6 +178,7 @@ struct model_param {
 	const char *name;
 	const struct model_type *type;
 	bool has_default;
+	bool may_be_null; /* a reference that may name nothing */
 	struct val initial;
 	size_t offset; /* in the struct of model/args.h */
 };
@@ -170,7 +196,7 @@ struct model_message {
 	bool client_cert;   /* also for clients that proved themselves by a certificate */
 	bool pool_internal; /* between members only */
 	enum model_route route;
-	int route_param;
+	struct model_path route_path;
 	struct model_lock locks[MODEL_LOCKS_MAX];
 	unsigned n_locks;
 	const char *cancels[MODEL_CANCELS_MAX]; /* operations on the same object that this one cancels and waits for */
@@ -192,21 +218,38 @@ struct model_alert {
 	int priority;     /* 1 critical to 5 informational */
 };
 
-/* When a VM operation is allowed (vm-lifecycle, tables 1.2 and 1.3). */
+/* When operations on the objects of a class are allowed: model/checks.h. Sets of operations are masks, bit k the k-th. */
+struct rule;
+
 struct model_operation {
 	const char *name;
 	unsigned states; /* bit k: value k of vm_power_state */
-	bool on_template, on_snapshot;
+	bool shown;      /* in allowed_operations */
+	uint64_t beside; /* those that may be under way when it begins */
+};
+
+struct model_check {
+	const char *name;
+	int (*fn)(struct rule *rule, struct err *err);
+	uint64_t operations; /* that it is about */
+};
+
+struct model_operations {
+	const struct model_operation *operations;
+	unsigned n;
+	const struct model_check *checks; /* in the order in which they refuse */
+	unsigned n_checks;
 };
 
 extern const struct model_class model_classes[];
 extern const struct model_enum model_enums[];
 extern const struct model_relation model_relations[];
 extern const struct model_rule model_rules[];              /* ends with schema 0 */
-extern const struct model_operation model_vm_operations[]; /* ends with name NULL */
 extern const struct model_permission model_permissions[];  /* ends with name NULL; roles first, strongest first */
+extern const unsigned model_n_permissions;                 /* roles included */
 extern const struct model_alert model_alerts[];            /* ends with name NULL */
 extern const struct err_code *const model_errors[];        /* ends with NULL */
+extern const char *const *const model_error_params[];      /* names, by the same place; each ends with NULL */
 
 /* Sorted by name, for model_message_find. */
 extern const struct model_message model_messages[];
@@ -224,6 +267,10 @@ const struct err_code *model_error_find(const char *name);
 const char *model_enum_value(int enum_id, const char *text);
 /* Position of a value, -1 when it is none. */
 int model_enum_index(int enum_id, const char *text);
+/* The permission of that name, in lower case; NULL: there is none, and no role has it. */
+const struct model_permission *model_permission_find(const char *name);
+/* Has a role what needs at least another one? cert: it is given to certificates too, by name. */
+bool model_role_permits(enum model_role role, enum model_role needed, bool cert);
 
 /* How many fields the rows of a class have while that schema is active. */
 unsigned model_stored(int class_id, unsigned schema);

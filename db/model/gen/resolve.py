@@ -27,8 +27,8 @@ def generated(model, cls):
     if "get_by_name_label" in flags:
         yield "get_by_name_label", "GET_BY_NAME_LABEL", -1, [("label", "string")], "set<%s>" % ref, weak, {}
     if "create_destroy" in flags:
-        yield "create", "CREATE", -1, [("args", record)], ref, cls["create_role"], {"async": True}
-        yield "destroy", "DESTROY", -1, me, "void", cls["create_role"], {"async": True}
+        yield "create", "CREATE", -1, [("args", record)], ref, cls["create_role"], {"async": True, **cls.get("create", {})}
+        yield "destroy", "DESTROY", -1, me, "void", cls["create_role"], {"async": True, **cls.get("destroy", {})}
     if "get_all" in flags:
         records, where = "map<%s,%s>" % (ref, record), [("expr", "string")]
         yield "get_all", "GET_ALL", -1, [], "set<%s>" % ref, weak, {}
@@ -96,8 +96,17 @@ def waits_for(cls, call, field):
     return cls["fields"][field]["schema"] if call in WRITES else cls["schema"] if call in ("CREATE", "DESTROY") else 0
 
 
+def keys_to_fields(cls):
+    """Keys of a map with permissions of their own are the field's, also where an accessor is declared."""
+    for msg in cls["messages"]:
+        if "key_roles" in msg:
+            cls["fields"][shared_field(cls, msg)]["key_roles"] = msg["key_roles"]
+
+
 def resolve(model):
     messages = []
+    for cls in model["classes"]:
+        keys_to_fields(cls)
     for number, cls in enumerate(model["classes"]):
         for name, call, field, params, result, role, extras in list(generated(model, cls)) + list(removed(cls)):
             messages.append({"name": "%s.%s" % (cls["name"], name), "class": number, "call": call, "field": field,
@@ -107,7 +116,7 @@ def resolve(model):
             messages.append({"schema": 0, **msg, "name": "%s.%s" % (cls["name"], msg["name"]), "class": number,
                              "call": msg.get("as", "custom").upper(), "field": shared_field(cls, msg), "custom": -1})
     messages.sort(key=lambda m: m["name"].encode())
-    customs = [m for m in messages if m["call"] == "CUSTOM"]
+    customs = [m for m in messages if m["call"] == "CUSTOM" or "route" in m]
     for number, msg in enumerate(customs):
         msg["custom"] = number
     assert len({m["name"] for m in messages}) == len(messages)

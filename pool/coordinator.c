@@ -1,0 +1,95 @@
+/* Who coordinates: handing the lead over, and the calls of the reference for when a coordinator was
+ * lost (pool.md 3.2). Here an election needs nobody's call, so they tell the truth and change
+ * nothing; giving up what lost members hold is `xpoolctl recover` (docs/decisions/0015). */
+#include "pool/operation_priv.h"
+
+#include <string.h>
+
+/* The host's own job: it asks for the lead. */
+int pool_designate_new_master_run(struct job *job, void *task,
+	const struct pool_designate_new_master_args *args, struct err *err)
+{
+	struct owned *o = task;
+	int rc;
+
+	(void)args;
+	rc = db_take_lead(job, o->pool->db);
+	if (rc == ERR_TIMEOUT)
+		return err_set(err, ERR_OPERATION_NOT_ALLOWED,
+			"The coordinator did not hand over in time: no majority of the voters is "
+			"there, or this host cannot keep up with the log",
+			NULL);
+	if (rc == ERR_CANCELLED)
+		return err_set(err, ERR_TASK_CANCELLED, o->task, NULL);
+	return rc;
+}
+
+int pool_is_slave(struct call *call, const struct pool_is_slave_args *args, struct err *err)
+{
+	struct db_stat s;
+
+	if (db_view_get(&call->view, MODEL_CLASS_host, args->host) == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "host", args->host, NULL);
+	db_stat(call->pool->db, &s);
+	call->result = val_bool(pool_raft_id_of(&call->view, args->host) != s.leader);
+	return 0;
+}
+
+/* A majority answers, or not. */
+
+static void on_asked(struct db_barrier *b)
+{
+	struct call *call = container_of(b, struct call, barrier);
+
+	if (!b->ok)
+		err_set(&call->err, ERR_HOST_IN_EMERGENCY_MODE, NULL);
+	call_finish(call);
+}
+
+static int ask_majority(struct call *call)
+{
+	db_read_barrier(call->pool->db, &call->barrier, call->io->loop, on_asked);
+	return CALL_PENDING;
+}
+
+int pool_emergency_transition_to_master(struct call *call,
+	const struct pool_emergency_transition_to_master_args *args, struct err *err)
+{
+	(void)args, (void)err;
+	return ask_majority(call);
+}
+
+int pool_emergency_reset_master(
+	struct call *call, const struct pool_emergency_reset_master_args *args, struct err *err)
+{
+	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_host);
+	const struct db_row *host;
+
+	while ((host = db_next(&c)) != NULL)
+		if (strcmp(db_row_s(host, HOST_address), args->master_address) == 0)
+			return ask_majority(call);
+	return err_set(err, ERR_OPERATION_NOT_ALLOWED,
+		"No member of this pool has that address. To follow a pool that was recovered by "
+		"force, stop xpoold here and use xpoolctl adopt",
+		NULL);
+}
+
+/* Members in contact have this epoch: the channel refuses all others. */
+int pool_recover_slaves(
+	struct call *call, const struct pool_recover_slaves_args *args, struct err *err)
+{
+	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_host);
+	const struct db_row *host;
+	uint64_t self = db_raft_id(call->pool->db);
+
+	(void)args, (void)err;
+	call->result = val_set();
+	while ((host = db_next(&c)) != NULL) {
+		uint64_t id = pool_raft_id_of(&call->view, db_row_ref(host));
+
+		if (id != 0 && id != self && db_in_contact(call->pool->db, id))
+			val_set_push(&call->arena, &call->result,
+				val_string(arena_strdup(&call->arena, db_row_ref(host))));
+	}
+	return 0;
+}

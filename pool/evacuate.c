@@ -1,0 +1,402 @@
+/* Moving the VMs of a host away: where each would go, and what keeps it (pool.md sections 4, 6).
+ *
+ *   largest first -> hosts it may run on -> fewest members of its anti-affinity groups there, then
+ *     most memory left after what the plan has put there already
+ *
+ * The plan promises nothing: each migration is placed and gets its memory by its own admission.
+ */
+#include "pool/operation_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { HOSTS_MAX = 256 };
+
+struct room {
+	const struct db_row *host;
+	int64_t left;
+};
+
+static int larger(const void *pa, const void *pb)
+{
+	const struct move *a = pa, *b = pb;
+
+	if (a->bytes != b->bytes)
+		return a->bytes > b->bytes ? -1 : 1;
+	return strcmp(db_row_ref(a->vm), db_row_ref(b->vm));
+}
+
+static struct move *residents(const struct admit *ad, const struct db_row *host, unsigned *n_out)
+{
+	struct db_cursor c = db_rows_related(
+				 ad->view, MODEL_RELATION_VM_resident_on, db_row_ref(host)),
+			 again = c;
+	const struct db_row *vm;
+	struct move *moves;
+	unsigned n = 0, i = 0;
+
+	while (db_next(&c) != NULL)
+		n++;
+	moves = arena_alloc(ad->arena, (n + 1) * sizeof *moves);
+	while (i < n && (vm = db_next(&again)) != NULL)
+		if (!db_row_b(vm, VM_is_control_domain))
+			moves[i++] = (struct move){ .vm = vm, .bytes = memory_need(vm).least };
+	qsort(moves, i, sizeof *moves, larger);
+	*n_out = i;
+	return moves;
+}
+
+static unsigned others(
+	const struct admit *ad, const struct db_row *host, struct room rooms[HOSTS_MAX])
+{
+	struct db_cursor c = db_rows(ad->view, MODEL_CLASS_host);
+	const struct db_row *other;
+	unsigned n = 0;
+
+	while ((other = db_next(&c)) != NULL && n < HOSTS_MAX)
+		if (other != host)
+			rooms[n++] = (struct room){ other, memory_free(ad->view, other) };
+	return n;
+}
+
+static bool share_group(const struct admit *ad, const struct db_row *a, const struct db_row *b)
+{
+	struct val of_a = db_row_field(a, VM_groups, ad->arena),
+		   of_b = db_row_field(b, VM_groups, ad->arena);
+
+	for (uint32_t i = 0; i < of_a.n; i++)
+		if (val_set_has(&of_b, of_a.items[i].s))
+			return true;
+	return false;
+}
+
+/* Members of its groups that would be there by then. */
+static unsigned members(const struct admit *ad, const struct move *moves, const struct move *m,
+	const struct db_row *host)
+{
+	unsigned n = place_group_members(ad, m->vm, db_row_ref(host));
+
+	for (const struct move *other = moves; other < m; other++)
+		n += other->to == host && share_group(ad, other->vm, m->vm);
+	return n;
+}
+
+static void keep_error(const struct admit *ad, struct move *m, const struct err *err)
+{
+	m->why = val_set();
+	val_set_push(ad->arena, &m->why, val_string(err->code->name));
+	for (unsigned i = 0; i < err->n; i++)
+		val_set_push(
+			ad->arena, &m->why, val_string(arena_strdup(ad->arena, err->params[i])));
+}
+
+/* The reason that says most: not enough memory on the roomiest of those it may run on, else what is
+ * missing there, else that there is no other host. */
+static void no_place(const struct admit *ad, struct move *m, int64_t roomiest, struct err *why)
+{
+	const struct err_code *c = why->code;
+
+	if (roomiest >= 0)
+		err_set(why, ERR_HOST_NOT_ENOUGH_FREE_MEMORY,
+			arena_printf(ad->arena, "%lld", (long long)m->bytes),
+			arena_printf(ad->arena, "%lld", (long long)roomiest), NULL);
+	else if (c == NULL || c == ERR_HOST_NOT_LIVE || c == ERR_HOST_DISABLED)
+		err_set(why, ERR_NO_HOSTS_AVAILABLE, NULL);
+	keep_error(ad, m, why);
+}
+
+static void choose(const struct admit *ad, const struct move *moves, struct move *m,
+	struct room *rooms, unsigned n_rooms)
+{
+	struct room *best = NULL;
+	unsigned best_members = 0;
+	int64_t roomiest = -1;
+	struct err why = { 0 }, one = { 0 };
+
+	for (unsigned i = 0; i < n_rooms; i++) {
+		struct room *r = &rooms[i];
+		unsigned there;
+
+		if (place_check(ad, m->vm, r->host, &one) != 0) {
+			if (why.code == NULL || why.code == ERR_HOST_NOT_LIVE ||
+				why.code == ERR_HOST_DISABLED)
+				err_move(&why, &one);
+			err_fini(&one);
+			continue;
+		}
+		if (r->left < m->bytes) {
+			if (r->left > roomiest)
+				roomiest = r->left < 0 ? 0 : r->left;
+			continue;
+		}
+		there = members(ad, moves, m, r->host);
+		if (best == NULL || there < best_members ||
+			(there == best_members && r->left > best->left)) {
+			best = r;
+			best_members = there;
+		}
+	}
+	if (best == NULL) {
+		no_place(ad, m, roomiest, &why);
+	} else {
+		m->to = best->host;
+		if (best->left != INT64_MAX)
+			best->left -= m->bytes;
+	}
+	err_fini(&why);
+}
+
+struct move *evacuation_plan(const struct admit *ad, const struct db_row *host, unsigned *n_out)
+{
+	struct room rooms[HOSTS_MAX];
+	struct move *moves = residents(ad, host, n_out);
+	unsigned n_rooms = others(ad, host, rooms);
+	const char *waits_for;
+	struct err err = { 0 };
+
+	for (unsigned i = 0; i < *n_out; i++) {
+		/* what only a lock keeps can go in a moment */
+		if (rules_check(ad->view, moves[i].vm, "pool_migrate", ad->arena, &waits_for,
+			    &err) != 0 &&
+			waits_for == NULL)
+			keep_error(ad, &moves[i], &err);
+		else
+			choose(ad, moves, &moves[i], rooms, n_rooms);
+		err_fini(&err);
+	}
+	return moves;
+}
+
+static int plan_of(
+	struct call *call, const char *ref, struct move **out, unsigned *n, struct err *err)
+{
+	const struct db_row *host = db_view_get(&call->view, MODEL_CLASS_host, ref);
+	struct admit ad = { .pool = call->pool, .view = &call->view, .arena = &call->arena };
+
+	if (host == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "host", ref, NULL);
+	*out = evacuation_plan(&ad, host, n);
+	return 0;
+}
+
+int host_get_vms_which_prevent_evacuation(struct call *call,
+	const struct host_get_vms_which_prevent_evacuation_args *args, struct err *err)
+{
+	struct move *moves = NULL;
+	unsigned n;
+
+	if (plan_of(call, args->self, &moves, &n, err) != 0)
+		return ERR_API;
+	call->result = val_map();
+	for (unsigned i = 0; i < n; i++)
+		if (moves[i].to == NULL)
+			val_map_push(
+				&call->arena, &call->result, db_row_ref(moves[i].vm), moves[i].why);
+	return 0;
+}
+
+int host_assert_can_evacuate(
+	struct call *call, const struct host_assert_can_evacuate_args *args, struct err *err)
+{
+	struct move *moves = NULL;
+	const char *text = "";
+	unsigned n;
+
+	if (plan_of(call, args->host, &moves, &n, err) != 0)
+		return ERR_API;
+	for (unsigned i = 0; i < n; i++) {
+		if (moves[i].to != NULL)
+			continue;
+		text = arena_printf(&call->arena, "%s%s", text, *text ? "|" : "");
+		for (uint32_t k = 0; k < moves[i].why.n; k++)
+			text = arena_printf(&call->arena, "%s%s%s", text, k > 0 ? "," : "",
+				moves[i].why.items[k].s);
+	}
+	return *text == 0 ? 0 : err_set(err, ERR_CANNOT_EVACUATE_HOST, text, NULL);
+}
+
+/* host.evacuate: an operation made of VM.pool_migrate (compound.c).
+ *
+ *   plan: each VM must have a place, or its error -> migrations, so many at a time, each to where
+ *     the plan of that moment says -> what failed, for each VM
+ *
+ * The plan is made anew before each migration, on what the rows say then: VMs on their way have
+ * their memory set aside where they go. A VM that has stopped meanwhile needs no move.
+ */
+
+struct
+try {
+	const char *vm, *part;
+	bool ended;
+};
+
+struct evacuation {
+	struct try tries[POOL_MOVES_MAX];
+	unsigned n, running;
+	const char *failed; /* "CODE,p,p|CODE,p" */
+};
+
+static bool tried(const struct evacuation *e, const char *vm)
+{
+	for (unsigned i = 0; i < e->n; i++)
+		if (strcmp(e->tries[i].vm, vm) == 0)
+			return true;
+	return false;
+}
+
+static void note_failure(
+	struct job *job, struct evacuation *e, const char *vm, const struct err *why)
+{
+	bool named = false;
+
+	if (why->code == NULL || why->code == ERR_VM_BAD_POWER_STATE)
+		return; /* moved, or stopped meanwhile */
+	e->failed = arena_printf(
+		&job->arena, "%s%s%s", e->failed, *e->failed ? "|" : "", why->code->name);
+	for (unsigned i = 0; i < why->n; i++) {
+		e->failed = arena_printf(&job->arena, "%s,%s", e->failed, why->params[i]);
+		named |= strcmp(why->params[i], vm) == 0;
+	}
+	if (!named)
+		e->failed = arena_printf(&job->arena, "%s,%s", e->failed, vm);
+}
+
+/* The next VM that may move, and where to, by the plan of now; false: none. plan_err: NULL, or
+ * filled when one has no place. */
+static bool next_move(struct job *job, struct owned *o, const struct evacuation *e,
+	const char *host_ref, const char **vm_out, const char **to_out, struct err *plan_err)
+{
+	struct admit ad = { .pool = o->pool, .arena = &job->arena };
+	const char *params[ERR_PARAMS_MAX];
+	const struct db_row *host;
+	struct db_view view;
+	struct move *moves;
+	unsigned n = 0, k = 0;
+	bool found = false;
+
+	db_view_pin(o->pool->db, &view);
+	ad.view = &view;
+	host = db_view_get(&view, MODEL_CLASS_host, host_ref);
+	moves = host != NULL ? evacuation_plan(&ad, host, &n) : NULL;
+	for (unsigned i = 0; i < n && plan_err != NULL; i++)
+		if (moves[i].to == NULL) {
+			for (uint32_t p = 1; p < moves[i].why.n && k < ERR_PARAMS_MAX; p++)
+				params[k++] = moves[i].why.items[p].s;
+			err_set_list(
+				plan_err, model_error_find(moves[i].why.items[0].s), params, k);
+			break;
+		}
+	for (unsigned i = 0; i < n && !found; i++) {
+		found = moves[i].to != NULL && !tried(e, db_row_ref(moves[i].vm));
+		if (found) {
+			*vm_out = arena_strdup(&job->arena, db_row_ref(moves[i].vm));
+			*to_out = arena_strdup(&job->arena, db_row_ref(moves[i].to));
+		}
+	}
+	db_view_unpin(&view);
+	return found;
+}
+
+static int begin_move(
+	struct job *job, struct owned *o, struct evacuation *e, const char *vm, const char *to)
+{
+	struct try *t = &e->tries[e->n++];
+	struct val args[3] = { val_string(vm), val_string(to), val_map() };
+	struct err why = { 0 };
+	int rc;
+
+	val_map_push(&job->arena, &args[2], "live", val_string("true"));
+	*t = (struct try){ .vm = vm };
+	rc = part_begin(job, o, vm + strlen("OpaqueRef:"), "VM.pool_migrate", args, &t->part, &why);
+	t->ended = rc == ERR_API;
+	if (t->ended) {
+		note_failure(job, e, vm, &why);
+		rc = 0;
+	} else {
+		e->running++;
+	}
+	err_fini(&why);
+	return rc;
+}
+
+static void collect_ends(struct job *job, struct owned *o, struct evacuation *e)
+{
+	struct err why = { 0 };
+
+	for (unsigned i = 0; i < e->n; i++) {
+		struct try *t = &e->tries[i];
+
+		if (t->ended || !part_ended(job, o, t->part, &why))
+			continue;
+		t->ended = true;
+		e->running--;
+		note_failure(job, e, t->vm, &why);
+		err_fini(&why);
+	}
+}
+
+/* VMs with a domain there that are not the host's own. */
+static unsigned remaining(struct job *job, struct owned *o, const char *host_ref)
+{
+	struct admit ad = { .pool = o->pool, .arena = &job->arena };
+	const struct db_row *host;
+	struct db_view view;
+	unsigned n = 0;
+
+	db_view_pin(o->pool->db, &view);
+	ad.view = &view;
+	host = db_view_get(&view, MODEL_CLASS_host, host_ref);
+	if (host != NULL)
+		residents(&ad, host, &n);
+	db_view_unpin(&view);
+	return n;
+}
+
+/* The network is not looked at, but it has to be one. */
+int host_evacuate_admit(struct admit *admit, const struct host_evacuate_args *args, struct err *err)
+{
+	return strcmp(args->network, NULL_REF) == 0 ||
+			       db_view_get(admit->view, MODEL_CLASS_network, args->network) != NULL
+		       ? 0
+		       : err_set(err, ERR_HANDLE_INVALID, "network", args->network, NULL);
+}
+
+int host_evacuate_run(
+	struct job *job, void *task, const struct host_evacuate_args *args, struct err *err)
+{
+	struct evacuation *e = arena_alloc(&job->arena, sizeof *e);
+	unsigned most = args->evacuate_batch_size > 0 && args->evacuate_batch_size < POOL_MOVES_MAX
+				? (unsigned)args->evacuate_batch_size
+				: POOL_MOVES_RUNNING,
+		 all = remaining(job, task, args->host);
+	const char *vm, *to;
+	struct err stop = { 0 };
+	int rc = 0;
+
+	*e = (struct evacuation){ .failed = "" };
+	next_move(job, task, e, args->host, &vm, &to, err);
+	if (err->code != NULL)
+		return ERR_API;
+	while (rc == 0) {
+		collect_ends(job, task, e);
+		part_progress(task, e->n - e->running, all > e->n ? all : e->n);
+		while (rc == 0 && stop.code == NULL && e->running < most && e->n < POOL_MOVES_MAX &&
+			next_move(job, task, e, args->host, &vm, &to, NULL))
+			rc = begin_move(job, task, e, vm, to);
+		if (rc != 0 || e->running == 0)
+			break;
+		rc = parts_wait(job, task, UINT64_MAX, err);
+		if (rc == ERR_API) { /* stop: when those under way have ended */
+			err_move(&stop, err);
+			rc = 0;
+		}
+	}
+	if (rc == 0 && stop.code != NULL)
+		err_move(err, &stop);
+	else if (rc == 0 && *e->failed != 0)
+		err_set(err, ERR_CANNOT_EVACUATE_HOST, e->failed, NULL);
+	else if (rc == 0 && remaining(job, task, args->host) > 0)
+		err_set(err, ERR_INTERNAL_ERROR, "VMs have come to the host meanwhile", NULL);
+	err_fini(&stop);
+	return rc != 0 ? rc : err->code != NULL ? ERR_API : 0;
+}

@@ -1,0 +1,332 @@
+/* The sweep: what the coordinator does about rows, once a second and when something has ended. One
+ * transaction at a time; whatever it decides rests on preconditions, so a sweep by a deposed
+ * coordinator does no harm.
+ *
+ *   task      pending, no owner: ended by cancel or after 2 h, else judged again, oldest first
+ *             pending, owner, not started: ended by cancel; another owner when it was placed
+ *             pending, owner lost, made of others: ours
+ *             pending, owner lost for 60 s: HOST_OFFLINE; locks of a started one stay
+ *             ended: removed when it has been seen (plain calls), or after 65 min
+ *   host      host_metrics.live follows the contact
+ *   pool      cpu_info is the level of its hosts
+ *   session   idle ones, and those above the limit
+ *   message   one that the database gets too large, until somebody destroys it
+ */
+#include "pool/operation_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	REMOVED_MAX = 200, /* rows of ended tasks in one entry */
+	SOON_MS = 10,	   /* a sweep looks at all tasks: one for those that end together */
+};
+
+/* Tasks without owner, in order of creation; at most max. */
+unsigned sweep_waiting_tasks(const struct db_view *view, const struct db_row **out, unsigned max)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
+	const struct db_row *row;
+	unsigned n = 0;
+
+	while ((row = db_next(&c)) != NULL && n < max) {
+		unsigned k = n;
+
+		if (!task_pending(row) || strcmp(db_row_s(row, TASK_owner), NULL_REF) != 0 ||
+			*db_row_s(row, TASK_method) == 0)
+			continue;
+		for (; k > 0 && db_row_created(out[k - 1]) > db_row_created(row); k--)
+			out[k] = out[k - 1];
+		out[k] = row;
+		n++;
+	}
+	return n;
+}
+
+static void need_untouched(struct db_txn *txn, const struct db_row *task)
+{
+	db_txn_origin(txn, (struct db_origin){ POOL_COORDINATOR, db_row_ref(task),
+				   db_row_s(task, TASK_method) });
+	db_txn_need_version(txn, MODEL_CLASS_task, db_row_ref(task), db_row_modified(task));
+}
+
+/* Admitted at last, by the fields of its row. */
+static void admit_waiting(struct admit *ad, const struct db_row *task, struct val locks)
+{
+	struct val other = db_row_field(task, TASK_other_config, ad->arena);
+
+	db_txn_origin(ad->txn, task_origin(task, ad->arena));
+	db_txn_set(
+		ad->txn, MODEL_CLASS_task, ad->task, TASK_owner, val_string(db_row_ref(ad->owner)));
+	/* what it waited for may have made or unmade the VM it is about */
+	db_txn_set(ad->txn, MODEL_CLASS_task, ad->task, TASK_subject_ref,
+		val_string(ad->vm != NULL ? db_row_ref(ad->vm) : NULL_REF));
+	db_txn_set(ad->txn, MODEL_CLASS_task, ad->task, TASK_resident_on,
+		val_string(db_row_ref(ad->owner)));
+	db_txn_set(ad->txn, MODEL_CLASS_task, ad->task, TASK_locks, locks);
+	if (val_get(&other, "waiting_for") != NULL)
+		db_txn_map_remove(
+			ad->txn, MODEL_CLASS_task, ad->task, TASK_other_config, "waiting_for");
+}
+
+/* A waiting task: end it, or admit it. false: nothing to do yet. */
+static bool sweep_waiting(struct pool *pool, const struct db_view *view, const struct db_row *task,
+	struct db_txn *txn, struct arena *a)
+{
+	struct admit ad = {
+		.pool = pool, .view = view, .arena = a, .txn = txn, .task = db_row_ref(task)
+	};
+	struct val locks = val_set();
+	struct err err = { 0 };
+	struct request r;
+	int64_t now = env_wall_s(pool->env);
+	enum verdict verdict = REFUSED;
+
+	need_untouched(txn, task);
+	if (task_cancel_asked(task, a)) {
+		err_set(&err, ERR_TASK_CANCELLED, ad.task, NULL);
+	} else if (!request_of_task(a, task, &r)) {
+		err_set(&err, ERR_INTERNAL_ERROR, "the request cannot be read", NULL);
+	} else {
+		ad.method = r.method;
+		ad.args = r.args;
+		verdict = admit_evaluate(&ad, &locks, &err);
+	}
+	if (verdict == MUST_WAIT && now < db_row_i(task, TASK_created) + POOL_WAIT_S) {
+		err_fini(&err);
+		return txn->n_ops > 0; /* it has asked others to stop: that is a step too */
+	}
+	if (verdict == ADMITTED)
+		admit_waiting(&ad, task, locks);
+	else
+		task_set_ended(txn, a, ad.task, now, &err);
+	err_fini(&err);
+	return true;
+}
+
+static void own(struct pool *pool, const struct db_view *view, const struct db_row *task,
+	struct db_txn *txn)
+{
+	const char *ref = db_row_ref(task), *self = db_row_ref(pool_self(pool, view));
+
+	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_owner, val_string(self));
+	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_resident_on, val_string(self));
+	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_started, val_bool(false));
+	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_incarnation, val_string(""));
+}
+
+/* A task whose owner is out of contact. */
+static bool sweep_lost(struct pool *pool, const struct db_view *view, const struct db_row *task,
+	struct db_txn *txn, struct arena *a)
+{
+	const char *owner = db_row_s(task, TASK_owner);
+	uint64_t silence = db_silence_ms(pool->db, pool_raft_id_of(view, owner));
+	const struct model_message *m = model_message_find(db_row_s(task, TASK_method));
+	bool started = db_row_b(task, TASK_started);
+	struct err err = { 0 };
+
+	if (!started && m != NULL && m->route == MODEL_PLACED && silence >= POOL_PLACED_LOST_MS) {
+		/* nobody runs it: give it back to those that wait, and place it again */
+		need_untouched(txn, task);
+		locks_release(txn, a, task);
+		memory_give_back(txn, view, task);
+		db_txn_set(
+			txn, MODEL_CLASS_task, db_row_ref(task), TASK_owner, val_string(NULL_REF));
+		return true;
+	}
+	if (m != NULL && m->route == MODEL_COMPOUND && silence >= POOL_PLACED_LOST_MS) {
+		/* its parts go on by themselves: we go on with it (compound.c) */
+		need_untouched(txn, task);
+		own(pool, view, task, txn);
+		return true;
+	}
+	if (silence < POOL_LOST_MS)
+		return false;
+	need_untouched(txn, task);
+	err_set(&err, ERR_HOST_OFFLINE, owner, NULL);
+	task_set_ended(txn, a, db_row_ref(task), env_wall_s(pool->env), &err);
+	err_fini(&err);
+	if (!started) {
+		locks_release(txn, a, task);
+		memory_give_back(txn, view, task);
+	}
+	/* started: the outcome is unknown and the locks stay until the owner reports what really is
+	 */
+	return true;
+}
+
+/* A task nobody has started and somebody wants to stop never runs. */
+static bool sweep_cancelled(const struct db_view *view, const struct db_row *task,
+	struct db_txn *txn, struct arena *a, int64_t now)
+{
+	struct err err = { 0 };
+
+	if (db_row_b(task, TASK_started) || !task_cancel_asked(task, a))
+		return false;
+	need_untouched(txn, task);
+	err_set(&err, ERR_TASK_CANCELLED, db_row_ref(task), NULL);
+	task_set_ended(txn, a, db_row_ref(task), now, &err);
+	locks_release(txn, a, task);
+	memory_give_back(txn, view, task);
+	err_fini(&err);
+	return true;
+}
+
+/* Rows of plain calls go when everybody has had POOL_TASK_SYNC_S to see their end, counted by our
+ * own clock from when we had applied it: other hosts' clocks prove nothing. */
+static bool sweep_ended(struct pool *pool, const struct db_row *task, struct db_txn *txn,
+	struct arena *a, int64_t now)
+{
+	struct val locks = db_row_field(task, TASK_locks, a);
+	bool old = db_row_b(task, TASK_keep)
+			   ? now - db_row_i(task, TASK_finished) >= POOL_TASK_KEEP_S
+			   : db_row_modified(task) <= pool->marks[0];
+
+	if (locks.n > 0 || !old)
+		return false;
+	db_txn_delete(txn, MODEL_CLASS_task, db_row_ref(task));
+	return true;
+}
+
+/* Once a second: marks[0] is the index we were at POOL_TASK_SYNC_S ago. */
+static void mark(struct pool *pool, const struct db_view *view)
+{
+	uint64_t now = env_now_ms(pool->env);
+
+	if (now < pool->marked_ms + POOL_SWEEP_MS)
+		return;
+	/* not led for a while: begin anew */
+	if (now > pool->marked_ms + 5 * POOL_SWEEP_MS)
+		memset(pool->marks, 0, sizeof pool->marks);
+	pool->marked_ms = now;
+	memmove(pool->marks, pool->marks + 1, sizeof pool->marks - sizeof pool->marks[0]);
+	pool->marks[POOL_TASK_SYNC_S - 1] = db_view_index(view);
+}
+
+static void on_sweep(struct loop_timer *t);
+
+static void on_swept(struct db_proposal *p)
+{
+	struct pool *pool = container_of(p, struct pool, sweep_proposal);
+	bool done = p->result.status == DB_DONE;
+
+	loop_assert(pool->loops[0].loop);
+	db_proposal_fini(p);
+	pool->sweeping = false;
+	if (done) /* there may be more */
+		loop_timer_start(pool->loops[0].loop, &pool->sweep, 0, on_sweep);
+}
+
+/* host_metrics.live: written when it changes, by who hears of all. */
+static bool sweep_live(struct pool *pool, const struct db_view *view, struct db_txn *txn)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_host);
+	const struct db_row *host, *metrics;
+
+	while ((host = db_next(&c)) != NULL) {
+		uint64_t raft_id = pool_raft_id_of(view, db_row_ref(host));
+		bool live = raft_id != 0 && db_silence_ms(pool->db, raft_id) < POOL_LOST_MS;
+
+		metrics = db_view_get(view, MODEL_CLASS_host_metrics, db_row_s(host, HOST_metrics));
+		if (metrics == NULL || db_row_b(metrics, HOST_METRICS_live) == live)
+			continue;
+		db_txn_need_row(txn, MODEL_CLASS_host_metrics, db_row_ref(metrics));
+		db_txn_set(txn, MODEL_CLASS_host_metrics, db_row_ref(metrics), HOST_METRICS_live,
+			val_bool(live));
+	}
+	return txn->n_ops > 0;
+}
+
+/* The snapshots that this member takes tell. */
+static bool sweep_large(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
+{
+	uint64_t seen = counter_get(&pool->env->counters, COUNTER_snapshots_large);
+	uint64_t bytes = counter_get(&pool->env->counters, COUNTER_snapshot_bytes_max);
+
+	if (seen == pool->large_seen)
+		return false;
+	pool->large_seen = seen;
+	return message_of_pool(pool, view, txn, "DATABASE_NEARLY_FULL", 2,
+		arena_printf(a,
+			"A snapshot of the database has %llu bytes; %llu is what members take.",
+			(unsigned long long)bytes, (unsigned long long)CONSENSUS_SNAPSHOT_MAX));
+}
+
+/* One decision per transaction, but for the removals, which go together. */
+static bool decide(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
+	const struct db_row *task, *waiting[POOL_WAITING_MAX];
+	unsigned n, removed = 0;
+	int64_t now = env_wall_s(pool->env);
+
+	if (schema_decide(view, txn))
+		return true;
+	while ((task = db_next(&c)) != NULL) {
+		if (task_pending(task) && strcmp(db_row_s(task, TASK_owner), NULL_REF) != 0 &&
+			(sweep_cancelled(view, task, txn, a, now) ||
+				sweep_lost(pool, view, task, txn, a)))
+			return true;
+	}
+	n = sweep_waiting_tasks(view, waiting, POOL_WAITING_MAX);
+	for (unsigned i = 0; i < n; i++) {
+		if (sweep_waiting(pool, view, waiting[i], txn, a))
+			return true;
+		db_txn_fini(txn);
+		db_txn_init(txn, DB_FOR_ADMIT);
+	}
+	txn->reason = DB_FOR_SWEEP;
+	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "sweep" });
+	if (sweep_live(pool, view, txn) || sr_sweep(view, txn) || cpu_level_decide(view, txn, a) ||
+		sweep_large(pool, view, txn, a))
+		return true;
+	c = db_rows(view, MODEL_CLASS_task);
+	while ((task = db_next(&c)) != NULL && removed < REMOVED_MAX)
+		if (!task_pending(task))
+			removed += sweep_ended(pool, task, txn, a, now);
+	removed += sessions_sweep(pool, view, txn, a);
+	return removed > 0;
+}
+
+static void on_sweep(struct loop_timer *t)
+{
+	struct pool *pool = container_of(t, struct pool, sweep);
+	struct db_view view;
+	struct db_txn txn;
+	struct arena a;
+
+	loop_assert(pool->loops[0].loop);
+	loop_timer_start(pool->loops[0].loop, t, POOL_SWEEP_MS, on_sweep);
+	if (pool->sweeping || !db_is_coordinator(pool->db))
+		return;
+	arena_init(&a);
+	db_txn_init(&txn, DB_FOR_ADMIT);
+	db_view_pin(pool->db, &view);
+	mark(pool, &view);
+	revalidate_look(pool, &view, &a);
+	if (decide(pool, &view, &txn, &a)) {
+		txn.schema = db_view_schema(&view);
+		pool->sweeping = true;
+		db_propose(pool->db, &pool->sweep_proposal, &txn, pool->loops[0].loop, on_swept);
+	}
+	db_view_unpin(&view);
+	db_txn_fini(&txn);
+	arena_fini(&a);
+}
+
+void admit_sweep_now(struct pool *pool)
+{
+	uint64_t due_us = env_now_us(pool->env) + SOON_MS * 1000;
+
+	if (pool->sweeping || !db_is_coordinator(pool->db))
+		return;
+	if (pool->sweep.pos == 0 || pool->sweep.due_us > due_us)
+		loop_timer_start(pool->loops[0].loop, &pool->sweep, SOON_MS, on_sweep);
+}
+
+void admit_start(struct pool *pool)
+{
+	loop_timer_start(pool->loops[0].loop, &pool->sweep, POOL_SWEEP_MS, on_sweep);
+}

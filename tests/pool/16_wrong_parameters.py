@@ -1,0 +1,130 @@
+"""Each declared message with each parameter missing, one too many, of a wrong type, null, dead, of another class and over-long:
+the documented error, and nothing written. Generated from the published tables, so a message written tomorrow is tried too."""
+import sys
+
+sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+import model
+from model import CLASSES, NULL, sample, split_type
+from xpool import Api, ApiError, Pool, eventually
+
+DEAD = "OpaqueRef:00000000-0000-4000-8000-000000000000"
+LONG = "x" * (1200 << 10)  # more than a transaction takes, less than a request may have
+NOT_TRIED = {"session.logout", "session.local_logout", "event.from", "event.next"}  # they end the session, or wait
+# a parameter that may name nothing
+MAY_BE_NULL = {("VM.set_appliance", "value"), ("VM.set_snapshot_schedule", "value"), ("VM.set_protection_policy", "value"),
+               ("host.evacuate", "network"), ("VM.copy", "sr"), ("VDI.introduce", "metadata_of_pool"), ("VDI.introduce", "snapshot_of"),
+               ("VDI.copy", "base_vdi"), ("VDI.copy", "into_vdi"), ("VDI.set_snapshot_of", "value"), ("VDI.set_metadata_of_pool", "value")}
+CODES = {e["code"] for e in model.load("errors.json")["errors"]}
+# it is compared, not kept, and nothing of that name is no error
+ONLY_READ = {"session.logout_subject_identifier", "host.has_extension", "role.get_by_permission_name_label"}
+
+
+def wrong_values(text):
+    head, args = split_type(text)
+    return {
+        "string": [7, ["x"]], "secret": [7], "int": ["seven", 1.5, True], "float": ["much"], "bool": ["true", 1],
+        "datetime": ["yesterday", 5], "enum": ["no such value", 7], "ref": [7, ["x"]],
+        "set": ["x", {"a": "b"}] + ([[wrong] for wrong in wrong_values(args[0])[:1]] if head == "set" else []),
+        "map": ["x", ["a"]] + ([{"1": wrong} for wrong in wrong_values(args[1])[:1]] if head == "map" else []),
+        "record": ["x"],
+    }[head]
+
+
+def make_objects(api, make_sr):
+    """One object of each class that clients may create, and of those that are there: {class: [ref]}."""
+    rng, refs = model.seeded(2), model.ruled_objects(api, make_sr)
+    for cls in CLASSES.values():
+        name = cls["name"]
+        if not cls["in_database"]:
+            continue
+        if cls["implicit"]["create_destroy"]:
+            given = {f: sample(rng, fact["type"]) for f, fact in model.fields(name).items()
+                     if fact["qualifier"] != "DynamicRO" and not model.is_removed(name, f)}
+            given.update(model.RULED.get(name, lambda n, refs: {})(1, refs))
+            refs[name] = [api(name + ".create", given)]
+        elif cls["implicit"]["get_all"] and name not in refs:
+            refs[name] = api(name + ".get_all")[:1]
+    refs["task"] = [api("task.create", "by a client", "")]
+    return refs
+
+
+def fitting(rng, full, param, refs):
+    head, args = split_type(param["type"])
+    if head == "ref":
+        return (refs.get(args[0]) or [NULL if (full, param["name"]) in MAY_BE_NULL else DEAD])[0]
+    return sample(rng, param["type"], refs)
+
+
+def refusal(api, full, args):
+    """The error of a call that must fail."""
+    try:
+        result = api(full, *args)
+    except ApiError as fault:
+        return list(fault.args)
+    raise AssertionError("%s%s was accepted: %r" % (full, str(args)[:300], result))
+
+
+def counts(api, full, params, fit):
+    """The reference counts those without a default only: of messages that have some, one too many is passed over."""
+    need = len([p for p in params if "default" not in p])
+    for given in [fit[:n] for n in range(need)] + ([fit + ["one too many"]] if need == len(params) else []):
+        fault = refusal(api, full, given)
+        assert fault == ["MESSAGE_PARAMETER_COUNT_MISMATCH", full, str(need), str(len(given))], (given, fault)
+
+
+def types(api, full, params, fit):
+    for i, param in enumerate(params):
+        for wrong in wrong_values(param["type"]):
+            fault = refusal(api, full, fit[:i] + [wrong] + fit[i + 1:])
+            assert fault == ["FIELD_TYPE_ERROR", param["name"]] or fault[0] == "INVALID_VALUE", (full, param, wrong, fault)
+
+
+def references(api, full, params, fit, refs):
+    """A message that nobody has written says so before it looks at any object."""
+    places = [i for i, p in enumerate(params) if split_type(p["type"])[0] == "ref" and p["type"] != "ref<session>"]
+    for i in places:
+        cls = split_type(params[i]["type"])[1][0]
+        stranger = refs["VM" if cls != "VM" else "host"][0]
+        for wrong in (DEAD, stranger) + (() if (full, params[i]["name"]) in MAY_BE_NULL else (NULL,)):
+            args = fit[:i] + [wrong] + fit[i + 1:]
+            fault = refusal(api, full, args)
+            assert fault in (["HANDLE_INVALID", cls, wrong], ["NOT_IMPLEMENTED", full]), (full, args, fault)
+
+
+def lengths(api, full, params, fit):
+    for i, param in enumerate(params):
+        if split_type(param["type"])[0] == "string" and full not in ONLY_READ:
+            fault = refusal(api, full, fit[:i] + [LONG] + fit[i + 1:])
+            assert fault[0] in CODES, (full, fault[0])
+
+
+def settled(pool, api):
+    """What members write of themselves after a start has been written, and the tasks of what was made have gone."""
+    made = {"SR.create", "VDI.create"}
+    eventually("ended tasks go", lambda: not made & {t["name_label"] for t in api("task.get_all_records").values()})
+    query = "SELECT count(*) AS n FROM history WHERE field = 'memory'"
+    eventually("the members have said how much memory they have", lambda: pool.ctl(1, "sql", query).split()[-1] == "3")
+    eventually("the pool has a level of processors", lambda: next(iter(api("pool.get_all_records").values()))["cpu_info"])
+    return pool.agree()
+
+
+with Pool() as pool:
+    api = Api(pool, 2).login()
+    refs = make_objects(api, pool.make_sr)
+    rng, tried = model.seeded(3), 0
+    before = settled(pool, api)
+    for name, cls in CLASSES.items():
+        for message in cls["messages"]:
+            full, params = "%s.%s" % (name, message["name"]), message["params"]
+            if not message.get("session", True) or full in NOT_TRIED:
+                continue
+            fit = [fitting(rng, full, p, refs) for p in params]
+            counts(api, full, params, fit)
+            types(api, full, params, fit)
+            references(api, full, params, fit, refs)
+            lengths(api, full, params, fit)
+            tried += 1
+        if pool.agree() != before:
+            print(pool.ctl(1, "sql", "SELECT * FROM history ORDER BY rowid DESC LIMIT 12"))
+        assert pool.agree() == before, "%s: a message that was refused has written something" % name
+    print("%d messages" % tried)

@@ -1,0 +1,128 @@
+"""Suspend and resume: the memory of a guest on a disk of the pool, on any host that sees it, whoever dies; nothing of it is left."""
+import json
+import os
+import sys
+import time
+
+sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+from xpool import MIB, Api, Pool, eventually, vbd_record, vdi_record, vm_record
+
+NULL = "OpaqueRef:NULL"
+
+
+def guest(**behaviour):
+    return {"other_config": {"xpool-sim-guest": json.dumps(behaviour)}}
+
+
+with Pool() as pool:
+    first = Api(pool, 1).login()
+    second, third = (Api(pool, n, first.session) for n in (2, 3))
+    hosts = first("host.get_all")
+    member = {ref: int(h["address"].rsplit(".", 1)[1]) - 10 for ref, h in first("host.get_all_records").items()}
+    eventually("memory is known", lambda: all(int(first("host.compute_free_memory", h)) > 0 for h in hosts))
+    free = {h: int(first("host.compute_free_memory", h)) for h in hosts}
+
+    vm = first("VM.create", vm_record("sleeps"))
+    first("VM.start_on", vm, hosts[0], False, True)
+    assert first.fails("VM_NO_SUSPEND_SR", "VM.suspend", vm) == [vm]
+    sr = pool.make_sr(first)
+    third("VM.set_suspend_SR", vm, sr)
+    folder = pool.storage("shared")["location"]
+    images = lambda: {name for name in os.listdir(folder) if len(name) >= 36}
+
+    # suspended: no domain, no memory, a disk; resumed elsewhere, and the disk is gone
+    second("VM.suspend", vm)
+    record = third("VM.get_record", vm)
+    assert (record["power_state"], record["resident_on"], int(record["domid"])) == ("Suspended", NULL, -1), record
+    image = third("VDI.get_record", record["suspend_VDI"])
+    assert (image["type"], image["SR"]) == ("suspend", sr) and int(image["virtual_size"]) > 64 * MIB, image
+    assert images() == {image["uuid"]}
+    assert {h: int(first("host.compute_free_memory", h)) for h in hosts} == free
+    assert {"resume", "resume_on", "hard_shutdown", "destroy"} <= set(record["allowed_operations"]) and "start" not in record["allowed_operations"]
+    assert second.fails("VM_BAD_POWER_STATE", "VM.start", vm, False, True) == [vm, "halted", "suspended"]
+    assert second.fails("VM_BAD_POWER_STATE", "VM.suspend", vm) == [vm, "running", "suspended"]
+    third("VM.resume_on", vm, hosts[1], False, True)
+    record = first("VM.get_record", vm)
+    assert (record["power_state"], record["resident_on"], record["suspend_VDI"]) == ("Running", hosts[1], NULL), record
+    assert images() == set() and first("VDI.get_all") == []
+    # where the pool says; resumed paused, where there is room
+    first("VM.set_suspend_SR", vm, NULL)
+    first("pool.set_suspend_image_SR", first("pool.get_all")[0], sr)
+    task = third("Async.VM.suspend", vm)
+    assert third.wait_task(task)["status"] == "success"
+    second("VM.resume", vm, True, False)
+    assert second("VM.get_power_state", vm) == "Paused"
+    second("VM.unpause", vm)
+    # a suspended VM that is stopped only loses its image
+    second("VM.suspend", vm)
+    third("VM.hard_shutdown", vm)
+    assert first("VM.get_power_state", vm) == "Halted" and images() == set() and first("VDI.get_all") == []
+
+    # its disk and its locks go where it goes: suspended nobody has it, resumed or moved the VM alone
+    disk = first("VDI.create", vdi_record(sr))
+    vm, other = (first("VM.create", vm_record(label)) for label in ("disk", "other"))
+    for v in (vm, other):
+        first("VBD.create", vbd_record(v, disk))
+    first("VM.start_on", vm, hosts[0], False, True)
+    second("VM.suspend", vm)
+    third("VM.resume_on", vm, hosts[1], False, True)
+    first.fails("VDI_IN_USE", "VM.start_on", other, hosts[0], False, True)
+    third("VM.pool_migrate", vm, hosts[2], {"live": "true"})
+    assert [first("VBD.get_currently_attached", v) for v in first("VM.get_VBDs", vm)] == [True]
+    first.fails("VDI_IN_USE", "VM.start_on", other, hosts[1], False, True)
+    first("VM.hard_shutdown", vm)
+    first("VM.start_on", other, hosts[1], False, True)
+    first("VM.hard_shutdown", other)
+    first("VDI.destroy", disk)
+    vm = first("VM.create", vm_record("fails"))
+
+    # what fails leaves the guest running and nothing else
+    bad = first("VM.create", vm_record("no save", **guest(fail={"save": "no save"})))
+    first("VM.start_on", bad, hosts[0], False, True)
+    domid = first("VM.get_domid", bad)
+    assert first.fails("INTERNAL_ERROR", "VM.suspend", bad) == ["no save"]
+    assert first("VM.get_power_state", bad) == "Running" and first("VM.get_domid", bad) == domid
+    assert images() == set() and first("VM.get_current_operations", bad) == {}
+    first("VM.hard_shutdown", bad)
+    bad = first("VM.create", vm_record("bad", **guest(suspend="hang")))
+    first("VM.start_on", bad, hosts[0], False, True)
+    task = second("Async.VM.suspend", bad)
+    time.sleep(0.4)
+    third("task.cancel", task)
+    assert second.wait_task(task)["status"] == "cancelled" and second("VM.get_power_state", bad) == "Running" and images() == set()
+    first("VM.hard_shutdown", bad)
+    # a host that cannot restore it: it stays suspended, with its image
+    first("VM.start", vm, False, False)
+    first("VM.suspend", vm)
+    first("VM.add_to_other_config", vm, "xpool-sim-guest", json.dumps({"fail": {"restore": "no restore"}}))
+    assert first.fails("INTERNAL_ERROR", "VM.resume", vm, False, False) == ["no restore"]
+    record = first("VM.get_record", vm)
+    assert record["power_state"] == "Suspended" and record["scheduled_to_be_resident_on"] == NULL and len(images()) == 1
+    first("VM.remove_from_other_config", vm, "xpool-sim-guest")
+    first("VM.resume", vm, False, False)
+    first("VM.hard_shutdown", vm)
+
+    # xpoold or the agent dies in between: suspended with its image, running or halted without
+    slow = guest(delay_ms={"save": 300, "destroy": 300, "restore": 300})
+    vm = first("VM.create", vm_record("slow", **slow))
+    for turn, wait in enumerate((0.15, 0.45, 0.7, 0.3)):
+        if first("VM.get_power_state", vm) == "Halted":
+            first("VM.start_on", vm, hosts[2], False, True)
+        victim = member[hosts[2]]
+        task = first("Async.VM.suspend", vm)
+        time.sleep(wait)
+        program = "xpoold" if turn % 2 else "agent"
+        pool.kill(victim, program)
+        pool.quickstart("start", str(victim))
+        eventually("the member is back", lambda: pool.status()[victim - 1].get("ready") == "yes")
+        status = first.wait_task(task)["status"]
+        state = first("VM.get_power_state", vm)
+        assert (status == "success") == (state == "Suspended"), (turn, status, state)
+        eventually("an image when it is suspended", lambda: len(images()) == (state == "Suspended"))
+        if state == "Suspended":
+            first("VM.resume_on", vm, hosts[2], False, False)
+            assert first("VM.get_power_state", vm) == "Running" and images() == set()
+    if first("VM.get_power_state", vm) == "Running":
+        first("VM.hard_shutdown", vm)
+    pool.check()
+    pool.agree()

@@ -1,0 +1,122 @@
+"""Hosts: enabled and disabled, where VMs may run, what keeps a host from being emptied; through several members."""
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from xpool import MIB, Api, Pool, eventually, vm_record
+
+with Pool() as pool:
+    first = Api(pool, 1).login()
+    second, third = (Api(pool, n, first.session) for n in (2, 3))  # one session: what one member has shown is seen at all
+    hosts = first("host.get_all")
+    away, *rest = hosts
+
+    # what clients ask at login
+    clock = first("host.get_servertime", away).replace("Z", "")
+    assert abs(time.mktime(time.strptime(clock, "%Y%m%dT%H:%M:%S")) - time.timezone - time.time()) < 5, clock
+    assert first.fails("HANDLE_INVALID", "host.get_servertime", "OpaqueRef:none") == ["host", "OpaqueRef:none"]
+    assert "VM.start" in first("host.list_methods") and not third("host.is_in_emergency_mode")
+    assert first.fails("XENAPI_MISSING_PLUGIN", "host.call_plugin", away, "updater.py", "check", {}) == ["updater.py"]
+    eventually("memory is known", lambda: all(int(second("host.compute_free_memory", h)) > 0 for h in hosts))
+
+    # disabled: nothing starts there, by the right error; what is told of it is an event everywhere
+    vm = first("VM.create", vm_record("one"))
+    token = third("event.from", ["host"], "", 0.0)["token"]
+    second("host.disable", away)
+    events = third("event.from", ["host"], token, 20.0)["events"]
+    assert [(e["ref"], e["snapshot"]["enabled"]) for e in events] == [(away, False)], events
+    assert {"reboot", "shutdown"} <= set(first("host.get_allowed_operations", away))
+    assert first.fails("HOST_DISABLED", "VM.start_on", vm, away, False, False) == [away]
+    assert second.fails("HOST_DISABLED", "VM.assert_can_boot_here", vm, away) == [away]
+    assert set(third("VM.get_possible_hosts", vm)) == set(rest)
+    for turn in range(6):
+        first("VM.start", vm, False, False)
+        assert first("VM.get_resident_on", vm) in rest
+        first("VM.hard_shutdown", vm)
+    for host in rest:
+        first("host.disable", host)
+    assert first.fails("NO_HOSTS_AVAILABLE", "VM.start", vm, False, False) == []
+    assert first("VM.get_possible_hosts", vm) == []
+    for host in hosts:
+        third("host.enable", host)
+    assert set(first("VM.get_possible_hosts", vm)) == set(hosts)
+    second("VM.start_on", vm, away, False, False)
+
+    # what keeps a host from being emptied, for each VM
+    assert first("host.get_vms_which_prevent_evacuation", away) == {}
+    first("host.assert_can_evacuate", away)
+    stuck = first("VM.create", vm_record("stuck", platform={"nomigrate": "true"}))
+    first("VM.start_on", stuck, away, False, False)
+    assert second("host.get_vms_which_prevent_evacuation", away) == {stuck: ["VM_IS_IMMOBILE", stuck]}
+    assert second.fails("CANNOT_EVACUATE_HOST", "host.assert_can_evacuate", away) == ["VM_IS_IMMOBILE,%s" % stuck]
+    assert second.fails("VM_IS_IMMOBILE", "host.evacuate", away) == [stuck]  # nothing is begun
+    assert first("VM.get_resident_on", vm) == away and first("host.get_current_operations", away) == {}
+    first("VM.hard_shutdown", stuck)
+    room = int(first("host.compute_free_memory", rest[0])) // MIB
+    assert room > 4096, room
+    big = str((room - 1024) * MIB)
+    fat = [first("VM.create", vm_record("fat%d" % n, memory_static_max=big, memory_dynamic_max=big, memory_dynamic_min=big)) for n in (1, 2)]
+    first("VM.start_on", fat[0], away, False, False)
+    assert third("host.get_vms_which_prevent_evacuation", away) == {}
+    first("VM.start_on", fat[1], rest[0], False, False)
+    second("host.disable", rest[1])
+    prevents = third("host.get_vms_which_prevent_evacuation", away)
+    assert list(prevents) == [fat[0]] and prevents[fat[0]][:2] == ["HOST_NOT_ENOUGH_FREE_MEMORY", big], prevents
+    assert int(prevents[fat[0]][2]) == 1024 * MIB, prevents
+    first("VM.hard_shutdown", fat[1])
+    assert third("host.get_vms_which_prevent_evacuation", away) == {}
+    second("host.disable", rest[0])
+    assert third("host.get_vms_which_prevent_evacuation", away) == {fat[0]: ["NO_HOSTS_AVAILABLE"], vm: ["NO_HOSTS_AVAILABLE"]}
+    assert third.fails("NO_HOSTS_AVAILABLE", "host.evacuate", away) == []
+
+    # emptied: each VM by a migration of its own, what fails is told for each; where nothing is there is nothing to do
+    for host in rest:
+        first("host.enable", host)
+    second("host.evacuate", rest[0])
+    task = second("Async.host.evacuate", away)
+    ended = third.wait_task(task)
+    parts = [third("task.get_record", t) for t in ended["subtasks"]]
+    assert ended["status"] == "success" and len(parts) == 2, ended
+    assert first("host.get_resident_VMs", away) == []
+    assert {first("VM.get_power_state", v) for v in (vm, fat[0])} == {"Running"}
+    assert third("host.get_current_operations", away) == {}
+    assert int(first("VM.maximise_memory", vm, str(100 * MIB + 5), False)) == 100 * MIB
+
+    # members of an anti-affinity group go where fewest of them are, whatever else speaks for a host
+    for v in (vm, fat[0]):
+        first("VM.hard_shutdown", v)
+    for host in hosts:
+        first("host.enable", host)
+    group = first("VM_group.create", {"name_label": "spread", "name_description": "", "placement": "anti_affinity"})
+    spread = [first("VM.create", vm_record("spread%d" % n)) for n in range(6)]
+    for v in spread:
+        second("VM.set_groups", v, [group])
+    assert set(third("VM_group.get_VMs", group)) == set(spread)
+    assert first.fails("OPERATION_NOT_ALLOWED", "VM.set_groups", spread[0], [group, "OpaqueRef:other"])
+    assert first.fails("HANDLE_INVALID", "VM.set_groups", spread[0], ["OpaqueRef:other"]) == ["VM_group", "OpaqueRef:other"]
+    for n, v in enumerate(spread):
+        first("VM.start", v, False, False)
+        there = [first("VM.get_resident_on", w) for w in spread[:n + 1]]
+        counts = [there.count(h) for h in hosts]
+        assert max(counts) - min(counts) <= 1, (n, counts)
+
+    # processors: what each host has, the level that all have, and what a VM has seen of it
+    whole, less = "1789c3f5-f6f83203-2991cbf5-00000023", "1789c3f5-76f80203"
+    level = lambda: next(iter(third("pool.get_all_records").values()))["cpu_info"]
+    eventually("the pool has a level", lambda: level().get("features_hvm") == whole)
+    assert level()["cpu_count"] == "24" and level()["vendor"] == second("host.get_cpu_info", away)["vendor"] == "GenuineXpool"
+    assert third("VM.get_last_boot_CPU_flags", spread[0]) == {"vendor": "GenuineXpool", "features": whole}
+    pool.quickstart("kill", "1")
+    pool.env["XPOOL_AGENT_OPTIONS"] = "--cpus 2 --cpu-features " + less
+    pool.quickstart("start", "1")
+    poor = next(ref for ref, host in third("host.get_all_records").items() if host["address"] == pool.address(1))
+    eventually("the level goes down", lambda: level().get("features_hvm") == less + "-00000000-00000000")
+    assert third("host.get_cpu_info", poor)["cpu_count"] == "2" and level()["cpu_count"] == "18"
+    third("VM.clean_shutdown", spread[0])
+    third("VM.start", spread[0], False, False)
+    assert third("VM.get_last_boot_CPU_flags", spread[0])["features"] == level()["features_hvm"]
+    wide = third("VM.create", vm_record("wide", VCPUs_max="4", VCPUs_at_startup="4"))
+    assert third.fails("HOST_NOT_ENOUGH_PCPUS", "VM.start_on", wide, poor, False, False) == ["4", "2"]
+    pool.check()
+    pool.agree()

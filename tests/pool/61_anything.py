@@ -1,0 +1,180 @@
+"""1,000 mixed Async calls through all members while one member at a time is killed, frozen or powered off at random moments: every
+task ends, no lock stays without an owner, no acknowledged change is lost, no guest runs twice, records say what is really there."""
+import os
+import random
+import sys
+import threading
+import time
+
+sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+from twice import Twice
+from xpool import Api, ApiError, Pool, eventually, vbd_record, vdi_record, vm_record
+
+CALLS, CALLERS, WRITERS, VMS, SEED = 1000, 8, 2, 24, int(os.environ.get("SEED", "1"))
+LIVE = {"live": "true"}
+# what an operation may answer for; anything else is a fault of ours
+EXPECTED = {"VM_BAD_POWER_STATE", "OTHER_OPERATION_IN_PROGRESS", "HOST_OFFLINE", "HOST_NOT_LIVE", "TASK_CANCELLED", "OPERATION_NOT_ALLOWED",
+            "HOST_NOT_ENOUGH_FREE_MEMORY", "NO_HOSTS_AVAILABLE", "INTERNAL_ERROR", "VM_MIGRATE_FAILED", "VM_SHUTDOWN_TIMEOUT",
+            "VM_CRASHED", "VM_HALTED", "VM_REBOOTED", "CANNOT_CONTACT_HOST", "HANDLE_INVALID", "DOMAIN_EXISTS", "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT",
+            "HOST_CANNOT_BE_REACHED", "VM_LACKS_FEATURE", "SESSION_INVALID", "VM_HOST_INCOMPATIBLE_VERSION_MIGRATE",
+            "SR_NOT_ATTACHED"}  # of a host that has just come back
+# what is the pool's own word about a host or an agent that went: the only INTERNAL_ERROR that is right here
+OF_A_LOSS = ("agent restarted", "the agent", "domain is gone")
+
+
+def operations(rng, hosts, state):
+    """Mostly one that fits the state; now and then any."""
+    host = rng.choice(hosts)
+    fit = {"Halted": [("start", False, False), ("start_on", host, False, False), ("snapshot", "s", [])],
+           "Running": [("hard_shutdown",), ("clean_shutdown",), ("hard_reboot",), ("clean_reboot",), ("pause",), ("suspend",),
+                       ("pool_migrate", host, LIVE), ("pool_migrate", host, LIVE)],
+           "Paused": [("unpause",), ("unpause",), ("hard_shutdown",)],
+           "Suspended": [("resume", False, False), ("resume_on", host, False, False), ("hard_shutdown",)]}
+    return rng.choice(fit[state if rng.random() < 0.9 else rng.choice(list(fit))])
+
+
+class Run:
+    def __init__(self, pool):
+        self.pool, self.lock, self.rng = pool, threading.Lock(), random.Random(SEED)
+        api = Api(pool, 1).login()
+        self.session, self.hosts = api.session, api("host.get_all")
+        eventually("memory is known", lambda: all(int(api("host.compute_free_memory", h)) > 0 for h in self.hosts))
+        sr = pool.make_sr(api)
+        self.vms = [api("VM.create", vm_record("any%d" % n, suspend_SR=sr)) for n in range(VMS)]
+        for vm in self.vms[::2]:
+            api("VBD.create", vbd_record(vm, api("VDI.create", vdi_record(sr)), "0", bootable=True))
+        self.away, self.made, self.tasks, self.acked, self.odd = set(), 0, {}, set(), []
+
+    def pick(self):
+        """A member that is there, as far as known."""
+        with self.lock:
+            return self.rng.choice([m for m in range(1, self.pool.n + 1) if m not in self.away])
+
+    def next_call(self):
+        with self.lock:
+            if self.made == CALLS:
+                return None
+            self.made += 1
+            return self.rng.choice(self.vms), self.rng.getrandbits(32)
+
+    def caller(self):
+        while True:
+            call = self.next_call()
+            if call is None:
+                return
+            vm, seed = call
+            api, name = Api(self.pool, self.pick(), self.session), "get_power_state"
+            try:
+                name, *rest = operations(random.Random(seed), self.hosts, api("VM.get_power_state", vm, timeout=10))
+                task = api("Async.VM." + name, vm, *rest, timeout=25)
+                with self.lock:
+                    self.tasks[task] = name
+                # until it has ended, or for a moment, so that calls meet each other's locks
+                until = time.time() + self.rng.random()
+                while time.time() < until and api("task.get_status", task, timeout=10) == "pending":
+                    time.sleep(0.02)
+            except ApiError as fault:
+                if fault.code not in EXPECTED and fault.code != "HOST_IN_EMERGENCY_MODE":
+                    self.odd.append((name, fault.args))
+            except OSError:
+                time.sleep(0.1)  # the member is away
+
+    def writer(self, number):
+        count = 0
+        while self.made < CALLS:
+            key, count = "any-%d-%d" % (number, count), count + 1
+            try:
+                Api(self.pool, self.pick(), self.session)("VM.add_to_other_config", self.vms[number], key, "", timeout=25)
+                self.acked.add((self.vms[number], key))
+            except (ApiError, OSError):
+                pass
+            time.sleep(0.05)
+
+    def losses(self):
+        pool, lost = self.pool, []
+        while self.made < CALLS:
+            time.sleep(1 + 2 * self.rng.random())
+            member, how = self.rng.randint(1, pool.n), self.rng.choice(["kill", "freeze", "poweroff"])
+            with self.lock:
+                self.away.add(member)
+            pool.quickstart(how, str(member))
+            time.sleep(0.5 + 3 * self.rng.random())
+            pool.quickstart("thaw" if how == "freeze" else "start", str(member))
+            eventually("member %d is back after %s" % (member, how), lambda: pool.status()[member - 1].get("ready") == "yes", 60)
+            with self.lock:
+                self.away.discard(member)
+            lost.append(how)
+        self.lost = lost
+
+
+def settled(run, api):
+    """Every task ends, and with it its locks."""
+    pending = lambda: {t for t, r in api("task.get_all_records").items() if r["status"] == "pending"}
+    until = time.time() + 150
+    while pending():
+        assert time.time() < until, [api("task.get_record", t) for t in pending()]
+        time.sleep(0.5)
+    eventually("no VM is locked", lambda: not [r["uuid"] for r in api("VM.get_all_records").values() if r["current_operations"]], 60)
+    assert not [r["uuid"] for r in api("host.get_all_records").values() if r["current_operations"]]
+
+
+def ends(run, api):
+    """How many of each end; an end that is none of the pool's words is a fault."""
+    ended, gone = {}, 0
+    for task, name in run.tasks.items():
+        try:
+            status, info = api("task.get_status", task), api("task.get_error_info", task)
+        except ApiError:
+            gone += 1
+            continue
+        ended[status] = ended.get(status, 0) + 1
+        if status == "failure" and (info[0] not in EXPECTED or (info[0] == "INTERNAL_ERROR" and not any(w in " ".join(info) for w in OF_A_LOSS))):
+            run.odd.append((name, info))
+    return ended, gone
+
+
+def reality(pool, api, twice):
+    """Each record says what the hypervisors have."""
+    host = {h["address"]: ref for ref, h in api("host.get_all_records").items()}
+    there = {}
+    for path in twice.paths:
+        member = int(path.split("/member")[-1].split("/")[0])
+        for uuid in twice.all(path):
+            assert uuid not in there, "%s has domains on members %s" % (uuid, (there[uuid], member))
+            there[uuid] = member
+    for vm in api("VM.get_all_records").values():
+        has = there.get(vm["uuid"])
+        if vm["power_state"] in ("Running", "Paused"):
+            assert has and host[pool.address(has)] == vm["resident_on"], (vm["name_label"], vm["power_state"], has)
+        elif not vm["is_a_template"]:
+            assert not has, (vm["name_label"], vm["power_state"], has)
+
+
+with Pool() as pool:
+    run = Run(pool)
+    twice = Twice(pool.dir)
+    twice.start()
+    threads = [threading.Thread(target=run.caller, daemon=True) for _ in range(CALLERS)]
+    threads += [threading.Thread(target=run.writer, args=(n,), daemon=True) for n in range(WRITERS)]
+    loser = threading.Thread(target=run.losses, daemon=True)
+    began = time.time()
+    for thread in threads + [loser]:
+        thread.start()
+    for thread in threads + [loser]:
+        thread.join(400)
+        assert not thread.is_alive(), "a client hangs: %d calls made" % run.made
+    api = Api(pool, 1, run.session)
+    settled(run, api)
+    ended, gone = ends(run, api)
+    print("%d calls in %.0f s, %d tasks: %s, %d rows gone; %d members lost: %s; %d writes acknowledged; %d looks"
+          % (run.made, time.time() - began, len(run.tasks), ended, gone, len(run.lost), sorted(run.lost), len(run.acked), twice.looks))
+    lost = [(vm, key) for vm, key in run.acked if key not in api("VM.get_other_config", vm)]
+    assert not lost, lost
+    eventually("records follow", lambda: all(r["power_state"] in ("Halted", "Running", "Paused", "Suspended") for r in api("VM.get_all_records").values()))
+    twice.stop = True
+    assert not twice.found, twice.found
+    reality(pool, api, twice)
+    assert len(run.lost) >= 3 and ended.get("success", 0) > 100, (run.lost, ended)
+    assert not run.odd, run.odd[:10]
+    pool.agree()
+    pool.check()
