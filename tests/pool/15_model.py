@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 import model
 from model import CLASSES, NULL, REMOVED, decode_json, decode_xml, sample, split_type
-from xpool import Api, ApiError, Pool
+from xpool import Api, ApiError, Pool, eventually
 
 CREATED = [c for c in CLASSES.values() if c["in_database"] and c["implicit"]["create_destroy"]]
 # their create and destroy are operations, which refuse at once what they do not admit
@@ -210,6 +210,8 @@ with Pool() as pool:
         searches(apis[2], cls, ref)
     for n, (cls, ref) in enumerate(made):
         searches(apis[n % 3], cls, ref)
+    plain = lambda task: "." in task["name_label"] and not task["name_label"].startswith("Async.")
+    eventually("tasks of plain calls go once they have been seen", lambda: not [t for t in apis[0]("task.get_all_records").values() if plain(t)])
     seen = sum(records(apis[n % 3], cls) for n, cls in enumerate(CLASSES) if CLASSES[cls]["in_database"])
     for cls in CLASSES:
         if CLASSES[cls]["in_database"]:
