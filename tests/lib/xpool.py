@@ -125,7 +125,7 @@ class Pool:
         lines = self.quickstart("status").stdout.splitlines()
         return [dict(re.findall(r"(\w+)=(\S+)", line)) if "role=" in line else {} for line in lines]
 
-    def leader(self, timeout=20):
+    def leader(self, timeout=60):
         until = time.time() + timeout
         while time.time() < until:
             for number, line in enumerate(self.status(), 1):
@@ -135,7 +135,7 @@ class Pool:
         self.dump()
         raise AssertionError("no coordinator within %d s" % timeout)
 
-    def agree(self, timeout=30):
+    def agree(self, timeout=60):
         """Wait until all members are at one index with one hash."""
         until = time.time() + timeout
         while True:
@@ -278,7 +278,7 @@ def at_once(*calls):
     return results
 
 
-def eventually(what, condition, timeout=30):
+def eventually(what, condition, timeout=60):
     until = time.time() + timeout
     while not condition():
         assert time.time() < until, "not within %d s: %s" % (timeout, what)
