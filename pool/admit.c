@@ -267,7 +267,7 @@ static void on_decided(struct db_proposal *p)
 	struct call *call = container_of(p, struct call, proposal);
 	struct db_result *res = &p->result;
 
-	if (res->status == DB_FAILED && ++call->retries <= POOL_RETRIES) {
+	if (res->status == DB_FAILED && call_may_retry(call)) {
 		db_proposal_fini(
 			p); /* something changed between the rules and the log: evaluate again */
 		ask(call);

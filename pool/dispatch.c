@@ -195,6 +195,15 @@ void call_undecided(struct call *call, uint64_t leader)
 	db_view_unpin(&view);
 }
 
+bool call_may_retry(struct call *call)
+{
+	uint64_t now = env_now_ms(call->pool->env);
+
+	if (call->retry_until_ms == 0)
+		call->retry_until_ms = now + POOL_RETRY_MS;
+	return now < call->retry_until_ms;
+}
+
 static void on_written(struct db_proposal *p)
 {
 	struct call *call = container_of(p, struct call, proposal);
@@ -215,7 +224,7 @@ static void on_written(struct db_proposal *p)
 		else if (res->failed == DB_ROW_FULL)
 			err_set(&call->err, ERR_VALUE_NOT_SUPPORTED, "value", "",
 				"the object would be larger than 8 MiB", NULL);
-		else if (++call->retries <= POOL_RETRIES) {
+		else if (call_may_retry(call)) {
 			db_proposal_fini(p);
 			call_begin(call);
 			return;

@@ -16,7 +16,7 @@
 #define POOL_HOST	 "host"
 
 enum {
-	POOL_RETRIES = 8,	    /* of a transaction whose version precondition failed */
+	POOL_RETRY_MS = 20000,	    /* a call whose version precondition fails is evaluated again */
 	POOL_WAITING_MAX = 100,	    /* tasks waiting for a lock */
 	POOL_WAIT_S = 7200,	    /* for a lock */
 	POOL_LOST_MS = 60000,	    /* without contact: the tasks of a host end */
@@ -159,7 +159,7 @@ struct call {
 	struct db_proposal proposal;
 	struct err on_failed[4]; /* what a failed precondition of that number means */
 	void (*written)(struct call *call);
-	unsigned retries;
+	uint64_t retry_until_ms; /* 0: nothing has failed yet */
 	struct db_barrier barrier;
 
 	/* floors, see call_begin */
@@ -210,6 +210,9 @@ void call_drop(struct call *call);
 /* Propose and continue with written(call) when it is applied here (NULL: call_finish). Returns
  * CALL_PENDING, or ERR_API when the transaction is too large. The transaction is taken. */
 int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call));
+/* A version precondition failed, so somebody else's change came first: evaluate again? Somebody gets
+ * on each time, so it ends; a limit of time is there for the client. */
+bool call_may_retry(struct call *call);
 /* The error for a proposal without outcome: database promise P12. */
 void call_undecided(struct call *call, uint64_t leader);
 /* Decoded arguments into the struct of model/args.h. */

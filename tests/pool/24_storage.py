@@ -93,12 +93,12 @@ with Pool() as pool:
     assert first.fails("SR_OPERATION_NOT_SUPPORTED", "VDI.set_on_boot", vdi, "reset") == [sr]
 
     # many at once through all members: each is made once, the sum is right
-    threads = [threading.Thread(target=lambda n=n: apis[n % 3]("VDI.create", vdi_record(sr, "many"))) for n in range(12)]
+    threads = [threading.Thread(target=lambda n=n: apis[n % 3]("VDI.create", vdi_record(sr, "many"))) for n in range(24)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(first("VDI.get_by_name_label", "many")) == 12 and on_disk() == {first("VDI.get_uuid", v) for v in first("SR.get_VDIs", sr)}
+    assert len(first("VDI.get_by_name_label", "many")) == 24 and on_disk() == {first("VDI.get_uuid", v) for v in first("SR.get_VDIs", sr)}
     eventually("the sum of sizes", lambda: int(third("SR.get_virtual_allocation", sr)) == sum(
         int(first("VDI.get_virtual_size", v)) for v in first("SR.get_VDIs", sr)))
     for ref in first("VDI.get_by_name_label", "many"):
