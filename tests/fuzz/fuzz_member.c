@@ -7,9 +7,8 @@
  * of that type; type WAIT: n ms pass; RAW: the bytes without a head; REDIAL: the peer connects
  * again and says hello. The plane of numbers has fuzz_plane.
  */
-#include "db/db_priv.h"
 #include "db/snapshot_priv.h"
-#include "tests/sim/raft_disk.h"
+#include "tests/sim/life.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,13 +34,9 @@ struct player {
 
 struct scene {
 	struct world w;
-	struct loop *loop;
-	struct raft_disk disk;
-	struct image image;
-	struct db *db;
+	struct life life;
 	struct db_member members[MEMBERS];
 	struct player players[MEMBERS + 1];
-	bool closed;
 };
 
 static const char pool[] = "00000000-0000-4000-8000-0000000000ff";
@@ -58,49 +53,21 @@ static void on_applied(void *arg, const struct db_applied *what)
 	(void)arg, (void)what;
 }
 
-static void on_request(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n)
-{
-	(void)arg, (void)id, (void)bytes, (void)n;
-}
-
-static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
-{
-	(void)arg, (void)role, (void)term, (void)leader;
-}
-
 static void boot(struct scene *s)
 {
-	struct db_config config = { .pool_uuid = pool,
-		.epoch = 1,
-		.epoch_id = pool,
-		.raft_id = SELF,
-		.members = s->members,
-		.n_members = MEMBERS,
-		.snapshot_entries = 20,
-		.snapshot_trailing = 10,
-		.hash_every = 5,
-		.applied = on_applied,
-		.request = on_request,
-		.role = on_role,
-		.arg = s };
-	struct world_member *m = world_boot(&s->w, SELF);
+	struct db_config config = life_config(&s->life, on_applied);
 
-	for (unsigned i = 1; i <= MEMBERS; i++) {
-		struct db_member *d = &s->members[i - 1];
-
-		d->raft_id = i;
-		snprintf(d->host_uuid, sizeof d->host_uuid, "00000000-0000-4000-8000-00000000000%u",
-			i);
-		snprintf(d->channel_address, sizeof d->channel_address, "m%u:1", i);
-		for (unsigned k = 0; k < TLS_FINGERPRINT_LEN; k++)
-			snprintf(d->certificate + 2 * k, 3, "%02x", i);
-	}
-	image_bootstrap(&s->image, MEMBERS);
-	s->loop = config.loop = loop_new(&m->env, "raft");
-	raft_disk_init(&s->disk, m, s->loop, &s->image);
-	config.disk = &s->disk.base;
-	CHECK(db_open(&s->db, &config) == 0);
-	loop_start(s->loop);
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		s->members[i - 1] = life_member(i, i);
+	image_bootstrap(&s->life.image, MEMBERS);
+	config.epoch_id = pool;
+	config.raft_id = SELF;
+	config.members = s->members;
+	config.n_members = MEMBERS;
+	config.snapshot_entries = 20;
+	config.snapshot_trailing = 10;
+	config.hash_every = 5;
+	life_begin(&s->life, &s->w, SELF, &config);
 	for (unsigned i = 2; i <= MEMBERS; i++) {
 		s->players[i].loop = loop_new(&world_boot(&s->w, i)->env, "player");
 		loop_start(s->players[i].loop);
@@ -172,7 +139,7 @@ static void dial(struct scene *s, struct connection *c, bool greeting)
 		stream_close(c->stream);
 	c->open = false;
 	c->greeting = greeting;
-	c->stream = stream_connect(c->player->loop, "m1:1", NULL, &player_handler, c);
+	c->stream = stream_connect(c->player->loop, "m1:8300", NULL, &player_handler, c);
 	world_loop_turn(c->player->loop);
 	run_ms(s, 10);
 }
@@ -223,20 +190,6 @@ static void play(struct scene *s, struct reader *r)
 
 /* The end. */
 
-static void on_closed(void *arg)
-{
-	struct scene *s = arg;
-
-	s->closed = true;
-}
-
-static bool is_closed(void *arg)
-{
-	struct scene *s = arg;
-
-	return s->closed;
-}
-
 static void stop(struct scene *s)
 {
 	for (unsigned i = 2; i <= MEMBERS; i++) {
@@ -245,13 +198,10 @@ static void stop(struct scene *s)
 				stream_close(s->players[i].c[k].stream);
 		world_kill(&s->w, i);
 	}
-	world_kill(&s->w, SELF);
-	db_close(s->db, on_closed, s);
-	CHECK(world_until(&s->w, is_closed, s, 1000));
+	life_end(&s->life);
 	for (unsigned i = 2; i <= MEMBERS; i++)
 		loop_free(s->players[i].loop);
-	loop_free(s->loop);
-	image_fini(&s->image);
+	image_fini(&s->life.image);
 	world_fini(&s->w);
 }
 
@@ -264,7 +214,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	world_init(&s->w, 1);
 	boot(s);
 	play(s, &r);
-	CHECK(db__state_check(s->db->views.root, why, sizeof why));
+	CHECK(db__state_check(s->life.db->views.root, why, sizeof why));
 	stop(s);
 	free(s);
 	return 0;

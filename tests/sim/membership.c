@@ -12,43 +12,32 @@
  *                                    cut off, or both, as it begins the 1st, 2nd, ... change
  */
 #include "db/consensus_priv.h"
-#include "db/db_priv.h"
-#include "rpc/base/lane.h"
-#include "tests/sim/raft_disk.h"
+#include "tests/sim/life.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLACES = 6, FIRST = 3, ACKED_MAX = 100000, INDEX_MAX = 200000, LOST_MS = 4000 };
+enum { PLACES = 6, FIRST = 3, ACKED_MAX = 100000, LOST_MS = 4000 };
 
 struct place {
-	struct test *t;
+	struct life life; /* first */
 	unsigned number;
 	uint64_t raft_id;
-	bool member, leaving; /* as far as the test knows; removed: it has been told */
-	bool fresh, removed;
-	struct image image;
+	bool member, leaving;			  /* as far as the test knows */
+	bool removed;				  /* it has been told */
 	struct db_member file[CHANNEL_PEERS_MAX]; /* members.json */
 	unsigned n_file;
 	uint64_t file_index;
-	/* of this life */
-	struct world_member *m;
-	struct db *db;
-	struct loop *loop;
-	struct lane *lane;
-	struct raft_disk disk;
-	bool up, closed;
 };
 
 struct test {
 	struct world w;
 	struct place places[PLACES + 1];
-	uint64_t *hashes;
+	struct hashes hashes;
 	char (*acked)[DB_REF_MAX + 1];
 	unsigned n_acked, n_joins, n_leaves, n_boots, n_changes, n_back;
 	uint64_t next_id;
-	bool diverged;
 	/* the change of membership under way */
 	enum { IDLE, JOIN, LEAVE } wish;
 	unsigned asking; /* the place that was asked; 0: none */
@@ -57,27 +46,12 @@ struct test {
 
 static void on_applied(void *arg, const struct db_applied *what)
 {
-	struct place *p = arg;
+	struct life *l = arg;
 	struct db_view view;
-	uint64_t hash;
 
-	db_view_pin(p->db, &view);
-	hash = db_view_hash(&view) | 1;
+	db_view_pin(l->db, &view);
+	hashes_note(&l->t->hashes, what->index, &view);
 	db_view_unpin(&view);
-	CHECK(what->index < INDEX_MAX);
-	if (p->t->hashes[what->index] == 0)
-		p->t->hashes[what->index] = hash;
-	p->t->diverged |= p->t->hashes[what->index] != hash;
-}
-
-static void on_request(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n)
-{
-	(void)arg, (void)id, (void)bytes, (void)n;
-}
-
-static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
-{
-	(void)arg, (void)role, (void)term, (void)leader;
 }
 
 /* The file is not always written in time. */
@@ -85,107 +59,47 @@ static void on_members(void *arg)
 {
 	struct place *p = arg;
 
-	if (p->db != NULL && world_random(&p->t->w, 4) > 0)
-		p->n_file = db_members(p->db, p->file, &p->file_index);
+	if (p->life.db != NULL && world_random(&p->life.t->w, 4) > 0)
+		p->n_file = db_members(p->life.db, p->file, &p->file_index);
 }
 
 static void on_removed(void *arg)
 {
 	struct place *p = arg;
 
-	p->removed = true;
+	p->removed = true; /* the life is first in it */
 }
 
 static void boot(struct test *t, unsigned i)
 {
 	struct place *p = &t->places[i];
-	struct db_config config = { .pool_uuid = "00000000-0000-4000-8000-0000000000ff",
-		.epoch = 1,
-		.epoch_id = "00000000-0000-4000-8000-0000000000ee",
-		.raft_id = p->raft_id,
-		.members = p->file,
-		.n_members = p->n_file,
-		.members_index = p->file_index,
-		.voter_lost_ms = LOST_MS,
-		.snapshot_entries = 40,
-		.snapshot_trailing = 20,
-		.hash_every = 25,
-		.part_entries = 3,
-		.applied = on_applied,
-		.request = on_request,
-		.role = on_role,
-		.members_changed = on_members,
-		.removed = on_removed,
-		.arg = p };
+	struct db_config config = life_config(&p->life, on_applied);
 
-	p->db = NULL;
-	p->m = world_boot(&t->w, i);
-	p->loop = config.loop = loop_new(&p->m->env, "raft");
-	raft_disk_init(&p->disk, p->m, p->loop, &p->image);
-	if (p->fresh)
-		CHECK(consensus_enlist(&p->disk.base, p->raft_id) == 0);
-	p->fresh = false;
-	config.disk = &p->disk.base;
-	p->lane = lane_new(&p->m->env, "api", LANE_API, 4, 16);
-	CHECK(db_open(&p->db, &config) == 0);
-	loop_start(p->loop);
-	p->up = true;
+	config.raft_id = p->raft_id;
+	config.members = p->file;
+	config.n_members = p->n_file;
+	config.members_index = p->file_index;
+	config.voter_lost_ms = LOST_MS;
+	config.members_changed = on_members;
+	config.removed = on_removed;
+	life_begin(&p->life, &t->w, i, &config);
 	t->n_boots++;
-}
-
-static void on_closed(void *arg)
-{
-	struct place *p = arg;
-
-	p->closed = true;
-}
-
-static bool is_closed(void *arg)
-{
-	struct place *p = arg;
-
-	return p->closed;
 }
 
 static void crash(struct test *t, unsigned i)
 {
 	struct place *p = &t->places[i];
 
-	if (!p->up)
+	if (!p->life.up)
 		return;
-	p->up = p->closed = false;
-	t->n_back += (unsigned)counter_get(&p->m->env.counters, COUNTER_raft_changes_back);
-	t->n_changes += (unsigned)counter_get(&p->m->env.counters, COUNTER_raft_changes);
-	world_kill(&t->w, i);
-	lane_free(p->lane);
+	t->n_back += (unsigned)counter_get(&p->life.m->env.counters, COUNTER_raft_changes_back);
+	t->n_changes += (unsigned)counter_get(&p->life.m->env.counters, COUNTER_raft_changes);
+	life_end(&p->life);
 	if (t->asking == i)
 		t->asking = 0; /* it may never have begun */
-	db_close(p->db, on_closed, p);
-	CHECK(world_until(&t->w, is_closed, p, 1000));
-	loop_free(p->loop);
-}
-
-/* A proposal whose proposer's loop died first is never given back. Read by the leak checker only.
- */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-	return "leak:db_commit\n";
 }
 
 /* Members, as the test knows them. */
-
-static struct db_member member_of(const struct place *p)
-{
-	struct db_member m = { .raft_id = p->raft_id };
-
-	snprintf(m.host_uuid, sizeof m.host_uuid, "00000000-0000-4000-8000-00000000000%u",
-		p->number);
-	snprintf(m.channel_address, sizeof m.channel_address, "m%u:8300", p->number);
-	for (unsigned k = 0; k < 32; k++)
-		snprintf(m.certificate + 2 * k, 3, "%02x", p->number);
-	return m;
-}
 
 static void add_row(struct db_txn *txn, const struct db_member *m, const char *state)
 {
@@ -223,11 +137,11 @@ static void found_main(struct job *job, void *arg)
 
 	db_txn_init(&txn, DB_FOR_CONFIG);
 	for (unsigned i = 1; i <= FIRST; i++) {
-		struct db_member m = member_of(&wk->t->places[i]);
+		struct db_member m = life_member(i, i);
 
 		add_row(&txn, &m, "joined");
 	}
-	CHECK(db_commit(job, wk->at->db, &txn, &res) == 0 && res.status == DB_DONE);
+	CHECK(db_commit(job, wk->at->life.db, &txn, &res) == 0 && res.status == DB_DONE);
 	db_txn_fini(&txn);
 	free(wk);
 }
@@ -249,7 +163,7 @@ static void work_main(struct job *job, void *arg)
 		db_txn_init(&txn, DB_FOR_FIELD);
 		f[VM_uuid] = val_string(uuid);
 		db_txn_create(&txn, MODEL_CLASS_VM, ref, f);
-		rc = db_commit(job, wk->at->db, &txn, &res);
+		rc = db_commit(job, wk->at->life.db, &txn, &res);
 		db_txn_fini(&txn);
 		if (rc == 0 && res.status == DB_DONE) {
 			CHECK(t->n_acked < ACKED_MAX);
@@ -267,7 +181,7 @@ static void submit(struct test *t, struct place *at, void (*fn)(struct job *, vo
 	struct work *wk = mem_new(sizeof *wk);
 
 	*wk = (struct work){ t, at, n };
-	CHECK(lane_submit(at->lane, "", fn, wk, NULL) == 0);
+	CHECK(lane_submit(at->life.lane, "", fn, wk, NULL) == 0);
 }
 
 /* Joining and leaving: by one member's proposal, again by another's until it is known to be done.
@@ -291,9 +205,9 @@ static void wish_main(struct job *job, void *arg)
 	struct work *wk = arg;
 	struct test *t = wk->t;
 	struct place *who = &t->places[t->who];
-	struct db_member m = member_of(who);
+	struct db_member m = life_member(who->number, who->raft_id);
 	struct db_result res = { .status = DB_UNKNOWN };
-	struct db *db = wk->at->db;
+	struct db *db = wk->at->life.db;
 	struct db_txn txn;
 	int rc;
 
@@ -315,7 +229,7 @@ static void wish_main(struct job *job, void *arg)
 		return; /* again */
 	if (t->wish == JOIN) {
 		who->n_file = db_members(db, who->file, &who->file_index);
-		who->member = who->fresh = true;
+		who->member = who->life.fresh = true;
 		t->n_joins++;
 	} else {
 		who->leaving = true;
@@ -342,8 +256,8 @@ static void wish_for(struct test *t, int wish, unsigned who)
 	t->who = who;
 	if (wish != JOIN)
 		return;
-	image_fini(&p->image);
-	p->image = (struct image){ 0 };
+	image_fini(&p->life.image);
+	p->life.image = (struct image){ 0 };
 	p->raft_id = ++t->next_id;
 	p->removed = p->leaving = false;
 }
@@ -352,8 +266,8 @@ static void ask(struct test *t)
 {
 	unsigned i = some(t, true);
 
-	if (t->wish == IDLE || t->asking != 0 || i == 0 || !t->places[i].up ||
-		!t->places[i].m->alive)
+	if (t->wish == IDLE || t->asking != 0 || i == 0 || !t->places[i].life.up ||
+		!t->places[i].life.m->alive)
 		return;
 	t->asking = i;
 	submit(t, &t->places[i], wish_main, 0);
@@ -365,12 +279,12 @@ static void attend(struct test *t, bool start_all)
 	for (unsigned i = 1; i <= PLACES; i++) {
 		struct place *p = &t->places[i];
 
-		if (p->up && (!p->m->alive || p->removed)) {
+		if (p->life.up && (!p->life.m->alive || p->removed)) {
 			crash(t, i);
 		}
 		if (p->removed) {
 			p->member = p->leaving = false;
-		} else if (p->member && !p->up && (start_all || p->fresh)) {
+		} else if (p->member && !p->life.up && (start_all || p->life.fresh)) {
 			boot(t, i);
 		}
 	}
@@ -379,7 +293,8 @@ static void attend(struct test *t, bool start_all)
 static unsigned leader_of(struct test *t)
 {
 	for (unsigned i = 1; i <= PLACES; i++)
-		if (t->places[i].up && t->places[i].m->alive && db_is_coordinator(t->places[i].db))
+		if (t->places[i].life.up && t->places[i].life.m->alive &&
+			db_is_coordinator(t->places[i].life.db))
 			return i;
 	return 0;
 }
@@ -403,8 +318,8 @@ static void fault(struct test *t)
 	case 7:
 	case 8: attend(t, true); break;
 	case 9:
-		if (t->places[a].up)
-			t->places[a].disk.latency_ms = 1 + (unsigned)world_random(&t->w, 40);
+		if (t->places[a].life.up)
+			t->places[a].life.disk.latency_ms = 1 + (unsigned)world_random(&t->w, 40);
 		break;
 	case 10: t->w.duplicate_permille = (unsigned)world_random(&t->w, 60); break;
 	default: t->w.loss_permille = (unsigned)world_random(&t->w, 60); break;
@@ -414,7 +329,7 @@ static void fault(struct test *t)
 static void start_work(struct test *t)
 {
 	for (unsigned i = 1; i <= PLACES; i++)
-		if (t->places[i].up && t->places[i].m->alive && !t->places[i].removed)
+		if (t->places[i].life.up && t->places[i].life.m->alive && !t->places[i].removed)
 			submit(t, &t->places[i], work_main, 8);
 }
 
@@ -453,10 +368,10 @@ static bool settled(struct test *t, const char **why)
 	*why = "no leader";
 	if (leader == 0)
 		return false;
-	n = consensus_servers(t->places[leader].db->consensus, s, &known);
+	n = consensus_servers(t->places[leader].life.db->consensus, s, &known);
 	for (unsigned i = 0; i < n; i++)
 		voters += s[i].part == CONSENSUS_VOTER;
-	db_view_pin(t->places[leader].db, &view);
+	db_view_pin(t->places[leader].life.db, &view);
 	c = db_rows(&view, MODEL_CLASS__member);
 	while ((row = db_next(&c)) != NULL) {
 		rows++;
@@ -484,10 +399,10 @@ static bool verify(struct test *t, const char *why)
 		struct place *p = &t->places[i];
 		struct db_view view;
 
-		if (!p->member || p->leaving || !p->up)
+		if (!p->member || p->leaving || !p->life.up)
 			continue;
-		sound = db_check(p->db, fault_text, sizeof fault_text) && sound;
-		db_view_pin(p->db, &view);
+		sound = db_check(p->life.db, fault_text, sizeof fault_text) && sound;
+		db_view_pin(p->life.db, &view);
 		differ += index != 0 &&
 			  (db_view_index(&view) != index || db_view_hash(&view) != hash);
 		index = db_view_index(&view);
@@ -500,34 +415,32 @@ static bool verify(struct test *t, const char *why)
 	       "lost=%u %s%s%s\n",
 		(unsigned long long)world_hash(&t->w), (unsigned long long)index, t->n_acked,
 		t->n_joins, t->n_leaves, count(t, false), t->n_boots, lost,
-		t->diverged || differ > 0 ? "DIVERGED" : "equal", why != NULL ? " UNSETTLED: " : "",
-		why != NULL ? why : "");
-	return lost == 0 && differ == 0 && sound && !t->diverged && why == NULL && t->n_acked > 10;
+		t->hashes.diverged || differ > 0 ? "DIVERGED" : "equal",
+		why != NULL ? " UNSETTLED: " : "", why != NULL ? why : "");
+	return lost == 0 && differ == 0 && sound && !t->hashes.diverged && why == NULL &&
+	       t->n_acked > 10;
 }
 
 static struct test *test_new(uint64_t seed)
 {
 	struct test *t = mem_new(sizeof *t);
 
-	t->hashes = mem_new(INDEX_MAX * sizeof *t->hashes);
+	hashes_init(&t->hashes);
 	t->acked = mem_new(ACKED_MAX * sizeof *t->acked);
 	t->next_id = FIRST;
 	world_init(&t->w, seed);
 	for (unsigned i = 1; i <= PLACES; i++) {
 		struct place *p = &t->places[i];
 
-		p->t = t;
+		p->life.t = t;
 		p->number = i;
 		p->raft_id = p->member = i <= FIRST;
 		if (!p->member)
 			continue;
 		p->raft_id = i;
-		for (unsigned k = 1; k <= FIRST; k++) {
-			struct place q = { .number = k, .raft_id = k };
-
-			p->file[p->n_file++] = member_of(&q);
-		}
-		image_bootstrap(&p->image, FIRST);
+		for (unsigned k = 1; k <= FIRST; k++)
+			p->file[p->n_file++] = life_member(k, k);
+		image_bootstrap(&p->life.image, FIRST);
 	}
 	for (unsigned i = 1; i <= FIRST; i++)
 		boot(t, i);
@@ -544,8 +457,8 @@ static void test_free(struct test *t)
 		crash(t, i);
 	world_fini(&t->w);
 	for (unsigned i = 1; i <= PLACES; i++)
-		image_fini(&t->places[i].image);
-	free(t->hashes);
+		image_fini(&t->places[i].life.image);
+	hashes_fini(&t->hashes);
 	free(t->acked);
 	free(t);
 }
@@ -601,9 +514,9 @@ static unsigned begun(const struct test *t)
 	unsigned n = t->n_changes;
 
 	for (unsigned i = 1; i <= PLACES; i++)
-		if (t->places[i].up)
+		if (t->places[i].life.up)
 			n += (unsigned)counter_get(
-				&t->places[i].m->env.counters, COUNTER_raft_changes);
+				&t->places[i].life.m->env.counters, COUNTER_raft_changes);
 	return n;
 }
 
@@ -622,7 +535,7 @@ static void strike(struct test *t, enum blow blow, unsigned who, unsigned late)
 		crash(t, who);
 	else if (late == 0)
 		isolate(t, who);
-	else if (late == 1 && blow == CUT_OFF_AND_KILLED && t->places[who].up) {
+	else if (late == 1 && blow == CUT_OFF_AND_KILLED && t->places[who].life.up) {
 		crash(t, who); /* what it has begun is on its disk */
 		boot(t, who);
 	}

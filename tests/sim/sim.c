@@ -26,11 +26,9 @@
  *        sim --without RULE COUNT   one of so many seeds must miss the rule
  */
 #include "db/consensus_priv.h"
-#include "db/db_priv.h"
 #include "db/floor.h"
 #include "db/snapshot_priv.h"
-#include "rpc/base/lane.h"
-#include "tests/sim/raft_disk.h"
+#include "tests/sim/life.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +36,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MEMBERS = 3, FAULTS_S = 24, HEAL_S = 12, ACKED_MAX = 200000, INDEX_MAX = 200000 };
+enum { MEMBERS = 3, FAULTS_S = 24, HEAL_S = 12, ACKED_MAX = 200000 };
 
 #define COUNTER_REF "OpaqueRef:counter"
 
@@ -52,24 +50,13 @@ struct follower {
 	unsigned n_seen;
 };
 
-struct life {
-	struct test *t;
-	struct world_member *m;
-	struct db *db;
-	struct loop *loop;
-	struct lane *lane;
-	struct raft_disk disk;
-	bool up, closed;
-};
-
 struct test {
 	struct world w;
-	struct image images[MEMBERS + 1];
 	bool rotten[MEMBERS + 1]; /* and not whole again */
 	bool straying;		  /* one member's state was changed on purpose */
 	struct life lives[MEMBERS + 1];
 	struct db_member members[MEMBERS];
-	uint64_t *hashes; /* first hash seen at an index, 0: none */
+	struct hashes hashes;
 	char (*acked)[DB_REF_MAX + 1];
 	unsigned n_acked, n_unknown, n_refused, n_dead, n_boots, n_taken, n_sent, n_rotten;
 	unsigned steps, maybe_steps; /* of the counter: acknowledged, unknown */
@@ -81,7 +68,7 @@ struct test {
 	unsigned schemas[MEMBERS + 1];		    /* what each runs */
 	unsigned n_raised, n_anew; /* entries applied behind the raise; refused for it */
 	bool healing;
-	bool diverged, disordered, overpromised, stale, back;
+	bool disordered, overpromised, stale, back;
 	struct follower followers[FOLLOWERS];
 };
 
@@ -90,29 +77,13 @@ static void on_applied(void *arg, const struct db_applied *what)
 	struct life *l = arg;
 	struct test *t = l->t;
 	struct db_view view;
-	uint64_t hash;
 
 	if (t->straying)
 		return;
 	db_view_pin(l->db, &view);
-	hash = db_view_hash(&view) | 1;
+	hashes_note(&t->hashes, what->index, &view);
 	t->n_raised += db_view_schema(&view) > MODEL_SCHEMA_BASE;
 	db_view_unpin(&view);
-	CHECK(what->index < INDEX_MAX);
-	if (t->hashes[what->index] == 0)
-		t->hashes[what->index] = hash;
-	else if (t->hashes[what->index] != hash)
-		t->diverged = true;
-}
-
-static void on_request(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n)
-{
-	(void)arg, (void)id, (void)bytes, (void)n;
-}
-
-static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t leader)
-{
-	(void)arg, (void)role, (void)term, (void)leader;
 }
 
 /* Two schemas in one pool. */
@@ -125,15 +96,15 @@ static bool mixed(void)
 /* What runs in this life: older ones first, then more and more newer ones. */
 static unsigned choose_schema(struct test *t, unsigned i)
 {
-	const struct raft_buffer *snapshot = &t->images[i].snapshot.data;
+	const struct raft_buffer *snapshot = &t->lives[i].image.snapshot.data;
 
 	if (t->n_boots < MEMBERS)
 		return MODEL_SCHEMA_BASE;
 	if (t->healing || world_random(&t->w, t->n_raised > 0 ? 2 : 4) > 0)
 		return MODEL_SCHEMA_VERSION;
 	/* with that it would not even open: tests/pool/38_schema.py */
-	return t->images[i].snapshot.index > 0 && db__snapshot_schema(snapshot->base,
-							  snapshot->len) > MODEL_SCHEMA_BASE
+	return t->lives[i].image.snapshot.index > 0 && db__snapshot_schema(snapshot->base,
+							       snapshot->len) > MODEL_SCHEMA_BASE
 		       ? MODEL_SCHEMA_VERSION
 		       : MODEL_SCHEMA_BASE;
 }
@@ -203,53 +174,20 @@ static bool rule_has_run(const struct db_view *view)
 static void boot(struct test *t, unsigned i)
 {
 	struct life *l = &t->lives[i];
-	struct db_config config = { .pool_uuid = "00000000-0000-4000-8000-0000000000ff",
-		.epoch = 1,
-		.epoch_id = "00000000-0000-4000-8000-0000000000ee",
-		.raft_id = i,
-		.members = t->members,
-		.n_members = MEMBERS,
-		.snapshot_entries = 40, /* many, so that members are caught in all phases of them */
-		.snapshot_trailing = 20,
-		.hash_every = 25,
-		/* members of before have no connection for bulk */
-		.rules_off = t->rules_off | (t->n_boots % 3 == 2 ? RULE_BULK : 0),
-		.part_entries = 3, /* long messages go in parts */
-		.applied = on_applied,
-		.request = on_request,
-		.role = on_role,
-		.arg = l };
+	struct db_config config = life_config(l, on_applied);
 
+	config.raft_id = i;
+	config.members = t->members;
+	config.n_members = MEMBERS;
+	/* members of before have no connection for bulk */
+	config.rules_off = t->rules_off | (t->n_boots % 3 == 2 ? RULE_BULK : 0);
 	if (mixed())
 		config.schema_max = t->schemas[i] = choose_schema(t, i);
 	l->t = t;
-	l->db = NULL;
-	l->m = world_boot(&t->w, i);
-	l->m->user = l;
-	l->loop = config.loop = loop_new(&l->m->env, "raft");
-	raft_disk_init(&l->disk, l->m, l->loop, &t->images[i]);
-	config.disk = &l->disk.base;
-	l->lane = lane_new(&l->m->env, "api", LANE_API, 4, 16);
-	CHECK(db_open(&l->db, &config) == 0);
-	loop_start(l->loop);
-	l->up = true;
+	life_begin(l, &t->w, i, &config);
 	t->n_boots++;
 	if (mixed())
 		CHECK(lane_submit(l->lane, "", schema_main, l, NULL) == 0);
-}
-
-static void on_closed(void *arg)
-{
-	struct life *l = arg;
-
-	l->closed = true;
-}
-
-static bool is_closed(void *arg)
-{
-	struct life *l = arg;
-
-	return l->closed;
 }
 
 /* Counters are of one life. */
@@ -259,28 +197,14 @@ static void count_snapshots(struct test *t, struct life *l)
 	t->n_sent += (unsigned)counter_get(&l->m->env.counters, COUNTER_snapshots_sent);
 }
 
-/* A proposal that has ended, but whose proposer's loop died before it could be told, is never given
- * back: such is death. Read by the leak checker only. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-	return "leak:db_commit\n";
-}
-
 static void crash(struct test *t, unsigned i)
 {
 	struct life *l = &t->lives[i];
 
 	if (!l->up)
 		return;
-	l->up = false;
-	l->closed = false;
 	count_snapshots(t, l);
-	world_kill(&t->w, i);
-	lane_free(l->lane);
-	db_close(l->db, on_closed, l);
-	CHECK(world_until(&t->w, is_closed, l, 1000));
-	loop_free(l->loop);
+	life_end(l);
 }
 
 /* Work: what a member's clients would do. */
@@ -604,11 +528,11 @@ static void rot(struct test *t, unsigned a)
 			return;
 	}
 	consensus__note_load(&t->lives[a].disk.base, &n);
-	if (n.committed < 10 || image_last(&t->images[a]) < n.committed ||
-		t->images[a].snapshot.index >= n.committed - 8)
+	if (n.committed < 10 || image_last(&t->lives[a].image) < n.committed ||
+		t->lives[a].image.snapshot.index >= n.committed - 8)
 		return; /* nothing that the note would tell */
-	image_lose(&t->images[a], n.committed - 1 - world_random(&t->w, 8));
-	CHECK(image_last(&t->images[a]) < n.committed);
+	image_lose(&t->lives[a].image, n.committed - 1 - world_random(&t->w, 8));
+	CHECK(image_last(&t->lives[a].image) < n.committed);
 	t->rotten[a] = true;
 	t->n_rotten++;
 }
@@ -725,14 +649,15 @@ static void report(struct test *t, const struct db_view *view, unsigned lost, co
 		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->steps, t->n_reads,
 		t->n_unread, t->n_uses, t->n_hops, t->n_unheld, t->n_boots, t->n_taken, t->n_sent,
 		t->n_rotten, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped,
-		(unsigned long long)t->w.duplicated, lost, t->diverged ? "DIVERGED" : "equal",
+		(unsigned long long)t->w.duplicated, lost,
+		t->hashes.diverged ? "DIVERGED" : "equal",
 		t->disordered	  ? " DISORDERED"
 		: t->overpromised ? " OVERPROMISED"
 		: t->stale	  ? " STALE"
 		: t->back	  ? " BACK"
 				  : "",
 		*why != 0 ? " UNSOUND: " : "", why);
-	for (unsigned i = 1; i <= MEMBERS && t->diverged; i++) {
+	for (unsigned i = 1; i <= MEMBERS && t->hashes.diverged; i++) {
 		struct db_stat s;
 
 		db_stat(t->lives[i].db, &s);
@@ -758,7 +683,7 @@ static bool verify(struct test *t)
 		index[i] = db_view_index(&view);
 		hash[i] = db_view_hash(&view);
 		lost += lost_rows(t, &view);
-		t->diverged |= index[i] != index[1] || hash[i] != hash[1];
+		t->hashes.diverged |= index[i] != index[1] || hash[i] != hash[1];
 		db_view_unpin(&view);
 	}
 	db_view_pin(t->lives[1].db, &view);
@@ -771,15 +696,15 @@ static bool verify(struct test *t)
 		printf("raised=%u anew=%u ", t->n_raised, t->n_anew);
 	report(t, &view, lost, why);
 	db_view_unpin(&view);
-	return lost == 0 && !t->diverged && !t->disordered && !t->overpromised && !t->stale &&
-	       !t->back && ok && t->n_acked > 100;
+	return lost == 0 && !t->hashes.diverged && !t->disordered && !t->overpromised &&
+	       !t->stale && !t->back && ok && t->n_acked > 100;
 }
 
 static struct test *test_new(uint64_t seed, unsigned rules_off)
 {
 	struct test *t = mem_new(sizeof *t);
 
-	t->hashes = mem_new(INDEX_MAX * sizeof *t->hashes);
+	hashes_init(&t->hashes);
 	t->acked = mem_new(ACKED_MAX * sizeof *t->acked);
 	t->rules_off = rules_off;
 	world_init(&t->w, seed);
@@ -789,16 +714,8 @@ static struct test *test_new(uint64_t seed, unsigned rules_off)
 	t->w.watch_arg = t;
 	t->w.loss_permille = 10;
 	for (unsigned i = 1; i <= MEMBERS; i++) {
-		struct db_member *m = &t->members[i - 1];
-
-		m->raft_id = i;
-		snprintf(m->host_uuid, sizeof m->host_uuid, "00000000-0000-4000-8000-00000000000%u",
-			i);
-		snprintf(m->name, sizeof m->name, "m%u", i);
-		snprintf(m->channel_address, sizeof m->channel_address, "m%u:8300", i);
-		for (unsigned k = 0; k < 32; k++)
-			snprintf(m->certificate + 2 * k, 3, "%02x", i);
-		image_bootstrap(&t->images[i], MEMBERS);
+		t->members[i - 1] = life_member(i, i);
+		image_bootstrap(&t->lives[i].image, MEMBERS);
 	}
 	for (unsigned i = 1; i <= MEMBERS; i++)
 		boot(t, i);
@@ -811,8 +728,8 @@ static void test_free(struct test *t)
 		crash(t, i);
 	world_fini(&t->w);
 	for (unsigned i = 1; i <= MEMBERS; i++)
-		image_fini(&t->images[i]);
-	free(t->hashes);
+		image_fini(&t->lives[i].image);
+	hashes_fini(&t->hashes);
 	free(t->acked);
 	free(t);
 }
@@ -989,7 +906,7 @@ static bool stray(uint64_t seed, unsigned rules_off)
 	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
 	printf("seed=%llu member=%u %s ", (unsigned long long)seed, a,
 		stopped ? "stopped" : "GOES ON");
-	ok = verify(t) && stopped && t->images[a].n_aside == 1;
+	ok = verify(t) && stopped && t->lives[a].image.n_aside == 1;
 	test_free(t);
 	return ok;
 }

@@ -19,7 +19,6 @@ struct world_member {
 	uint64_t generation; /* one per life */
 	uint8_t fingerprint[32];
 	int64_t wall_ahead_s; /* its wall clock, over lives */
-	void *user;
 };
 
 struct world {
