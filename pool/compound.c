@@ -135,38 +135,19 @@ int64_t part_finished(void *task, const char *ref)
 
 /* Whoever asked the whole to stop asks its parts. Preconditions: none, a part that has ended
  * meanwhile keeps a word that nobody reads. */
-static int cancel_parts(struct job *job, struct owned *o)
+static void build_cancel(struct db_txn *txn, const struct db_view *view, void *task)
 {
-	struct db_view view;
-	struct db_cursor c;
+	struct owned *o = task;
+	struct db_cursor c = db_rows_related(view, MODEL_RELATION_task_subtask_of, o->task);
 	const struct db_row *part;
-	struct db_result res = { .status = DB_UNKNOWN };
-	struct db_txn txn;
-	int rc = 0;
 
-	while (rc == 0 && res.status != DB_DONE) {
-		db_txn_init(&txn, DB_FOR_FINISH);
-		db_view_pin(o->pool->db, &view);
-		c = db_rows_related(&view, MODEL_RELATION_task_subtask_of, o->task);
-		while ((part = db_next(&c)) != NULL) {
-			if (!task_pending(part) || task_cancel_asked(part, &job->arena))
-				continue;
-			db_txn_need_row(&txn, MODEL_CLASS_task, db_row_ref(part));
-			db_txn_map_add(&txn, MODEL_CLASS_task, db_row_ref(part),
-				TASK_current_operations, o->task, val_string("cancel"));
-		}
-		db_view_unpin(&view);
-		if (txn.n_ops == 0) {
-			db_txn_fini(&txn);
-			return 0;
-		}
-		db_txn_origin(&txn,
-			(struct db_origin){
-				.user = POOL_HOST, .task = o->task, .method = "task.cancel" });
-		rc = db_commit(job, o->pool->db, &txn, &res);
-		err_fini(&res.err);
+	while ((part = db_next(&c)) != NULL) {
+		if (!task_pending(part) || task_cancel_asked(part, &o->job->arena))
+			continue;
+		db_txn_need_row(txn, MODEL_CLASS_task, db_row_ref(part));
+		db_txn_map_add(txn, MODEL_CLASS_task, db_row_ref(part), TASK_current_operations,
+			o->task, val_string("cancel"));
 	}
-	return rc;
 }
 
 int parts_wait(struct job *job, void *task, uint64_t ms, struct err *err)
@@ -176,7 +157,9 @@ int parts_wait(struct job *job, void *task, uint64_t ms, struct err *err)
 
 	if (o->cancel && !o->stopping) {
 		o->stopping = true;
-		rc = cancel_parts(job, o);
+		rc = commit_settled(job, o->pool,
+			&(struct commit){ DB_FOR_FINISH, { POOL_HOST, o->task, "task.cancel" },
+				build_cancel, o });
 		return rc != 0 ? rc : err_set(err, ERR_TASK_CANCELLED, o->task, NULL);
 	}
 	if (!caller_of(job, o, NULL))

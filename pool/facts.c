@@ -8,8 +8,6 @@
 
 #include <string.h>
 
-enum { RETRY_MS = 200 };
-
 static int64_t number(const struct val *map, const char *key, int64_t absent)
 {
 	const struct val *v = val_get(map, key);
@@ -141,31 +139,4 @@ bool facts_differ(const struct db_view *view, const struct db_row *vm, const str
 	       db_row_i(vm, VM_domid) != f->domid || !memory_kept(view, db_row_ref(vm), self) ||
 	       vif_facts_differ(view, vm, f) || vbd_facts_differ(view, vm, f) ||
 	       guest_facts_differ(view, vm, f) || console_facts_differ(view, vm, self);
-}
-
-int facts_commit(struct job *job, struct pool *pool, const char *method,
-	void (*build)(struct db_txn *txn, const struct db_view *view, void *arg), void *arg)
-{
-	struct db_result res = { .status = DB_UNKNOWN };
-	struct db_view view;
-	struct db_txn txn;
-	int rc = 0;
-
-	while (rc == 0 && res.status != DB_DONE) {
-		db_txn_init(&txn, DB_FOR_FACTS);
-		db_txn_origin(&txn, (struct db_origin){ .user = POOL_HOST, .method = method });
-		db_view_pin(pool->db, &view);
-		build(&txn, &view, arg);
-		txn.schema = db_view_schema(&view);
-		db_view_unpin(&view);
-		if (txn.n_ops == 0) {
-			db_txn_fini(&txn);
-			return 0;
-		}
-		rc = db_commit(job, pool->db, &txn, &res);
-		err_fini(&res.err);
-		if (rc == 0 && res.status != DB_DONE && job_sleep(job, RETRY_MS) == ERR_DEAD)
-			rc = ERR_DEAD;
-	}
-	return rc;
 }

@@ -58,47 +58,41 @@ static void put_vm(struct pool *pool, const struct db_view *view, const struct v
 
 /* Placement counts on the size of the host and on its processors, so they are in the log; written
  * when they are others. */
-static void say_machine(struct job *job, struct pool *pool, const struct val *host)
-{
-	int64_t bytes = kib_of(host, "memory_kib") * 1024;
-	const struct val *cpu = val_get(host, "cpu");
-	const struct db_row *member, *self;
-	bool news_of_memory, news_of_cpu;
-	struct val info, known;
-	struct db_result res;
-	struct db_view view;
-	struct db_txn txn;
+struct machine {
+	struct job *job;
+	struct pool *pool;
+	const struct val *host; /* as the agent says */
+};
 
-	db_txn_init(&txn, DB_FOR_FACTS);
-	db_txn_origin(&txn, (struct db_origin){ .user = POOL_HOST, .method = "machine" });
-	db_view_pin(pool->db, &view);
-	member = db_view_get(&view, MODEL_CLASS__member, pool->host_uuid);
-	self = pool_self(pool, &view);
-	news_of_memory = member != NULL && db_row_i(member, _MEMBER_memory) != bytes && bytes > 0 &&
-			 db_view_schema(&view) >=
-				 model_classes[MODEL_CLASS__member].fields[_MEMBER_memory].schema;
-	if (news_of_memory) {
-		db_txn_need_row(&txn, MODEL_CLASS__member, pool->host_uuid);
-		db_txn_set(
-			&txn, MODEL_CLASS__member, pool->host_uuid, _MEMBER_memory, val_int(bytes));
-	}
-	news_of_cpu = self != NULL && cpu != NULL && cpu->kind == VAL_MAP;
-	if (news_of_cpu) {
-		info = cpu_info(&job->arena, cpu);
-		known = db_row_field(self, HOST_cpu_info, &job->arena);
-		news_of_cpu = !val_equal(&info, &known);
-	}
-	if (news_of_cpu) {
-		db_txn_need_row(&txn, MODEL_CLASS_host, db_row_ref(self));
-		db_txn_set(&txn, MODEL_CLASS_host, db_row_ref(self), HOST_cpu_info, info);
-	}
-	db_view_unpin(&view);
-	if (news_of_memory || news_of_cpu) {
-		db_commit(job, pool->db, &txn,
-			&res); /* not decided: the next reading says it again */
-		err_fini(&res.err);
-	}
-	db_txn_fini(&txn);
+static void build_memory(
+	struct db_txn *txn, const struct db_view *view, const char *uuid, int64_t bytes)
+{
+	const struct db_row *member = db_view_get(view, MODEL_CLASS__member, uuid);
+
+	if (member == NULL || db_row_i(member, _MEMBER_memory) == bytes || bytes == 0 ||
+		db_view_schema(view) <
+			model_classes[MODEL_CLASS__member].fields[_MEMBER_memory].schema)
+		return;
+	db_txn_need_row(txn, MODEL_CLASS__member, uuid);
+	db_txn_set(txn, MODEL_CLASS__member, uuid, _MEMBER_memory, val_int(bytes));
+}
+
+static void build_machine(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	const struct machine *m = arg;
+	const struct val *cpu = val_get(m->host, "cpu");
+	const struct db_row *self = pool_self(m->pool, view);
+	struct val info, known;
+
+	build_memory(txn, view, m->pool->host_uuid, kib_of(m->host, "memory_kib") * 1024);
+	if (self == NULL || cpu == NULL || cpu->kind != VAL_MAP)
+		return;
+	info = cpu_info(&m->job->arena, cpu);
+	known = db_row_field(self, HOST_cpu_info, &m->job->arena);
+	if (val_equal(&info, &known))
+		return;
+	db_txn_need_row(txn, MODEL_CLASS_host, db_row_ref(self));
+	db_txn_set(txn, MODEL_CLASS_host, db_row_ref(self), HOST_cpu_info, info);
 }
 
 static void read_main(struct job *job, void *arg)
@@ -117,7 +111,10 @@ static void read_main(struct job *job, void *arg)
 		for (uint32_t i = 0; vms.kind == VAL_SET && i < vms.n; i++)
 			put_vm(pool, &view, &vms.items[i]);
 		db_view_unpin(&view);
-		say_machine(job, pool, &host);
+		/* not decided: the next reading says it again */
+		commit_once(job, pool,
+			&(struct commit){ DB_FOR_FACTS, { POOL_HOST, "", "machine" }, build_machine,
+				&(struct machine){ job, pool, &host } });
 		pool->metrics_missed = 0;
 	} else if (pool->metrics_missed < MISSED_MAX) {
 		pool->metrics_missed++;

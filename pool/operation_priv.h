@@ -244,10 +244,6 @@ struct facts {
 	const struct val *vifs, *vbds; /* of the domain, as the agent says */
 	const struct val *guest; /* what the guest says of itself: keys of xen-domain section 10 */
 };
-/* Commit what build() puts together of a view, until that is decided; each time anew, so its
- * preconditions hold. Nothing put together: it is so already. On a job's thread. 0, ERR_DEAD. */
-int facts_commit(struct job *job, struct pool *pool, const char *method,
-	void (*build)(struct db_txn *txn, const struct db_view *view, void *arg), void *arg);
 int facts_read(struct job *job, struct pool *pool, const char *vm_uuid, struct facts *out);
 /* The version of the VM's row, taken before its facts are read: so facts are never written over a
  * change that is newer than they are. */

@@ -123,62 +123,62 @@ static enum progress look_at_task(
 	return STARTED_BY_US;
 }
 
-static void start_build(
-	struct job *job, const struct db_row *task, const char *incarnation, struct db_txn *txn)
-{
-	const char *ref = db_row_ref(task);
+struct start {
+	struct owned *o;
+	char incarnation[128];
+	enum progress progress; /* before it */
+};
 
-	db_txn_init(txn, DB_FOR_START);
-	db_txn_origin(txn, task_origin(task, &job->arena));
+static void build_start(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	struct start *s = arg;
+	const struct db_row *task = db_view_get(view, MODEL_CLASS_task, s->o->task);
+	const char *ref = s->o->task;
+
+	s->progress = look_at_task(s->o, view, task, s->incarnation);
+	if (s->progress != ADMITTED_TO_US)
+		return;
+	db_txn_origin(txn, task_origin(task, &s->o->job->arena));
 	db_txn_need_field(
 		txn, MODEL_CLASS_task, ref, TASK_owner, val_string(db_row_s(task, TASK_owner)));
 	db_txn_need_field(txn, MODEL_CLASS_task, ref, TASK_started, val_bool(false));
 	db_txn_need_field(txn, MODEL_CLASS_task, ref, TASK_status, val_string("pending"));
 	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_started, val_bool(true));
-	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_incarnation, val_string(incarnation));
+	db_txn_set(txn, MODEL_CLASS_task, ref, TASK_incarnation, val_string(s->incarnation));
 }
 
 /* 0: we run it; 1: it is not ours (any more); ERR_DEAD. */
 static int commit_started(struct job *job, struct owned *o)
 {
-	struct db_result res = { .status = DB_UNKNOWN };
+	struct start s = { .o = o };
+	struct commit commit = { DB_FOR_START, { 0 }, build_start, &s };
 	bool caught_up = false;
-	char incarnation[128];
-	enum progress progress;
-	struct db_view view;
-	const struct db_row *task;
-	struct db_txn txn;
+	int rc;
 
-	while (res.status != DB_DONE) {
-		incarnation_of(o->pool, incarnation);
-		if (incarnation[0] == 0) {
+	for (;;) {
+		incarnation_of(o->pool, s.incarnation);
+		if (s.incarnation[0] == 0) {
 			if (job_sleep(job, RETRY_MS) == ERR_DEAD)
 				return ERR_DEAD;
 			job->cancelled = false;
 			continue;
 		}
-		db_view_pin(o->pool->db, &view);
-		task = db_view_get(&view, MODEL_CLASS_task, o->task);
-		progress = look_at_task(o, &view, task, incarnation);
-		if (progress == ADMITTED_TO_US)
-			start_build(job, task, incarnation, &txn);
-		db_view_unpin(&view);
-		if (progress == NOT_OURS)
+		rc = commit_once(job, o->pool, &commit);
+		if (rc == ERR_DEAD)
+			return rc;
+		if (s.progress == NOT_OURS)
 			return 1;
-		if (progress == STARTED_BY_US && caught_up)
-			return 0;
-		if (progress == STARTED_BY_US) {
-			/* by an earlier life of ours: is it still under way? */
-			if (pool_catch_up(job, o->pool) == ERR_DEAD)
-				return ERR_DEAD;
-			caught_up = true;
-			continue;
-		}
-		if (db_commit(job, o->pool->db, &txn, &res) == ERR_DEAD)
+		if (s.progress == ADMITTED_TO_US && rc != 0)
+			continue; /* decided or not, the row says what holds */
+		if (s.progress == ADMITTED_TO_US || caught_up)
+			break;
+		/* by an earlier life of ours: is it still under way? */
+		if (pool_catch_up(job, o->pool) == ERR_DEAD)
 			return ERR_DEAD;
-		err_fini(&res.err); /* decided or not, the row says what holds */
+		caught_up = true;
 	}
-	o->same_incarnation = true;
+	if (s.progress == ADMITTED_TO_US)
+		o->same_incarnation = true;
 	return 0;
 }
 
@@ -225,66 +225,59 @@ static int finish_facts(struct job *job, struct owned *o, struct facts *out, uin
 	return rc == ERR_DEAD ? rc : rc == 0;
 }
 
-/* The finishing transaction on this view. */
-static void finish_build(struct job *job, struct owned *o, const struct db_view *view,
-	const struct db_row *task, const struct facts *facts, uint64_t version,
-	const struct err *err, struct db_txn *txn)
+struct finish {
+	struct owned *o;
+	const struct err *err;
+	int known; /* 1: facts are */
+	struct facts facts;
+	uint64_t version; /* of the VM's row before them */
+};
+
+/* When the reaper was quicker, the facts and the locks remain. */
+static void build_finish(struct db_txn *txn, const struct db_view *view, void *arg)
 {
-	const struct db_row *vm = db_view_get(view, MODEL_CLASS_VM, o->vm);
+	const struct finish *f = arg;
+	struct owned *o = f->o;
+	const struct err *err = f->err;
+	const struct db_row *vm = db_view_get(view, MODEL_CLASS_VM, o->vm),
+			    *task = db_view_get(view, MODEL_CLASS_task, o->task);
 	const char *self = db_row_ref(pool_self(o->pool, view));
 
-	db_txn_origin(txn, task_origin(task, &job->arena));
+	if (task == NULL || strcmp(db_row_s(task, TASK_owner), self) != 0)
+		return; /* gone, or given to another host, which goes on with it */
+	db_txn_origin(txn, task_origin(task, &o->job->arena));
 	db_txn_need_version(txn, MODEL_CLASS_task, o->task, db_row_modified(task));
 	if (task_pending(task))
-		task_set_ended(txn, &job->arena, o->task, env_wall_s(o->pool->env), err);
+		task_set_ended(txn, &o->job->arena, o->task, env_wall_s(o->pool->env), err);
 	if (task_pending(task) && err->code == NULL && o->result != NULL)
 		db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_result, val_string(o->result));
 	if (err->code == NULL)
 		db_txn_append(txn, &o->then);
-	if (vm != NULL && facts != NULL)
-		db_txn_need_version(txn, MODEL_CLASS_VM, o->vm, version);
-	if (vm != NULL && facts != NULL && facts_ours(vm, self)) {
-		facts_write(txn, o->pool, view, vm, facts, self);
+	if (vm != NULL && f->known)
+		db_txn_need_version(txn, MODEL_CLASS_VM, o->vm, f->version);
+	if (vm != NULL && f->known && facts_ours(vm, self)) {
+		facts_write(txn, o->pool, view, vm, &f->facts, self);
 		if (err->code != NULL)
 			memory_give_back_elsewhere(txn, view, task, self);
 	} else if (vm != NULL && err->code != NULL) {
 		memory_give_back(txn, view, task);
 	}
-	locks_release(txn, &job->arena, task);
+	locks_release(txn, &o->job->arena, task);
 }
 
-/* Result, facts and lock release in one transaction. When the reaper was quicker, the facts and the
- * locks remain. */
+/* Result, facts and lock release in one transaction. */
 static int commit_finished(struct job *job, struct owned *o, const struct err *err)
 {
-	struct facts facts;
-	struct db_result res = { .status = DB_UNKNOWN };
-	struct db_view view;
-	struct db_txn txn;
-	uint64_t version = 0;
-	int rc = 0;
+	struct finish f = { .o = o, .err = err };
+	struct commit commit = { DB_FOR_FINISH, { 0 }, build_finish, &f };
+	int rc;
 
-	while (rc != ERR_DEAD && res.status != DB_DONE) {
-		const struct db_row *task;
-		int known = finish_facts(job, o, &facts, &version);
-
-		if (known < 0)
-			return known;
-		db_view_pin(o->pool->db, &view);
-		task = db_view_get(&view, MODEL_CLASS_task, o->task);
-		if (task == NULL || strcmp(db_row_s(task, TASK_owner),
-					    db_row_ref(pool_self(o->pool, &view))) != 0) {
-			/* gone, or given to another host, which goes on with it */
-			db_view_unpin(&view);
-			return 0;
-		}
-		db_txn_init(&txn, DB_FOR_FINISH);
-		finish_build(job, o, &view, task, known ? &facts : NULL, version, err, &txn);
-		txn.schema = db_view_schema(&view);
-		db_view_unpin(&view);
-		rc = db_commit(job, o->pool->db, &txn, &res);
-		err_fini(&res.err);
-	}
+	do {
+		f.known = finish_facts(job, o, &f.facts, &f.version);
+		if (f.known < 0)
+			return f.known;
+		rc = commit_once(job, o->pool, &commit);
+	} while (rc == ERR_TIMEOUT);
 	return rc;
 }
 

@@ -468,6 +468,22 @@ bool schema_decide(const struct db_view *view, struct db_txn *txn);
 void schema_put(struct pool *pool, struct buf *out);
 void schema_put_raise(struct job *job, struct pool *pool, struct buf *out);
 
+/* commit.c */
+/* What a job wants to be so. build() puts operations and their preconditions together of a view;
+ * none: it is so already, or not to be. It is asked again when that was not applied, or it is not
+ * known whether. */
+struct commit {
+	enum db_reason reason;
+	struct db_origin origin; /* build may name another */
+	void (*build)(struct db_txn *txn, const struct db_view *view, void *arg);
+	void *arg;
+};
+/* One attempt. 0: applied here, or nothing to do; ERR_TIMEOUT: something has changed, or nobody
+ * decides; ERR_DEAD. */
+int commit_once(struct job *job, struct pool *pool, const struct commit *c);
+/* The same until it is 0 or ERR_DEAD. */
+int commit_settled(struct job *job, struct pool *pool, const struct commit *c);
+
 /* owner.c */
 /* What this member sees may be old: it replays its log after a start. Nothing may be done on the
  * word of a row before everything that was committed by now has been applied here. */

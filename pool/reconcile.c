@@ -52,56 +52,58 @@ static void forget_vm(struct job *job, struct pool *pool, const char *vm_uuid, b
 	err_fini(&err);
 }
 
-/* One VM. Operations under way report for themselves. ERR_TIMEOUT: not decided, look again. */
+struct found {
+	struct job *job;
+	struct pool *pool;
+	const char *vm_uuid;
+	struct facts facts;
+	uint64_t version; /* of the VM's row before them */
+	bool halted, known;
+};
+
+static void build_vm(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	struct found *f = arg;
+	const struct db_row *vm = db_view_by_uuid(view, MODEL_CLASS_VM, f->vm_uuid);
+	const char *self = db_row_ref(pool_self(f->pool, view));
+
+	f->known = vm != NULL;
+	if (!f->known || has_pending_task(f->job, view, vm))
+		return;
+	db_txn_need_version(txn, MODEL_CLASS_VM, db_row_ref(vm), f->version);
+	release_lost_locks(f->job, txn, view, vm, self);
+	if (!facts_ours(vm, self) && !f->halted)
+		log_err(f->pool->env,
+			"event=domain_twice vm=%s why=\"it runs here and is recorded elsewhere: "
+			"left alone\"",
+			f->vm_uuid);
+	else if (facts_differ(view, vm, &f->facts, self))
+		facts_write(txn, f->pool, view, vm, &f->facts, self);
+	else if (!facts_ours(vm, self))
+		memory_left(txn, view, db_row_ref(vm), self);
+	if (txn->n_ops > 0)
+		log_info(f->pool->env, "event=reconcile vm=%s power_state=%s", f->vm_uuid,
+			f->facts.power_state);
+}
+
+/* One VM. ERR_TIMEOUT: not decided, look again. */
 static int reconcile_vm(struct job *job, struct pool *pool, const char *vm_uuid)
 {
-	struct facts facts;
-	struct db_result res;
-	struct db_view view;
-	struct db_txn txn;
-	const struct db_row *vm;
-	const char *self;
-	uint64_t version = facts_version(pool, vm_uuid);
-	int rc = facts_read(job, pool, vm_uuid, &facts);
-	bool halted, known;
+	struct found f = { job, pool, vm_uuid, .version = facts_version(pool, vm_uuid) };
+	int rc = facts_read(job, pool, vm_uuid, &f.facts);
 
-	if (rc != 0 || facts.busy)
+	if (rc != 0 || f.facts.busy)
 		return rc;
-	if (*facts.undecided != 0) { /* it will have changed then */
+	if (*f.facts.undecided != 0) { /* it will have changed then */
 		migrate_decide(pool, vm_uuid);
 		return 0;
 	}
-	halted = strcmp(facts.power_state, "Halted") == 0;
-	db_view_pin(pool->db, &view);
-	vm = db_view_by_uuid(&view, MODEL_CLASS_VM, vm_uuid);
-	known = vm != NULL;
-	self = db_row_ref(pool_self(pool, &view));
-	db_txn_init(&txn, DB_FOR_FACTS);
-	db_txn_origin(&txn, (struct db_origin){ .user = POOL_HOST, .method = "reconcile" });
-	if (known && !has_pending_task(job, &view, vm)) {
-		db_txn_need_version(&txn, MODEL_CLASS_VM, db_row_ref(vm), version);
-		release_lost_locks(job, &txn, &view, vm, self);
-		if (!facts_ours(vm, self) && !halted)
-			log_err(pool->env,
-				"event=domain_twice vm=%s why=\"it runs here and is recorded "
-				"elsewhere: left alone\"",
-				vm_uuid);
-		else if (facts_differ(&view, vm, &facts, self))
-			facts_write(&txn, pool, &view, vm, &facts, self);
-		else if (!facts_ours(vm, self))
-			memory_left(&txn, &view, db_row_ref(vm), self);
-	}
-	db_view_unpin(&view);
-	if (!known)
-		forget_vm(job, pool, vm_uuid, halted);
-	if (txn.n_ops == 0) {
-		db_txn_fini(&txn);
-		return 0;
-	}
-	log_info(pool->env, "event=reconcile vm=%s power_state=%s", vm_uuid, facts.power_state);
-	rc = db_commit(job, pool->db, &txn, &res);
-	err_fini(&res.err);
-	return rc == 0 && res.status != DB_DONE ? ERR_TIMEOUT : rc;
+	f.halted = strcmp(f.facts.power_state, "Halted") == 0;
+	rc = commit_once(job, pool,
+		&(struct commit){ DB_FOR_FACTS, { POOL_HOST, "", "reconcile" }, build_vm, &f });
+	if (!f.known)
+		forget_vm(job, pool, vm_uuid, f.halted);
+	return rc;
 }
 
 /* Results at the agent that nobody will take over any more: their tasks have ended. */
@@ -137,32 +139,35 @@ static void forget_tasks(struct job *job, struct pool *pool)
 	}
 }
 
+struct announcement {
+	struct pool *pool;
+	bool has_row;
+};
+
+static void build_announcement(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	struct announcement *a = arg;
+	const char *uuid = a->pool->host_uuid;
+	const struct db_row *member = db_view_get(view, MODEL_CLASS__member, uuid);
+	char incarnation[128];
+
+	incarnation_of(a->pool, incarnation);
+	a->has_row = member != NULL;
+	if (member == NULL || strcmp(db_row_s(member, _MEMBER_incarnation), incarnation) == 0)
+		return;
+	db_txn_need_row(txn, MODEL_CLASS__member, uuid);
+	db_txn_set(txn, MODEL_CLASS__member, uuid, _MEMBER_incarnation, val_string(incarnation));
+	host_after_boot(a->pool, view, txn, db_row_s(member, _MEMBER_incarnation), incarnation);
+}
+
 static int announce(struct job *job, struct pool *pool)
 {
-	char incarnation[128];
-	struct db_result res = { .status = DB_DONE };
-	const struct db_row *member;
-	struct db_view view;
-	struct db_txn txn;
-	int rc = 0;
+	struct announcement a = { .pool = pool };
+	int rc = commit_once(job, pool,
+		&(struct commit){
+			DB_FOR_CONFIG, { POOL_HOST, "", "announce" }, build_announcement, &a });
 
-	incarnation_of(pool, incarnation);
-	db_view_pin(pool->db, &view);
-	member = db_view_get(&view, MODEL_CLASS__member, pool->host_uuid);
-	if (member != NULL && strcmp(db_row_s(member, _MEMBER_incarnation), incarnation) != 0) {
-		db_txn_init(&txn, DB_FOR_CONFIG);
-		db_txn_origin(&txn, (struct db_origin){ .user = POOL_HOST, .method = "announce" });
-		db_txn_need_row(&txn, MODEL_CLASS__member, pool->host_uuid);
-		db_txn_set(&txn, MODEL_CLASS__member, pool->host_uuid, _MEMBER_incarnation,
-			val_string(incarnation));
-		host_after_boot(
-			pool, &view, &txn, db_row_s(member, _MEMBER_incarnation), incarnation);
-		db_view_unpin(&view);
-		rc = db_commit(job, pool->db, &txn, &res);
-		err_fini(&res.err);
-	}
-	db_view_unpin(&view);
-	return rc != 0 ? rc : member == NULL || res.status != DB_DONE ? ERR_TIMEOUT : 0;
+	return rc == 0 && !a.has_row ? ERR_TIMEOUT : rc;
 }
 
 /* A VM that is here, is meant to be, or holds a lock of a task of ours that has ended. */

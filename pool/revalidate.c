@@ -75,53 +75,46 @@ static void log_out(
 	db_txn_delete(txn, MODEL_CLASS_session, db_row_ref(session));
 }
 
-/* account: NULL: the directory gave no answer. why: the user is to go. */
-static void judge(struct job *job, struct revalidation *r, const char *id, const char *asked,
-	const struct val *account, const char *why)
-{
-	struct pool *pool = r->pool;
-	int64_t now = env_wall_s(job->env);
-	struct db_result res = { 0 };
-	struct val subjects = val_set();
-	const struct db_row *row;
-	struct db_cursor c;
-	struct db_view view;
-	struct db_txn txn;
+/* What the directory says of one user. */
+struct answer {
+	struct job *job;
+	const struct revalidation *r;
+	const char *id, *asked;	   /* the directory; NULL: there is none */
+	const struct val *account; /* NULL: it gave no answer */
+	const char *why;	   /* the user is to go */
+};
 
-	db_txn_init(&txn, DB_FOR_SESSION);
-	db_txn_origin(
-		&txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "revalidation" });
-	db_view_pin(pool->db, &view);
+static void build_judgement(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	const struct answer *a = arg;
+	const struct val *account = a->account;
+	const char *why = a->why;
+	int64_t now = env_wall_s(a->job->env);
+	struct val subjects = val_set();
+	struct db_cursor c = db_rows(view, MODEL_CLASS_session);
+	const struct db_row *row;
+
 	if (account != NULL && auth_suspended(account, &why))
 		account = NULL;
 	else if (account != NULL)
 		why = NULL;
 	if (account != NULL &&
-		(auth_subjects(&view, account, &job->arena, &subjects), subjects.n == 0))
+		(auth_subjects(view, account, &a->job->arena, &subjects), subjects.n == 0))
 		why = "no_subject";
-	c = db_rows(&view, MODEL_CLASS_session);
 	while ((row = db_next(&c)) != NULL) {
-		if (!due(row, r->interval_s, now) ||
-			strcmp(db_row_s(row, SESSION_auth_user_sid), id) != 0)
+		if (!due(row, a->r->interval_s, now) ||
+			strcmp(db_row_s(row, SESSION_auth_user_sid), a->id) != 0)
 			continue;
-		if ((why == NULL && subjects.n == 0) || !same_directory(&view, row, asked)) {
-			if (db_row_i(row, SESSION_validation_time) + UNANSWERED * r->interval_s <
+		if ((why == NULL && subjects.n == 0) || !same_directory(view, row, a->asked)) {
+			if (db_row_i(row, SESSION_validation_time) + UNANSWERED * a->r->interval_s <
 				now)
-				log_out(pool, &txn, row, "not_confirmed");
+				log_out(a->r->pool, txn, row, "not_confirmed");
 		} else if (why != NULL) {
-			log_out(pool, &txn, row, why);
+			log_out(a->r->pool, txn, row, why);
 		} else {
-			confirm(&txn, row, &subjects, now);
+			confirm(txn, row, &subjects, now);
 		}
 	}
-	txn.schema = db_view_schema(&view);
-	db_view_unpin(&view);
-	/* a condition that fails (a session or a subject has just gone): the next look sees it */
-	if (txn.n_ops > 0)
-		db_commit(job, pool->db, &txn, &res);
-	else
-		db_txn_fini(&txn);
-	err_fini(&res.err);
 }
 
 static void revalidation_main(struct job *job, void *arg)
@@ -147,7 +140,13 @@ static void revalidation_main(struct job *job, void *arg)
 		}
 		if (rc != 0 && err.code == AGENT_ERR_does_not_exist)
 			why = "unknown_to_the_directory";
-		judge(job, r, id, directory, rc == 0 ? &account : NULL, why);
+		/* a condition that fails (a session or a subject has just gone): the next look sees
+		 * it */
+		commit_once(job, r->pool,
+			&(struct commit){ DB_FOR_SESSION, { POOL_COORDINATOR, "", "revalidation" },
+				build_judgement,
+				&(struct answer){
+					job, r, id, directory, rc == 0 ? &account : NULL, why } });
 		err_fini(&err);
 	}
 	r->pool->revalidating = false;

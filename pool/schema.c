@@ -8,34 +8,36 @@
 
 enum { REPORT_RETRY_MS = 200 };
 
+struct report {
+	struct pool *pool;
+	bool has_row;
+};
+
+static void build_report(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	struct report *r = arg;
+	const char *uuid = r->pool->host_uuid;
+	const struct db_row *member = db_view_get(view, MODEL_CLASS__member, uuid);
+
+	r->has_row = member != NULL;
+	if (member == NULL || db_row_i(member, _MEMBER_schema) == MODEL_SCHEMA_VERSION)
+		return;
+	db_txn_need_row(txn, MODEL_CLASS__member, uuid);
+	db_txn_set(txn, MODEL_CLASS__member, uuid, _MEMBER_schema, val_int(MODEL_SCHEMA_VERSION));
+}
+
 /* 0: said; else not yet, or not any more (ERR_DEAD). */
 static int report(struct job *job, struct pool *pool)
 {
-	struct db_result res;
-	const struct db_row *member;
-	struct db_view view;
-	struct db_txn txn;
-	bool known, said;
+	struct report r = { .pool = pool };
 	int rc;
 
 	/* the row may be what an older or newer version said, and still be replayed */
 	if (pool_catch_up(job, pool) == ERR_DEAD)
 		return ERR_DEAD;
-	db_view_pin(pool->db, &view);
-	member = db_view_get(&view, MODEL_CLASS__member, pool->host_uuid);
-	known = member != NULL;
-	said = known && db_row_i(member, _MEMBER_schema) == MODEL_SCHEMA_VERSION;
-	db_view_unpin(&view);
-	if (said || !known)
-		return said ? 0 : ERR_TIMEOUT;
-	db_txn_init(&txn, DB_FOR_CONFIG);
-	db_txn_origin(&txn, (struct db_origin){ .user = POOL_HOST, .method = "schema" });
-	db_txn_need_row(&txn, MODEL_CLASS__member, pool->host_uuid);
-	db_txn_set(&txn, MODEL_CLASS__member, pool->host_uuid, _MEMBER_schema,
-		val_int(MODEL_SCHEMA_VERSION));
-	rc = db_commit(job, pool->db, &txn, &res);
-	err_fini(&res.err);
-	return rc != 0 ? rc : res.status == DB_DONE ? 0 : ERR_TIMEOUT;
+	rc = commit_once(job, pool,
+		&(struct commit){ DB_FOR_CONFIG, { POOL_HOST, "", "schema" }, build_report, &r });
+	return rc == 0 && !r.has_row ? ERR_TIMEOUT : rc;
 }
 
 static void report_main(struct job *job, void *arg)
@@ -67,18 +69,13 @@ static bool manual(const struct db_view *view)
 	return yes;
 }
 
-static void compose(const struct db_view *view, struct db_txn *txn, bool asked)
-{
-	if ((!asked && manual(view)) || !db_schema_raise(view, txn))
-		return;
-	txn->reason = DB_FOR_CONFIG;
-	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "schema" });
-}
-
 bool schema_decide(const struct db_view *view, struct db_txn *txn)
 {
-	compose(view, txn, false);
-	return txn->n_ops > 0;
+	if (manual(view) || !db_schema_raise(view, txn))
+		return false;
+	txn->reason = DB_FOR_CONFIG;
+	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "schema" });
+	return true;
 }
 
 void schema_put(struct pool *pool, struct buf *out)
@@ -100,26 +97,23 @@ void schema_put(struct pool *pool, struct buf *out)
 	db_view_unpin(&view);
 }
 
+static void build_raise(struct db_txn *txn, const struct db_view *view, void *to)
+{
+	if (db_schema_raise(view, txn))
+		*(unsigned *)to = db_schema_common(view);
+}
+
 void schema_put_raise(struct job *job, struct pool *pool, struct buf *out)
 {
-	struct db_result res;
-	struct db_view view;
-	struct db_txn txn;
-	unsigned common;
+	unsigned to = 0;
+	int rc = commit_once(job, pool,
+		&(struct commit){
+			DB_FOR_CONFIG, { POOL_COORDINATOR, "", "schema" }, build_raise, &to });
 
-	db_txn_init(&txn, DB_FOR_CONFIG);
-	db_view_pin(pool->db, &view);
-	compose(&view, &txn, true);
-	common = db_schema_common(&view);
-	db_view_unpin(&view);
-	if (txn.n_ops == 0) {
+	if (to == 0)
 		buf_puts(out, "nothing to raise: not every member runs a newer one\n");
-		db_txn_fini(&txn);
-		return;
-	}
-	if (db_commit(job, pool->db, &txn, &res) == 0 && res.status == DB_DONE)
-		buf_printf(out, "raised to %u\n", common);
+	else if (rc == 0)
+		buf_printf(out, "raised to %u\n", to);
 	else
 		buf_puts(out, "not raised: no coordinator, or a member has been started anew\n");
-	err_fini(&res.err);
 }

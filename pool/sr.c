@@ -355,6 +355,13 @@ struct records {
 	struct job *job;
 };
 
+static int write_records(struct job *job, struct pool *pool,
+	void (*build)(struct db_txn *txn, const struct db_view *view, void *arg), void *arg)
+{
+	return commit_settled(job, pool,
+		&(struct commit){ DB_FOR_FACTS, { POOL_HOST, "", "storage" }, build, arg });
+}
+
 static void build_records(struct db_txn *txn, const struct db_view *view, void *arg)
 {
 	struct records *r = arg;
@@ -441,15 +448,15 @@ int sr_create_run(struct job *job, void *task, const struct sr_create_args *args
 	int rc = make_storage(job, task, args, &sr, err);
 
 	if (rc == 0)
-		rc = facts_commit(job, pool, "storage", build_records, &records);
+		rc = write_records(job, pool, build_records, &records);
 	if (rc != 0)
 		return rc;
 	rc = begin_plug(job, task, args->host, &part, err);
 	if (rc == 0)
 		rc = part_end(job, task, part, err);
 	if (rc == ERR_API) /* nobody can use it */
-		return facts_commit(job, pool, "storage", build_removal, &sr) == ERR_DEAD ? ERR_DEAD
-											  : ERR_API;
+		return write_records(job, pool, build_removal, &sr) == ERR_DEAD ? ERR_DEAD
+										: ERR_API;
 	if (rc == 0)
 		rc = plug_others(job, task, &records.hosts);
 	if (rc == 0)
@@ -824,7 +831,7 @@ int sr_scan_run(struct job *job, void *task, const struct sr_scan_args *args, st
 		if (rc != 0 || disks.n == 0)
 			break;
 		page.disks = &disks;
-		rc = facts_commit(job, owner_pool(task), "storage", build_page, &page);
+		rc = write_records(job, owner_pool(task), build_page, &page);
 		if (rc != 0)
 			return rc;
 		for (uint32_t i = 0; i < disks.n; i++)
@@ -916,7 +923,7 @@ static int link_reconcile(
 				err.code != NULL ? err.code->name : err_rc_name(rc));
 		err_fini(&err);
 	}
-	return facts_commit(job, pool, "storage", build_fact, &fact);
+	return write_records(job, pool, build_fact, &fact);
 }
 
 void pbd_reconcile(struct job *job, struct pool *pool)

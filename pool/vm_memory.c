@@ -214,6 +214,7 @@ static void build_range_back(struct db_txn *txn, const struct db_view *view, voi
 
 static int range_run(struct job *job, void *task, int64_t least, int64_t most, struct err *err)
 {
+	struct commit back = { DB_FOR_FACTS, { POOL_HOST, "", "memory" }, build_range_back, task };
 	struct val params = val_map();
 	struct db_view view;
 	const struct db_row *vm = owner_vm(task, &view), *self = owner_self(task, &view);
@@ -235,8 +236,7 @@ static int range_run(struct job *job, void *task, int64_t least, int64_t most, s
 			val_int((has > least ? has : least) / 1024));
 		rc = owner_agent_op(job, task, AGENT_VM_set_memory_dynamic_range, &params, err);
 	}
-	if (rc == ERR_API &&
-		facts_commit(job, owner_pool(task), "memory", build_range_back, task) == ERR_DEAD)
+	if (rc == ERR_API && commit_settled(job, owner_pool(task), &back) == ERR_DEAD)
 		return ERR_DEAD;
 	db_txn_set(owner_then(task), MODEL_CLASS_VM, ref, VM_memory_dynamic_min, val_int(least));
 	db_txn_set(owner_then(task), MODEL_CLASS_VM, ref, VM_memory_dynamic_max, val_int(most));

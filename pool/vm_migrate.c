@@ -139,32 +139,25 @@ static enum decision judge(struct owned *o, bool leaving)
 }
 
 /* Memory of a VM that has left. */
-static void give_memory_back(struct job *job, struct owned *o)
+static void build_memory_back(struct db_txn *txn, const struct db_view *view, void *arg)
 {
-	struct db_result res = { .status = DB_FAILED };
-	int rc = 0;
+	struct owned *o = arg;
+	const struct db_row *vm = db_view_get(view, MODEL_CLASS_VM, o->vm);
+	const char *self = db_row_ref(pool_self(o->pool, view));
 
-	while (rc == 0 && res.status != DB_DONE) {
-		struct db_txn txn;
-		struct db_view view;
-		const struct db_row *vm = owner_vm(o, &view);
-		const char *self = db_row_ref(pool_self(o->pool, &view));
+	if (place_of(vm, self) != ELSEWHERE)
+		return;
+	db_txn_need_field(txn, MODEL_CLASS_VM, o->vm, VM_resident_on,
+		val_string(db_row_s(vm, VM_resident_on)));
+	memory_left(txn, view, o->vm, self);
+}
 
-		db_txn_init(&txn, DB_FOR_FACTS);
-		db_txn_origin(&txn, (struct db_origin){ POOL_HOST, o->task, "VM.pool_migrate" });
-		if (place_of(vm, self) == ELSEWHERE) {
-			db_txn_need_field(&txn, MODEL_CLASS_VM, o->vm, VM_resident_on,
-				val_string(db_row_s(vm, VM_resident_on)));
-			memory_left(&txn, &view, o->vm, self);
-		}
-		db_view_unpin(&view);
-		if (txn.n_ops == 0) {
-			db_txn_fini(&txn);
-			return;
-		}
-		rc = db_commit(job, o->pool->db, &txn, &res);
-		err_fini(&res.err);
-	}
+static int commit_facts(struct owned *o,
+	void (*build)(struct db_txn *txn, const struct db_view *view, void *arg), void *arg)
+{
+	return commit_settled(o->job, o->pool,
+		&(struct commit){
+			DB_FOR_FACTS, { POOL_HOST, o->task, "VM.pool_migrate" }, build, arg });
 }
 
 /* The decision, for this migration and no other. */
@@ -202,7 +195,7 @@ static bool settle(struct job *job, struct owned *o)
 	rc = tell(job, o, v == KEEP ? AGENT_VM_migrate_keep : AGENT_VM_migrate_drop, &err);
 	err_fini(&err);
 	if (rc == 0 && v == DROP && leaving)
-		give_memory_back(job, o);
+		commit_facts(o, build_memory_back, o);
 	return rc == 0 || rc == ERR_DEAD;
 }
 
@@ -497,62 +490,50 @@ static int offer(struct job *job, struct owned *o, const char *host, const char 
 	return rc;
 }
 
-/* The hand-over, from the rows as they are: 0 with the transaction; 1: it has happened; ERR_API: it
- * cannot. */
-static int hand_over_build(struct job *job, struct owned *o, const char *host,
-	const char *incarnation, struct db_txn *txn, struct err *err)
-{
-	struct db_view view;
-	const struct db_row *vm = owner_vm(o, &view),
-			    *task = db_view_get(&view, MODEL_CLASS_task, o->task),
-			    *self = pool_self(o->pool, &view),
-			    *to = db_view_get(&view, MODEL_CLASS_host, host), *member;
-	int rc = 0;
+struct hand_over {
+	struct owned *o;
+	const char *host, *incarnation;
+	struct err *err;
+	int rc; /* ERR_API: it cannot be */
+};
 
-	member = to != NULL ? db_view_get(&view, MODEL_CLASS__member, db_row_s(to, HOST_uuid))
-			    : NULL;
+static void build_hand_over(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	struct hand_over *h = arg;
+	struct owned *o = h->o;
+	const struct db_row *vm = db_view_get(view, MODEL_CLASS_VM, o->vm),
+			    *task = db_view_get(view, MODEL_CLASS_task, o->task),
+			    *self = pool_self(o->pool, view),
+			    *to = db_view_get(view, MODEL_CLASS_host, h->host), *member;
+
+	member =
+		to != NULL ? db_view_get(view, MODEL_CLASS__member, db_row_s(to, HOST_uuid)) : NULL;
 	if (place_of(vm, db_row_ref(self)) == ELSEWHERE)
-		rc = 1;
-	else if (vm == NULL || !task_pending(task) || task_cancel_asked(task, &job->arena))
-		rc = err_set(err, ERR_TASK_CANCELLED, o->task, NULL);
-	else if (member == NULL || strcmp(db_row_s(member, _MEMBER_incarnation), incarnation) != 0)
-		rc = failed(o, host, "the destination has been started anew", err);
-	if (rc == 0) {
-		db_txn_init(txn, DB_FOR_FACTS);
-		db_txn_origin(txn, task_origin(task, &job->arena));
-		db_txn_need_version(txn, MODEL_CLASS_task, o->task, db_row_modified(task));
-		db_txn_need_field(
-			txn, MODEL_CLASS_VM, o->vm, VM_resident_on, val_string(db_row_ref(self)));
-		db_txn_need_field(txn, MODEL_CLASS__member, db_row_s(to, HOST_uuid),
-			_MEMBER_incarnation, val_string(incarnation));
-		db_txn_set(txn, MODEL_CLASS_VM, o->vm, VM_resident_on, val_string(host));
-		db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_owner, val_string(host));
-		db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_resident_on, val_string(host));
-		db_txn_set(
-			txn, MODEL_CLASS_task, o->task, TASK_incarnation, val_string(incarnation));
-	}
-	db_view_unpin(&view);
-	return rc;
+		return; /* it has happened */
+	if (vm == NULL || !task_pending(task) || task_cancel_asked(task, &o->job->arena))
+		h->rc = err_set(h->err, ERR_TASK_CANCELLED, o->task, NULL);
+	else if (member == NULL ||
+		 strcmp(db_row_s(member, _MEMBER_incarnation), h->incarnation) != 0)
+		h->rc = failed(o, h->host, "the destination has been started anew", h->err);
+	if (h->rc != 0)
+		return;
+	db_txn_origin(txn, task_origin(task, &o->job->arena));
+	db_txn_need_version(txn, MODEL_CLASS_task, o->task, db_row_modified(task));
+	db_txn_need_field(txn, MODEL_CLASS_VM, o->vm, VM_resident_on, val_string(db_row_ref(self)));
+	db_txn_need_field(txn, MODEL_CLASS__member, db_row_s(to, HOST_uuid), _MEMBER_incarnation,
+		val_string(h->incarnation));
+	db_txn_set(txn, MODEL_CLASS_VM, o->vm, VM_resident_on, val_string(h->host));
+	db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_owner, val_string(h->host));
+	db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_resident_on, val_string(h->host));
+	db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_incarnation, val_string(h->incarnation));
 }
 
-static int hand_over(struct job *job, struct owned *o, const char *host, const char *incarnation,
-	struct err *err)
+static int hand_over(struct owned *o, const char *host, const char *incarnation, struct err *err)
 {
-	struct db_result res = { .status = DB_FAILED };
-	struct db_txn txn;
-	int rc = 0;
+	struct hand_over h = { o, host, incarnation, err, 0 };
+	int rc = commit_facts(o, build_hand_over, &h);
 
-	while (res.status != DB_DONE) {
-		rc = hand_over_build(job, o, host, incarnation, &txn, err);
-		if (rc != 0)
-			return rc == 1 ? 0 : rc;
-		rc = db_commit(job, o->pool->db, &txn, &res);
-		err_fini(&res.err);
-		if (rc != 0)
-			return rc;
-		job->cancelled = false;
-	}
-	return 0;
+	return rc != 0 ? rc : h.rc;
 }
 
 /* What is set aside for it where it goes; 0: not known. */
@@ -593,39 +574,23 @@ static int send(struct job *job, struct owned *o, const char *host, struct err *
 	if (image == NULL || strlen(image) >= IMAGE_MAX)
 		return failed(o, host, "the guest cannot be sent", err);
 	rc = offer(job, o, host, image, incarnation, err);
-	return rc != 0 ? rc : hand_over(job, o, host, incarnation, err);
+	return rc != 0 ? rc : hand_over(o, host, incarnation, err);
 }
 
-/* No hand-over of this task can be applied any more; or it has been. 0, ERR_DEAD. */
-static int bar(struct job *job, struct owned *o)
+/* From here on no hand-over of this task can be applied any more; or it has been. */
+static void build_bar(struct db_txn *txn, const struct db_view *view, void *arg)
 {
-	struct db_result res = { .status = DB_FAILED };
-	struct db_txn txn;
-	int rc = 0;
+	struct owned *o = arg;
+	const struct db_row *vm = db_view_get(view, MODEL_CLASS_VM, o->vm),
+			    *task = db_view_get(view, MODEL_CLASS_task, o->task);
+	const char *self = db_row_ref(pool_self(o->pool, view));
 
-	while (rc == 0 && res.status != DB_DONE) {
-		struct db_view view;
-		const struct db_row *vm = owner_vm(o, &view),
-				    *task = db_view_get(&view, MODEL_CLASS_task, o->task);
-		const char *self = db_row_ref(pool_self(o->pool, &view));
-		bool open = place_of(vm, self) == HERE && task != NULL;
-
-		if (open) {
-			db_txn_init(&txn, DB_FOR_FACTS);
-			db_txn_origin(&txn, task_origin(task, &job->arena));
-			db_txn_need_field(
-				&txn, MODEL_CLASS_VM, o->vm, VM_resident_on, val_string(self));
-			db_txn_need_row(&txn, MODEL_CLASS_task, o->task);
-			db_txn_touch(&txn, MODEL_CLASS_task, o->task);
-		}
-		db_view_unpin(&view);
-		if (!open)
-			return 0;
-		rc = db_commit(job, o->pool->db, &txn, &res);
-		err_fini(&res.err);
-		job->cancelled = false;
-	}
-	return rc;
+	if (place_of(vm, self) != HERE || task == NULL)
+		return;
+	db_txn_origin(txn, task_origin(task, &o->job->arena));
+	db_txn_need_field(txn, MODEL_CLASS_VM, o->vm, VM_resident_on, val_string(self));
+	db_txn_need_row(txn, MODEL_CLASS_task, o->task);
+	db_txn_touch(txn, MODEL_CLASS_task, o->task);
 }
 
 /* The guest runs on here. What the agent cannot do now it is asked again; in the end the task says
@@ -684,7 +649,7 @@ int vm_pool_migrate_run(
 		return rc;
 	if (rc != 0 && rc != ERR_API)
 		err_set(err, ERR_INTERNAL_ERROR, err_rc_name(rc), NULL);
-	if (rc != 0 && bar(job, o) == ERR_DEAD)
+	if (rc != 0 && commit_facts(o, build_bar, o) == ERR_DEAD)
 		return ERR_DEAD;
 	if (rc != 0 && look(o) == HERE) {
 		rc = keep(job, o, &why);
