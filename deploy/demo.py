@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.parse
 
 sys.dont_write_bytecode = True
 from content import Api, Failure, record

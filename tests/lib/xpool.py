@@ -22,6 +22,7 @@ QUICKSTART = os.path.join(ROOT, "deploy", "quickstart")
 PASSWORD = "test password: ü"
 REPORTS = re.compile(r"AddressSanitizer|LeakSanitizer: detected|runtime error:|ThreadSanitizer|assertion_failed|domain_twice")
 MIB = 1 << 20
+NULL = "OpaqueRef:NULL"
 
 
 class ApiError(Exception):
@@ -65,6 +66,18 @@ class Api:
             assert time.time() < until, "task %s does not end" % task
             time.sleep(0.02)
         return self("task.get_record", task)
+
+    def members(self):
+        """The number of the member on each host."""
+        return {ref: int(h["address"].rsplit(".", 1)[1]) - 10 for ref, h in self("host.get_all_records").items()}
+
+    def free_memory(self):
+        """Bytes of each host; 0: full, or not known yet."""
+        return {host: int(self("host.compute_free_memory", host)) for host in self("host.get_all")}
+
+    def memory_known(self):
+        eventually("memory is known", lambda: all(self.free_memory().values()))
+        return self.free_memory()
 
     def fails(self, code, method, *args):
         """The call must fail with that code; the error's parameters."""
@@ -229,7 +242,7 @@ def vm_record(label, template=False, **more):
     size = str(64 * MIB)
     record = {
         "name_label": label, "name_description": "", "user_version": "1", "is_a_template": template,
-        "affinity": "OpaqueRef:NULL", "memory_static_max": size, "memory_dynamic_max": size, "memory_dynamic_min": size,
+        "affinity": NULL, "memory_static_max": size, "memory_dynamic_max": size, "memory_dynamic_min": size,
         "memory_static_min": size, "VCPUs_params": {}, "VCPUs_max": "1", "VCPUs_at_startup": "1",
         "actions_after_shutdown": "destroy", "actions_after_reboot": "restart", "actions_after_crash": "restart",
         "PV_bootloader": "", "PV_kernel": "", "PV_ramdisk": "", "PV_args": "", "PV_bootloader_args": "", "PV_legacy_args": "",
@@ -237,6 +250,11 @@ def vm_record(label, template=False, **more):
     }
     record.update(more)
     return record
+
+
+def guest(**behaviour):
+    """Of a VM's record: what its simulated guest does."""
+    return {"other_config": {"xpool-sim-guest": json.dumps(behaviour)}}
 
 
 def vdi_record(sr, label="disk", size=MIB, **more):
@@ -248,7 +266,7 @@ def vdi_record(sr, label="disk", size=MIB, **more):
 
 def vbd_record(vm, vdi, userdevice="autodetect", **more):
     record = {"VM": vm, "VDI": vdi, "userdevice": userdevice, "bootable": False, "mode": "RW", "type": "Disk", "unpluggable": True,
-              "empty": vdi == "OpaqueRef:NULL", "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
+              "empty": vdi == NULL, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
     record.update(more)
     return record
 

@@ -1,6 +1,5 @@
 """Every class by the published tables: method list, counts, records in both encodings, all generated messages, what is
 gone and what nobody has written yet, through different members."""
-import json
 import sys
 import xml.etree.ElementTree as ElementTree
 

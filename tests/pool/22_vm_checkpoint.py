@@ -1,25 +1,18 @@
 """Checkpoints: a snapshot with the memory, of a guest that runs on whatever becomes of it; back to one the VM is suspended."""
-import json
 import os
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import PASSWORD, Api, Pool, eventually, vbd_record, vdi_record, vm_record
-
-NULL = "OpaqueRef:NULL"
-
-
-def guest(**behaviour):
-    return {"other_config": {"xpool-sim-guest": json.dumps(behaviour)}}
+from xpool import NULL, PASSWORD, Api, Pool, eventually, guest, vbd_record, vdi_record, vm_record
 
 
 with Pool() as pool:
     first = Api(pool, 1).login()
     second, third = (Api(pool, n, first.session) for n in (2, 3))
     hosts = first("host.get_all")
-    member = {ref: int(h["address"].rsplit(".", 1)[1]) - 10 for ref, h in first("host.get_all_records").items()}
+    member = first.members()
     sr = pool.make_sr(first)
     folder = pool.storage("shared")["location"]
 

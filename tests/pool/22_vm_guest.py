@@ -3,9 +3,8 @@ import json
 import sys
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, Pool, eventually, vm_record
+from xpool import NULL, Api, Pool, eventually, guest, vm_record
 
-NULL = "OpaqueRef:NULL"
 SAYS = {"data/os_name": "Debian GNU/Linux 12", "data/os_distro": "debian", "data/os_majorver": "12", "attr/PVAddons/MajorVersion": "8",
         "attr/PVAddons/MinorVersion": "2", "attr/vif/0/ipv4/0": "192.0.2.7", "attr/vif/0/ipv6/0": "2001:db8::7", "control/feature-suspend": "1",
         "control/feature-balloon": "1", "data/service/web/port": "80", "feature/hotplug/vif": "1", "feature/hotplug/vbd": "0", "data/ts": "1"}
@@ -17,7 +16,7 @@ with Pool() as pool:
     first("VM.start", silent, False, True)
     assert first("VM.get_guest_metrics", silent) == NULL
 
-    vm = first("VM.create", vm_record("says", other_config={"xpool-sim-guest": json.dumps({"guest": SAYS})}))
+    vm = first("VM.create", vm_record("says", **guest(guest=SAYS)))
     first("VM.start", vm, True, True)
     assert first("VM.get_guest_metrics", vm) == NULL  # it has not run yet
     first("VM.unpause", vm)

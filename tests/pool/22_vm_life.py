@@ -1,5 +1,4 @@
 """Pause and unpause, reboot and shutdown with and without the guest's help, guests that stop by themselves, power_state_reset."""
-import json
 import os
 import subprocess
 import sys
@@ -7,12 +6,7 @@ import urllib.error
 import urllib.request
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import PASSWORD, Api, Pool, eventually, vm_record
-
-
-def guest(**behaviour):
-    return {"other_config": {"xpool-sim-guest": json.dumps(behaviour)}}
-
+from xpool import PASSWORD, Api, Pool, eventually, guest, vm_record
 
 with Pool() as pool:
     apis = [Api(pool, n).login() for n in (1, 2, 3)]

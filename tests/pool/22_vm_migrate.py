@@ -8,22 +8,16 @@ import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from twice import Twice
-from xpool import MIB, Api, Pool, eventually, vm_record
+from xpool import MIB, Api, Pool, eventually, guest, vm_record
 
 LIVE = {"live": "true"}
 random.seed(7)
-
-
-def guest(**behaviour):
-    return {"other_config": {"xpool-sim-guest": json.dumps(behaviour)}}
-
 
 with Pool() as pool:
     apis = [Api(pool, n).login() for n in (1, 2, 3)]
     first, second, third = apis
     hosts = first("host.get_all")
-    member = {ref: int(h["address"].rsplit(".", 1)[1]) - 10 for ref, h in first("host.get_all_records").items()}
-    eventually("memory is known", lambda: all(int(first("host.compute_free_memory", h)) > 0 for h in hosts))
+    member, free = first.members(), first.memory_known()
 
     def domains(host, vm):
         """(not half made, paused) of each domain of the VM there, whatever the record says."""
@@ -51,7 +45,6 @@ with Pool() as pool:
 
     twice = Twice(pool.dir)
     twice.start()
-    free = {h: int(first("host.compute_free_memory", h)) for h in hosts}
     vm = first("VM.create", vm_record("moves"))
     first("VM.start_on", vm, hosts[0], False, True)
     # there and back by each member, plain and Async.; where it is already is fine
@@ -103,7 +96,7 @@ with Pool() as pool:
     second("VM.hard_shutdown", deaf)
     assert second.wait_task(task)["status"] == "cancelled" and second("VM.get_power_state", deaf) == "Halted"
     second("VM.hard_shutdown", vm)
-    eventually("memory is given back", lambda: {h: int(first("host.compute_free_memory", h)) for h in hosts} == free)
+    eventually("memory is given back", lambda: first.free_memory() == free)
 
     # with more memory than there is room for: it gives back what it can, or stays where it is
     room = free[hosts[1]] // MIB
@@ -170,7 +163,7 @@ with Pool() as pool:
         runs_only(api, vm, at)
     assert "success" in outcomes, outcomes
     alive()("VM.hard_shutdown", vm)
-    eventually("memory is given back", lambda: {h: int(alive()("host.compute_free_memory", h)) for h in hosts} == free)
+    eventually("memory is given back", lambda: alive().free_memory() == free)
     twice.stop = True
     twice.join()
     assert twice.looks > 100 and twice.found == [], twice.found[:3]

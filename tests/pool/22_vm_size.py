@@ -1,10 +1,9 @@
 """Memory and processors of VMs: limits in order, refused with the documented errors, changed live, counted on the host, kept over a reboot."""
-import json
 import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import MIB, Api, Pool, eventually, vm_record
+from xpool import MIB, Api, Pool, eventually, guest, vm_record
 
 LIMITS = ["memory_static_min", "memory_dynamic_min", "memory_dynamic_max", "memory_static_max"]
 ORDER = ["Memory limits must satisfy: static_min <= dynamic_min <= dynamic_max <= static_max"]
@@ -18,7 +17,7 @@ with Pool() as pool:
     first = Api(pool, 1).login()
     second, third = (Api(pool, n, first.session) for n in (2, 3))
     hosts = first("host.get_all")
-    eventually("memory is known", lambda: all(int(first("host.compute_free_memory", h)) > 0 for h in hosts))
+    first.memory_known()
     limits = lambda vm: [third("VM.get_" + field, vm) for field in LIMITS]
     free = lambda host: int(first("host.compute_free_memory", host)) // MIB
 
@@ -82,7 +81,7 @@ with Pool() as pool:
 
     # more than the host has left; a guest that gives nothing back: all is as it was
     room = free(hosts[0])
-    vm = first("VM.create", vm_record("stuck", other_config={"xpool-sim-guest": json.dumps({"balloon": False})}))
+    vm = first("VM.create", vm_record("stuck", **guest(balloon=False)))
     first("VM.set_memory_limits", vm, *mib(0, room + 64, 64, 128))
     first("VM.start_on", vm, hosts[0], False, True)
     left = first.fails("HOST_NOT_ENOUGH_FREE_MEMORY", "VM.set_memory_dynamic_range", vm, *mib(room + 32, room + 64))

@@ -5,22 +5,14 @@ import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import MIB, Api, Pool, eventually, vbd_record, vdi_record, vm_record
-
-NULL = "OpaqueRef:NULL"
-
-
-def guest(**behaviour):
-    return {"other_config": {"xpool-sim-guest": json.dumps(behaviour)}}
+from xpool import MIB, NULL, Api, Pool, eventually, guest, vbd_record, vdi_record, vm_record
 
 
 with Pool() as pool:
     first = Api(pool, 1).login()
     second, third = (Api(pool, n, first.session) for n in (2, 3))
     hosts = first("host.get_all")
-    member = {ref: int(h["address"].rsplit(".", 1)[1]) - 10 for ref, h in first("host.get_all_records").items()}
-    eventually("memory is known", lambda: all(int(first("host.compute_free_memory", h)) > 0 for h in hosts))
-    free = {h: int(first("host.compute_free_memory", h)) for h in hosts}
+    member, free = first.members(), first.memory_known()
 
     vm = first("VM.create", vm_record("sleeps"))
     first("VM.start_on", vm, hosts[0], False, True)
@@ -37,7 +29,7 @@ with Pool() as pool:
     image = third("VDI.get_record", record["suspend_VDI"])
     assert (image["type"], image["SR"]) == ("suspend", sr) and int(image["virtual_size"]) > 64 * MIB, image
     assert images() == {image["uuid"]}
-    assert {h: int(first("host.compute_free_memory", h)) for h in hosts} == free
+    assert first.free_memory() == free
     assert {"resume", "resume_on", "hard_shutdown", "destroy"} <= set(record["allowed_operations"]) and "start" not in record["allowed_operations"]
     assert second.fails("VM_BAD_POWER_STATE", "VM.start", vm, False, True) == [vm, "halted", "suspended"]
     assert second.fails("VM_BAD_POWER_STATE", "VM.suspend", vm) == [vm, "running", "suspended"]

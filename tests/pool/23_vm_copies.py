@@ -2,9 +2,8 @@
 import sys
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, Pool, eventually, vm_record
+from xpool import NULL, Api, Pool, eventually, vm_record
 
-NULL = "OpaqueRef:NULL"
 SAME = ("memory_static_max", "memory_dynamic_min", "VCPUs_max", "platform", "actions_after_crash", "tags", "name_description", "HVM_boot_params")
 
 with Pool() as pool:

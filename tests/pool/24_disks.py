@@ -6,9 +6,8 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from xpool import MIB, Api, ApiError, Pool, eventually, vbd_record, vdi_record, vm_record
+from xpool import MIB, NULL, Api, ApiError, Pool, eventually, vbd_record, vdi_record, vm_record
 
-NULL = "OpaqueRef:NULL"
 
 with Pool() as pool:
     first = Api(pool, 1).login()

@@ -7,9 +7,8 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from xpool import Api, ApiError, Pool, vm_record
+from xpool import NULL, Api, ApiError, Pool, vm_record
 
-NULL = "OpaqueRef:NULL"
 
 
 def network(label, **more):

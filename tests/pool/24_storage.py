@@ -5,9 +5,8 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from xpool import MIB, Api, Pool, eventually, vdi_record
+from xpool import MIB, NULL, Api, Pool, eventually, vdi_record
 
-NULL = "OpaqueRef:NULL"
 DEAD = "OpaqueRef:00000000-0000-4000-8000-000000000000"
 
 with Pool() as pool:

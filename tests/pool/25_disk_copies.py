@@ -4,9 +4,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from xpool import MIB, Api, Pool, eventually, vbd_record, vdi_record, vm_record
+from xpool import MIB, NULL, Api, Pool, eventually, vbd_record, vdi_record, vm_record
 
-NULL = "OpaqueRef:NULL"
 
 with Pool() as pool:
     first = Api(pool, 1).login()

@@ -7,7 +7,7 @@ import threading
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, ApiError, Pool, eventually, vm_record
+from xpool import Api, Pool, eventually, vm_record
 
 TIMES = int(sys.argv[2]) if len(sys.argv) > 2 else 40
 WRITERS = 4

@@ -15,10 +15,10 @@ def pid(pool, member, name):
 
 with Pool() as pool:
     api = Api(pool, 1).login()
-    addresses = {ref: h["address"] for ref, h in api("host.get_all_records").items()}
+    member = api.members()
 
     def where(vm):
-        return int(addresses[api("VM.get_resident_on", vm)].rsplit(".", 1)[1]) - 10
+        return member[api("VM.get_resident_on", vm)]
 
     def anyone_but(member):
         return Api(pool, 1 + member % 3, api.session)

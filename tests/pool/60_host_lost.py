@@ -32,14 +32,14 @@ def changes(pool, members):
 
 with Pool(members=MEMBERS) as pool:
     api = Api(pool, 1).login()
-    addresses = {ref: h["address"] for ref, h in api("host.get_all_records").items()}
-    hosts = {int(address.rsplit(".", 1)[1]) - 10: ref for ref, address in addresses.items()}
+    member = api.members()
+    hosts = {number: ref for ref, number in member.items()}
     vm = api("VM.create", vm_record("deaf", other_config={"xpool-sim-guest": "deaf"}))
     idle = api("VM.create", vm_record("idle"))
     doomed = api("VM.create", vm_record("doomed"))
     api("VM.start", vm, False, True)
     host = api("VM.get_resident_on", vm)
-    home = int(addresses[host].rsplit(".", 1)[1]) - 10
+    home = member[host]
     lost = 1 + (home + 1) % MEMBERS
     api = Api(pool, 1 + home % MEMBERS, api.session)
     api("VM.start_on", doomed, hosts[lost], False, True)

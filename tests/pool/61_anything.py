@@ -38,7 +38,7 @@ class Run:
         self.pool, self.lock, self.rng = pool, threading.Lock(), random.Random(SEED)
         api = Api(pool, 1).login()
         self.session, self.hosts = api.session, api("host.get_all")
-        eventually("memory is known", lambda: all(int(api("host.compute_free_memory", h)) > 0 for h in self.hosts))
+        api.memory_known()
         sr = pool.make_sr(api)
         self.vms = [api("VM.create", vm_record("any%d" % n, suspend_SR=sr)) for n in range(VMS)]
         for vm in self.vms[::2]:
