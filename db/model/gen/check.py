@@ -17,8 +17,8 @@ KEYS = {
     "class": {"name", "text", "table", "events", "generated", "accessors", "create_role", "role", "deprecated", "prototyped", "removed", "key",
               "operations", "checks", "create", "destroy", "fields", "messages", "removed_messages", "schema", "file"},
     "field": {"name", "type", "qualifier", "column", "default", "derived", "computed", "volatile", "get_role", "set_role",
-              "key_roles", "set_client_cert", "internal", "removed", "deprecated", "effect", "owns", "copied", "since", "schema", "from", "text"},
-    "message": {"name", "as", "params", "result", "role", "client_cert", "key_roles", "async", "secret", "hidden", "pool_internal",
+              "key_roles", "set_client_cert", "internal", "removed", "deprecated", "owns", "copied", "since", "schema", "from", "text"},
+    "message": {"name", "as", "params", "result", "role", "client_cert", "key_roles", "async", "pool_internal",
                 "session", "route", "locks", "cancels", "since", "schema", "deprecated", "errors", "text"},
     "param": {"name", "type", "default", "null", "since"},
     "relation": {"one", "many", "cascade", "schema"},
@@ -343,10 +343,6 @@ def check_relations(model):
 
 
 def check_lists(model):
-    unique("alerts.json", [a["name"] for a in model["alerts"]])
-    for alert in model["alerts"]:
-        if alert["priority"] not in range(1, 6):
-            raise Refused("alerts.json: %s: priority %s is not 1 to 5" % (alert["name"], alert["priority"]))
     unique("http.json", [a["name"] for a in model["http"]])
     for action in model["http"]:
         one_of("http.json: " + action["name"], "role", action["role"], ROLES)

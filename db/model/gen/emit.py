@@ -248,11 +248,6 @@ def role_rows(model):
                   "const unsigned model_n_permissions = %d;\n" % (len(model["roles"]["roles"]) + len(model["permissions"]))]
 
 
-def alert_rows(model):
-    return ["const struct model_alert model_alerts[] = {"] + [
-        "\t{ %s, %d }," % (quote(a["name"]), a["priority"]) for a in model["alerts"]] + ["\t{ NULL, 0 },\n};\n"]
-
-
 def rule_rows(model):
     out = ["const struct model_rule model_rules[] = {"]
     for cls in model["classes"]:
@@ -352,11 +347,11 @@ def source(model):
         kind, _, path = msg.get("route", "local").partition(":")
         locks = ", ".join("{ %s, %s }" % (path_row(model, msg, where), quote(op)) for where, op in msg.get("locks", []))
         cancels = ", ".join(quote(c) for c in msg.get("cancels", []))
-        messages.append("\t{ %s, %s, MODEL_%s, %d, %s, %d, %d, &%s, %s, %s, %s, %s, %s, %s, MODEL_%s, %s, { %s }, %d, { %s }, %s, %d, %d, %s }," % (
+        messages.append("\t{ %s, %s, MODEL_%s, %d, %s, %d, %d, &%s, %s, %s, %s, %s, %s, MODEL_%s, %s, { %s }, %d, { %s }, %s, %d, %d, %s }," % (
             quote(msg["name"]), class_id(model["classes"][msg["class"]]["name"]), msg["call"], msg["field"],
             shared.get(text, "NULL"), len(prow), len([p for p in msg["params"] if "default" not in p]),
             t.type(msg["result"]), model["role_ids"][msg["role"]], "true" if msg.get("async") else "false",
-            "false" if msg.get("session") is False else "true", "true" if msg.get("secret") else "false",
+            "false" if msg.get("session") is False else "true",
             "true" if msg.get("client_cert") else "false", "true" if msg.get("pool_internal") else "false", kind.upper(),
             path_row(model, msg, path) if path else "{ -1, 0, { 0 } }", locks or "{ { -1, 0, { 0 } }, NULL }", len(msg.get("locks", [])), cancels or "NULL",
             "sizeof(struct %s)" % args_name(msg) if custom else "0", msg["custom"], msg["schema"], quote(msg["text"])))
@@ -383,7 +378,7 @@ def source(model):
             cls, _, field = side.partition(".")
             row += [class_id(cls), "%s_%s" % (ident(cls).upper(), ident(field)) if field else "-1"]
         out.append("\t{ %s, %s, %d }," % (", ".join(row), "true" if relation.get("cascade") else "false", relation["schema"]))
-    out += ["};\n"] + rule_rows(model) + role_rows(model) + alert_rows(model) + params
+    out += ["};\n"] + rule_rows(model) + role_rows(model) + params
     out += ["", "const struct model_message model_messages[] = {"] + messages
     out += ["};\n", "const unsigned model_n_messages = %d;\n" % len(messages), part("model_find.c")]
     return "\n".join(out)

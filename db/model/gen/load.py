@@ -2,7 +2,7 @@
 import json
 import os
 
-LISTS = ("alerts.json", "enums.json", "errors.json", "http.json", "relations.json", "roles.json", "schema.json")
+LISTS = ("enums.json", "errors.json", "http.json", "relations.json", "roles.json", "schema.json")
 
 
 class Refused(Exception):
@@ -41,7 +41,6 @@ def load(folder, overlay=None):
         "errors": files["errors.json"]["codes"],
         "relations": files["relations.json"]["relations"],
         "schema": files["schema.json"],
-        "alerts": files["alerts.json"]["alerts"],
         "http": files["http.json"]["actions"],
         "roles": files["roles.json"],
         "classes": [dict(cls, file=name) for name, cls in files.items() if name not in LISTS],

@@ -192,7 +192,7 @@ struct model_message {
 	unsigned n_params, n_required; /* without the session */
 	const struct model_type *result;
 	enum model_role role;
-	bool async, session, secret;
+	bool async, session;
 	bool client_cert;   /* also for clients that proved themselves by a certificate */
 	bool pool_internal; /* between members only */
 	enum model_route route;
@@ -211,11 +211,6 @@ struct model_permission {
 	const char *name, *uuid, *text; /* the uuid follows from the name */
 	enum model_role role;
 	bool is_role, internal, client_cert;
-};
-
-struct model_alert {
-	const char *name; /* of a message object */
-	int priority;     /* 1 critical to 5 informational */
 };
 
 /* When operations on the objects of a class are allowed: model/checks.h. Sets of operations are masks, bit k the k-th. */
@@ -247,7 +242,6 @@ extern const struct model_relation model_relations[];
 extern const struct model_rule model_rules[];              /* ends with schema 0 */
 extern const struct model_permission model_permissions[];  /* ends with name NULL; roles first, strongest first */
 extern const unsigned model_n_permissions;                 /* roles included */
-extern const struct model_alert model_alerts[];            /* ends with name NULL */
 extern const struct err_code *const model_errors[];        /* ends with NULL */
 extern const char *const *const model_error_params[];      /* names, by the same place; each ends with NULL */
 
