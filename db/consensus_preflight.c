@@ -496,7 +496,7 @@ static bool step_clean(struct look *l)
 	return ok;
 }
 
-uint32_t consensus__crc(const void *p, size_t n)
+static uint32_t crc_of(const void *p, size_t n)
 {
 	struct look l = { 0 };
 
@@ -515,8 +515,8 @@ void consensus__segment(
 	buf_u32(&head, type);
 	buf_u32(&head, (uint32_t)entry->len);
 	buf_u64(out, DISK_FORMAT);
-	buf_u32(out, consensus__crc(head.data, head.len));
-	buf_u32(out, consensus__crc(entry->base, entry->len));
+	buf_u32(out, crc_of(head.data, head.len));
+	buf_u32(out, crc_of(entry->base, entry->len));
 	buf_put(out, head.data, head.len);
 	buf_put(out, entry->base, entry->len);
 	buf_fini(&head);

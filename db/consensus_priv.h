@@ -214,8 +214,7 @@ struct consensus *consensus__of(struct raft_io *io);
 /* disk */
 bool consensus__preflight(const char *dir, uint64_t installing, struct consensus_found *out);
 
-/* The library's CRC-32, and a closed segment of one entry in its form. */
-uint32_t consensus__crc(const void *p, size_t n);
+/* A closed segment of one entry in the library's form. */
 void consensus__segment(
 	uint64_t term, unsigned type, const struct raft_buffer *entry, struct buf *out);
 

@@ -28,7 +28,7 @@ struct member {
 	char address[256];
 	struct member_events events;
 	struct stream *stream;
-	bool open, closing;
+	bool open;
 	struct loop_timer redial;
 	struct agent_request *requests;
 	unsigned n_requests;
@@ -206,8 +206,7 @@ static void lost(struct member *m)
 	m->in.len = 0;
 	while (m->requests != NULL)
 		request_end(m->requests, ERR_CLOSED);
-	if (!m->closing)
-		loop_timer_start(m->loop, &m->redial, MEMBER_RECONNECT_MS, dial);
+	loop_timer_start(m->loop, &m->redial, MEMBER_RECONNECT_MS, dial);
 }
 
 static void on_line(struct member *m, const char *line, size_t n)
@@ -281,17 +280,6 @@ struct member *member_open(
 	snprintf(m->address, sizeof m->address, "%s", address);
 	loop_timer_start(loop, &m->redial, 0, dial);
 	return m;
-}
-
-void member_close(struct member *m)
-{
-	m->closing = true;
-	loop_timer_stop(&m->redial);
-	if (m->stream != NULL)
-		stream_close(m->stream);
-	lost(m);
-	buf_fini(&m->in);
-	free(m);
 }
 
 /* The bridge. */

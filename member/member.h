@@ -27,8 +27,6 @@ struct member_events {
 
 struct member *member_open(
 	struct loop *loop, const char *address, const struct member_events *events);
-/* On the loop; calls under way end with ERR_CLOSED. */
-void member_close(struct member *m);
 
 /* Call the agent and wait. params is a map or NULL; the result lives in the job's arena.
  * 0; ERR_API with an AGENT_ERR; ERR_CLOSED: not connected, or lost during the call; ERR_TIMEOUT;

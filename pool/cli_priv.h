@@ -223,9 +223,6 @@ int cli_run_message(struct cli *cli, const struct cli_command *command, const ch
 /* Make an object: a map of the fields that are not to have their defaults; its reference. */
 int cli_create(struct cli *cli, int class_id, const struct val *fields, struct val *result_out,
 	struct err *err);
-/* The objects that the parameters choose, by the command's selector: one, or several with
- * --multiple. 0 or CLI_FAILED. */
-int cli_choose(struct cli *cli, const struct cli_command *command, struct cli_selection *out);
 /* The content of a file of the client, in the arena, at most CLI_FILE_MAX. 0, CLI_FAILED, or the
  * client has gone. */
 int cli_load(struct cli *cli, const char *file, const char **out);

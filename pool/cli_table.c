@@ -353,7 +353,10 @@ static int choose(struct cli *cli, unsigned k, struct cli_selection *out)
 	return 0;
 }
 
-int cli_choose(struct cli *cli, const struct cli_command *command, struct cli_selection *out)
+/* The objects that the parameters choose, by the command's selector: one, or several with
+ * --multiple. 0 or CLI_FAILED. */
+static int choose_objects(
+	struct cli *cli, const struct cli_command *command, struct cli_selection *out)
 {
 	struct word words[CLI_WORDS_MAX];
 	unsigned n = words_of(command, cli->arena, words);
@@ -462,7 +465,7 @@ static int run_command(struct cli *cli, const struct cli_command *command, struc
 			cli_params_warn(cli);
 		return rc;
 	}
-	rc = cli_choose(cli, command, &objects);
+	rc = choose_objects(cli, command, &objects);
 	return rc != 0 ? rc
 		       : run_all(cli, command, &objects,
 				 flags & CLI_VM	    ? MODEL_CLASS_VM

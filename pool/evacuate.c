@@ -12,6 +12,12 @@
 
 enum { HOSTS_MAX = 256 };
 
+struct move {
+	const struct db_row *vm, *to; /* NULL: it cannot go */
+	int64_t bytes;		      /* it needs at least */
+	struct val why;		      /* then: code and parameters */
+};
+
 struct room {
 	const struct db_row *host;
 	int64_t left;
@@ -146,7 +152,9 @@ static void choose(const struct admit *ad, const struct move *moves, struct move
 	err_fini(&why);
 }
 
-struct move *evacuation_plan(const struct admit *ad, const struct db_row *host, unsigned *n_out)
+/* All VMs with a domain there, the largest first; in the arena. Pure: also on members that do not
+ * lead, for advice. */
+static struct move *plan_for(const struct admit *ad, const struct db_row *host, unsigned *n_out)
 {
 	struct room rooms[HOSTS_MAX];
 	struct move *moves = residents(ad, host, n_out);
@@ -175,7 +183,7 @@ static int plan_of(
 
 	if (host == NULL)
 		return err_set(err, ERR_HANDLE_INVALID, "host", ref, NULL);
-	*out = evacuation_plan(&ad, host, n);
+	*out = plan_for(&ad, host, n);
 	return 0;
 }
 
@@ -277,7 +285,7 @@ static bool next_move(struct job *job, struct owned *o, const struct evacuation 
 	db_view_pin(o->pool->db, &view);
 	ad.view = &view;
 	host = db_view_get(&view, MODEL_CLASS_host, host_ref);
-	moves = host != NULL ? evacuation_plan(&ad, host, &n) : NULL;
+	moves = host != NULL ? plan_for(&ad, host, &n) : NULL;
 	for (unsigned i = 0; i < n && plan_err != NULL; i++)
 		if (moves[i].to == NULL) {
 			for (uint32_t p = 1; p < moves[i].why.n && k < ERR_PARAMS_MAX; p++)

@@ -92,16 +92,6 @@ bool place_network(
  * count. */
 unsigned place_group_members(const struct admit *ad, const struct db_row *vm, const char *host);
 
-/* evacuate.c: where the VMs of a host would go. Pure; also on members that do not lead, for advice.
- */
-struct move {
-	const struct db_row *vm, *to; /* NULL: it cannot go */
-	int64_t bytes;		      /* it needs at least */
-	struct val why;		      /* then: code and parameters */
-};
-/* All VMs with a domain there, the largest first; in the arena. */
-struct move *evacuation_plan(const struct admit *ad, const struct db_row *host, unsigned *n_out);
-
 /* reserve.c: memory set aside on hosts. */
 /* What a VM may use at most, at least; overhead included. */
 struct memory_need {

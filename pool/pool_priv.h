@@ -542,8 +542,6 @@ enum { MAC_BYTES = 6, MAC_LEN = 17 };
 void mac_local(const uint8_t bytes[MAC_BYTES], char out[MAC_LEN + 1]);
 /* What a VM with this mac_seed (other_config) has at this device, always the same. */
 void mac_from_seed(const char *seed, int64_t device, char out[MAC_LEN + 1]);
-/* Six bytes, and no address of a group. */
-bool mac_ok(const char *text);
 
 /* network.c: the network that the management interfaces of all hosts are on, in a new pool, and the
  * interface of one host on it. address: of the member, IPv4 or IPv6. */

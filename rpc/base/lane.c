@@ -43,7 +43,7 @@ struct lane *lane_new(struct env *env, const char *name, enum lane_rank rank, un
 	return lane;
 }
 
-struct job *job_get(struct job *job)
+static struct job *job_get(struct job *job)
 {
 	job->refs++;
 	return job;

@@ -45,7 +45,6 @@ int lane_submit(struct lane *lane, const char *key, void (*fn)(struct job *job, 
 /* Set the flag and wake the job out of a wait it allows to be cancelled. Any thread that holds a
  * reference. */
 void job_cancel(struct job *job);
-struct job *job_get(struct job *job);
 void job_put(struct job *job);
 
 /* 0, ERR_CANCELLED, ERR_DEAD. */
