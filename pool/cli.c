@@ -32,38 +32,38 @@ void cli_print(struct cli *cli, const char *text)
 		put_text(cli, THIN_PRINT, text);
 }
 
-void cli_stderr(struct cli *cli, const char *fmt, ...)
+static void put_error(struct cli *cli, const char *fmt, va_list ap, const char *end)
 {
 	struct buf text = { 0 };
-	va_list ap;
+	va_list again;
 	int n;
 
-	va_start(ap, fmt);
-	n = vsnprintf(NULL, 0, fmt, ap);
-	va_end(ap);
-	va_start(ap, fmt);
+	va_copy(again, ap);
+	n = vsnprintf(NULL, 0, fmt, again);
+	va_end(again);
 	vsnprintf((char *)buf_room(&text, (size_t)n + 1), (size_t)n + 1, fmt, ap);
-	va_end(ap);
 	text.len = (size_t)n;
+	buf_puts(&text, end);
 	put_text(cli, THIN_PRINT_STDERR, buf_text(&text));
 	buf_fini(&text);
 }
 
-int cli_fail(struct cli *cli, const char *fmt, ...)
+void cli_stderr(struct cli *cli, const char *fmt, ...)
 {
-	struct buf text = { 0 };
 	va_list ap;
-	int n;
 
 	va_start(ap, fmt);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	put_error(cli, fmt, ap, "");
 	va_end(ap);
+}
+
+int cli_fail(struct cli *cli, const char *fmt, ...)
+{
+	va_list ap;
+
 	va_start(ap, fmt);
-	vsnprintf((char *)buf_room(&text, (size_t)n + 1), (size_t)n + 1, fmt, ap);
+	put_error(cli, fmt, ap, "\n");
 	va_end(ap);
-	text.len = (size_t)n;
-	cli_stderr(cli, "%s\n", buf_text(&text));
-	buf_fini(&text);
 	return CLI_FAILED;
 }
 

@@ -17,39 +17,32 @@ static int host_given(
 	return text != NULL ? cli_value(cli, &host_type, name, text, out, err) : 0;
 }
 
-int cli_vm_start(
-	struct cli *cli, const struct cli_command *command, const char *object, struct err *err)
+static int begin(struct cli *cli, const char *object, bool paused, const char *method,
+	const char *method_on, struct err *err)
 {
-	struct val paused = val_bool(cli_get_bool(cli, "paused")),
+	struct val vm = val_string(object), p = val_bool(paused),
 		   force = val_bool(cli_get_bool(cli, "force")), host;
 	bool on;
 	int rc = host_given(cli, "on", &host, &on, err);
 
-	(void)command;
 	if (rc != 0)
 		return rc;
-	if (on)
-		return cli_invoke(cli, "VM.start_on",
-			(struct val[]){ val_string(object), host, paused, force }, 4, NULL, err);
-	return cli_invoke(
-		cli, "VM.start", (struct val[]){ val_string(object), paused, force }, 3, NULL, err);
+	return on ? cli_invoke(cli, method_on, (struct val[]){ vm, host, p, force }, 4, NULL, err)
+		  : cli_invoke(cli, method, (struct val[]){ vm, p, force }, 3, NULL, err);
+}
+
+int cli_vm_start(
+	struct cli *cli, const struct cli_command *command, const char *object, struct err *err)
+{
+	(void)command;
+	return begin(cli, object, cli_get_bool(cli, "paused"), "VM.start", "VM.start_on", err);
 }
 
 int cli_vm_resume(
 	struct cli *cli, const struct cli_command *command, const char *object, struct err *err)
 {
-	struct val paused = val_bool(false), force = val_bool(cli_get_bool(cli, "force")), host;
-	bool on;
-	int rc = host_given(cli, "on", &host, &on, err);
-
 	(void)command;
-	if (rc != 0)
-		return rc;
-	if (on)
-		return cli_invoke(cli, "VM.resume_on",
-			(struct val[]){ val_string(object), host, paused, force }, 4, NULL, err);
-	return cli_invoke(cli, "VM.resume", (struct val[]){ val_string(object), paused, force }, 3,
-		NULL, err);
+	return begin(cli, object, false, "VM.resume", "VM.resume_on", err);
 }
 
 /* Inside the pool. */

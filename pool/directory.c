@@ -69,46 +69,35 @@ int directory_ask(struct call *call, const char *directory, const char *by, cons
 
 /* The class auth. */
 
-static int look_up(struct call *call, const char *by, const char *what,
-	const struct val **account_out, struct err *err)
+static int look_up(
+	struct call *call, const char *by, const char *what, const char *answer, struct err *err)
 {
 	const char *directory = auth_directory_of(call->pool, &call->view);
+	const struct val *account = NULL;
+	int rc = directory != NULL ? directory_ask(call, directory, by, what, &account, err)
+				   : err_set(err, ERR_AUTH_IS_DISABLED, NULL);
 
-	return directory != NULL ? directory_ask(call, directory, by, what, account_out, err)
-				 : err_set(err, ERR_AUTH_IS_DISABLED, NULL);
+	if (rc == 0)
+		call->result = *val_get(account, answer);
+	return rc;
 }
 
 int auth_get_subject_identifier(
 	struct call *call, const struct auth_get_subject_identifier_args *args, struct err *err)
 {
-	const struct val *account = NULL;
-	int rc = look_up(call, "name", args->subject_name, &account, err);
-
-	if (rc == 0)
-		call->result = *val_get(account, "id");
-	return rc;
+	return look_up(call, "name", args->subject_name, "id", err);
 }
 
 int auth_get_subject_information_from_identifier(struct call *call,
 	const struct auth_get_subject_information_from_identifier_args *args, struct err *err)
 {
-	const struct val *account = NULL;
-	int rc = look_up(call, "id", args->subject_identifier, &account, err);
-
-	if (rc == 0)
-		call->result = *val_get(account, "facts");
-	return rc;
+	return look_up(call, "id", args->subject_identifier, "facts", err);
 }
 
 int auth_get_group_membership(
 	struct call *call, const struct auth_get_group_membership_args *args, struct err *err)
 {
-	const struct val *account = NULL;
-	int rc = look_up(call, "id", args->subject_identifier, &account, err);
-
-	if (rc == 0)
-		call->result = *val_get(account, "groups");
-	return rc;
+	return look_up(call, "id", args->subject_identifier, "groups", err);
 }
 
 /* Switching it on. */
