@@ -148,7 +148,8 @@ int consensus_recover(struct consensus_disk *d, const char *dir, uint64_t raft_i
 int consensus_abandon(struct consensus_disk *d, uint64_t raft_id);
 
 /* Make the log of a member that joins a pool, under an id that was never used: empty, without a
- * voice until it has fetched everything. 0; ERR_IO after a log line. */
+ * voice until it has fetched everything; one of another pool is set aside. 0; ERR_IO after a log
+ * line. */
 int consensus_enlist(struct consensus_disk *d, uint64_t raft_id);
 
 /* Load and start. A log that is damaged, or has lost what was acknowledged, is set aside where the

@@ -276,8 +276,9 @@ int consensus_abandon(struct consensus_disk *d, uint64_t raft_id)
 
 int consensus_enlist(struct consensus_disk *d, uint64_t raft_id)
 {
-	struct note n = { 0 };
+	struct note n;
 
+	consensus__note_load(d, &n); /* of another log: this one is newer */
 	return set_aside(d, &n, 1, raft_id);
 }
 

@@ -289,7 +289,8 @@ static int create(struct call *call, struct err *err)
 	int rc;
 
 	db_txn_init(&txn, DB_FOR_FIELD);
-	if (create_fields(call, &txn, &fields, err) != 0) {
+	if (join_admits(call->pool, &call->view, err) != 0 ||
+		create_fields(call, &txn, &fields, err) != 0) {
 		db_txn_fini(&txn);
 		return ERR_API;
 	}

@@ -163,8 +163,11 @@ static int admit_one(struct admit *ad, const struct request *r, struct err *err)
 {
 	struct val fields[TASK_FIELD_COUNT] = { { .kind = VAL_VOID } }, locks = val_set();
 	const struct db_row *waiting[POOL_WAITING_MAX];
-	enum verdict verdict = admit_evaluate(ad, &locks, err);
+	enum verdict verdict;
 
+	if (join_admits(ad->pool, ad->view, err) != 0)
+		return ERR_API;
+	verdict = admit_evaluate(ad, &locks, err);
 	if (verdict == MUST_WAIT &&
 		sweep_waiting_tasks(ad->view, waiting, POOL_WAITING_MAX) == POOL_WAITING_MAX)
 		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);

@@ -72,6 +72,7 @@ void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db
 	db_txn_need_no_row(txn, MODEL_CLASS__member, m->host_uuid);
 	create_host(pool, txn, a, m, network, false, ref);
 	create_member(txn, m, ref, "joining");
+	sr_share(pool, view, txn, a, ref);
 }
 
 static void set_config(struct db_txn *txn, const char *name, const char *value)

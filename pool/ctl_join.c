@@ -59,9 +59,7 @@ int ctl_enlist(const struct options *o)
 	if (ctl_folder_new(o->dir, path, sizeof path) != 0)
 		return 1;
 	env_uv_init(&env, "xpoolctl");
-	if (consensus_enlist(consensus_disk_open(loop_new(&env, "enlist"), o->dir), members.self) !=
-		0)
-		return ctl_fail(o->dir, "its log cannot be made");
-	/* last: until then it can be run again */
-	return members_write(path, &members) == 0 ? 0 : ctl_fail(path, strerror(errno));
+	return members_enlist(&env, o->dir, &members) == 0
+		       ? 0
+		       : ctl_fail(o->dir, "its log cannot be made");
 }

@@ -194,6 +194,8 @@ int main(int argc, char **argv)
 	env_uv_init(&env, "xpoold");
 	env.log.level = (enum log_level)o.log;
 	env_uv_signals_block();
+	if (members_take_next(&env, o.dir) != 0)
+		return 1;
 	snprintf(path, sizeof path, "%s/members.json", o.dir);
 	if (!members_read(path, &members, why, sizeof why) || members.self == 0) {
 		fprintf(stderr, "xpoold: %s: %s; run xpoolctl init first\n", path,

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool take_text(const struct val *from, const char *key, char *out, size_t size,
 	const char *where, char *why, size_t n)
@@ -88,7 +89,7 @@ static bool take_epochs(const struct val *from, struct members *out, char *why, 
 	return true;
 }
 
-static bool parse(
+bool members_parse(
 	struct arena *a, const char *text, size_t len, struct members *out, char *why, size_t n)
 {
 	const char *fault;
@@ -136,12 +137,39 @@ bool members_read(const char *path, struct members *out, char *why, size_t n)
 	} else {
 		arena_init(&a);
 		len = fread(text, 1, MEMBERS_FILE_MAX, f);
-		ok = parse(&a, text, len, out, why, n);
+		ok = members_parse(&a, text, len, out, why, n);
 		arena_fini(&a);
 		fclose(f);
 	}
 	free(text);
 	return ok;
+}
+
+static struct val entry(struct arena *a, const struct db_member *m)
+{
+	struct val one = val_map();
+
+	if (m->raft_id != 0)
+		val_map_push(a, &one, "id", val_int((int64_t)m->raft_id));
+	val_map_push(a, &one, "host", val_string(m->host_uuid));
+	val_map_push(a, &one, "name", val_string(m->name));
+	val_map_push(a, &one, "address", val_string(m->api_address));
+	val_map_push(a, &one, "channel", val_string(m->channel_address));
+	val_map_push(a, &one, "certificate", val_string(m->certificate));
+	if (m->standby)
+		val_map_push(a, &one, "standby", val_bool(true));
+	return one;
+}
+
+void members_put_one(struct buf *out, const struct db_member *m)
+{
+	struct arena a;
+	struct val v;
+
+	arena_init(&a);
+	v = entry(&a, m);
+	val_json(out, &v);
+	arena_fini(&a);
 }
 
 void members_put(const struct members *members, struct buf *out)
@@ -150,20 +178,8 @@ void members_put(const struct members *members, struct buf *out)
 	struct val v = val_map(), list = val_set(), epochs = val_set();
 
 	arena_init(&a);
-	for (unsigned i = 0; i < members->n; i++) {
-		const struct db_member *m = &members->m[i];
-		struct val one = val_map();
-
-		val_map_push(&a, &one, "id", val_int((int64_t)m->raft_id));
-		val_map_push(&a, &one, "host", val_string(m->host_uuid));
-		val_map_push(&a, &one, "name", val_string(m->name));
-		val_map_push(&a, &one, "address", val_string(m->api_address));
-		val_map_push(&a, &one, "channel", val_string(m->channel_address));
-		val_map_push(&a, &one, "certificate", val_string(m->certificate));
-		if (m->standby)
-			val_map_push(&a, &one, "standby", val_bool(true));
-		val_set_push(&a, &list, one);
-	}
+	for (unsigned i = 0; i < members->n; i++)
+		val_set_push(&a, &list, entry(&a, &members->m[i]));
 	val_map_push(&a, &v, "pool", val_string(members->pool_uuid));
 	for (unsigned i = 0; i < members->n_epochs; i++)
 		val_set_push(&a, &epochs, val_string(members->epochs[i]));
@@ -204,4 +220,71 @@ bool members_parse_one(
 	if (val_get(&v, "id") == NULL)
 		val_map_push(a, &v, "id", val_int(1)); /* whoever adds it gives it another */
 	return take_member(&v, out, 0, why, n);
+}
+
+int members_enlist(struct env *env, const char *dir, const struct members *members)
+{
+	char path[512];
+
+	if (consensus_enlist(consensus_disk_open(loop_new(env, "enlist"), dir), members->self) != 0)
+		return ERR_IO;
+	snprintf(path, sizeof path, "%s/members.json", dir);
+	/* last: until then it can be run again */
+	if (members_write(path, members) == 0)
+		return 0;
+	log_err(env, "event=members_not_kept file=%s why=\"%s\"", path, strerror(errno));
+	return ERR_IO;
+}
+
+/* false behind a log line. */
+static bool keep_old(struct env *env, const char *dir, const struct members *next)
+{
+	struct members *old = mem_new(sizeof *old);
+	char path[512], aside[600], why[256];
+	bool ok = true;
+
+	snprintf(path, sizeof path, "%s/members.json", dir);
+	if (members_read(path, old, why, sizeof why) &&
+		strcmp(old->pool_uuid, next->pool_uuid) != 0) {
+		snprintf(aside, sizeof aside, "%s/members.%s.json", dir, old->pool_uuid);
+		ok = members_write(aside, old) == 0;
+		if (!ok)
+			log_err(env, "event=members_not_kept file=%s why=\"%s\"", aside,
+				strerror(errno));
+	}
+	free(old);
+	return ok;
+}
+
+static int remove_in(struct env *env, const char *dir, const char *name)
+{
+	char path[512];
+
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	if ((file_remove(path) == 0 || errno == ENOENT) && folder_sync(dir) == 0)
+		return 0;
+	log_err(env, "event=file_not_removed file=%s why=\"%s\"", path, strerror(errno));
+	return ERR_IO;
+}
+
+int members_take_next(struct env *env, const char *dir)
+{
+	struct members *next;
+	char path[512], why[256] = "";
+	int rc = ERR_IO;
+
+	snprintf(path, sizeof path, "%s/" MEMBERS_NEXT, dir);
+	if (access(path, F_OK) != 0)
+		return 0;
+	next = mem_new(sizeof *next);
+	if (!members_read(path, next, why, sizeof why) || next->self == 0)
+		log_err(env, "event=not_joined file=%s why=\"%s\"", path, why);
+	else if (keep_old(env, dir, next) && members_enlist(env, dir, next) == 0 &&
+		 remove_in(env, dir, MEMBERS_JOIN) == 0)
+		rc = remove_in(env, dir, MEMBERS_NEXT); /* last: until then it is run again */
+	if (rc == 0)
+		log_info(env, "event=joined pool=%s member=%llu", next->pool_uuid,
+			(unsigned long long)next->self);
+	free(next);
+	return rc;
 }

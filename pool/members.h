@@ -32,10 +32,24 @@ enum { MEMBERS_FILE_MAX = 256 << 10 };
 
 /* false: why (of n bytes) says what is wrong, naming the member and the field. */
 bool members_read(const char *path, struct members *out, char *why, size_t n);
+/* The same of a text. */
+bool members_parse(
+	struct arena *a, const char *text, size_t len, struct members *out, char *why, size_t n);
 /* One entry of the list, its id left out. */
 bool members_parse_one(
 	struct arena *a, const char *text, size_t len, struct db_member *out, char *why, size_t n);
+/* The opposite. */
+void members_put_one(struct buf *out, const struct db_member *m);
 /* The file as text. */
 void members_put(const struct members *members, struct buf *out);
 /* 0, or -1 with errno. */
 int members_write(const char *path, const struct members *members);
+/* Make the directory that of a member which joins: its log empty (another one is set aside), then
+ * members.json. Killed, it is run again. Nothing else uses the directory. 0; ERR_IO after a log
+ * line. */
+int members_enlist(struct env *env, const char *dir, const struct members *members);
+/* What join.c has kept of the pool that has let this host in, taken at the next start: members.json
+ * of the pool so far is kept as members.POOL.json. */
+#define MEMBERS_NEXT "members.next.json"
+#define MEMBERS_JOIN "join.json" /* the join under way, which ends with this */
+int members_take_next(struct env *env, const char *dir);

@@ -1,7 +1,10 @@
-/* A host that is to join: `xpoolctl add` on a member gives the pool its row, and answers with the
- * file that `xpoolctl enlist` needs on the new host. One entry makes host, interface and row, so it
- * is wholly in or not at all; db/members.c brings it into Raft's configuration when it has come and
- * fetched everything. Its certificate is pinned by whoever runs both commands. */
+/* A host that is to join. Its entry of members.json comes to any member: by POST /pool/newcomer
+ * from a host that joins by itself (join.c), or by `xpoolctl add` from whoever runs `xpoolctl
+ * enlist` on the host; the answer is the members.json that it needs. One entry of the log makes
+ * host, interface, PBDs of shared SRs and the row of _member, so it is wholly in or not at all;
+ * db/members.c brings it into Raft's configuration when it has come and fetched everything. Its
+ * certificate is pinned from that entry on.
+ */
 #include "pool/members.h"
 #include "pool/pool_priv.h"
 
@@ -11,6 +14,9 @@
 #include <string.h>
 
 enum { TRIES = 8 };
+
+/* What has become of it, as statuses of HTTP. */
+enum outcome { IN = 200, REFUSED = 409, UNDECIDED = 503 };
 
 /* IP:PORT. */
 static bool is_address(const char *text)
@@ -42,6 +48,19 @@ static const char *fault_of(const struct db_member *m)
 		inet_pton(AF_INET6, m->api_address, out) != 1)
 		return "\"address\" is no IP address";
 	return NULL;
+}
+
+/* It asks again: it did not hear that it was let in. */
+static bool is_in(const struct db_view *view, struct db_member *m)
+{
+	const struct db_row *row = db_view_get(view, MODEL_CLASS__member, m->host_uuid);
+
+	if (row == NULL || strcmp(db_row_s(row, _MEMBER_state), "joining") != 0 ||
+		strcmp(db_row_s(row, _MEMBER_certificate), m->certificate) != 0 ||
+		strcmp(db_row_s(row, _MEMBER_address), m->channel_address) != 0)
+		return false;
+	m->raft_id = (uint64_t)db_row_i(row, _MEMBER_raft_id);
+	return true;
 }
 
 static const char *clash(const struct db_view *view, const struct db_member *m)
@@ -114,30 +133,39 @@ static const char *compose(struct job *job, struct pool *pool, const struct db_v
 	return NULL;
 }
 
-static const char *add(struct job *job, struct pool *pool, struct db_member *m)
+static enum outcome add(struct job *job, struct pool *pool, struct db_member *m, const char **why)
 {
 	struct db_result res = { .status = DB_FAILED };
-	const char *why = NULL;
+	bool in = false;
 
-	for (unsigned k = 0; k < TRIES && why == NULL && res.status == DB_FAILED; k++) {
+	*why = NULL;
+	for (unsigned k = 0; k < TRIES && !in && *why == NULL && res.status == DB_FAILED; k++) {
 		struct db_view view;
 		struct db_txn txn;
 
-		if (db_read_wait(job, pool->db) != 0)
-			return "no majority of the voters is there";
+		if (db_read_wait(job, pool->db) != 0) {
+			*why = "no majority of the voters is there";
+			return UNDECIDED;
+		}
 		db_txn_init(&txn, DB_FOR_CONFIG);
 		db_view_pin(pool->db, &view);
-		why = compose(job, pool, &view, m, &txn);
+		in = is_in(&view, m);
+		if (!in)
+			*why = compose(job, pool, &view, m, &txn);
+		txn.schema = db_view_schema(&view);
 		db_view_unpin(&view);
-		if (why == NULL && db_commit(job, pool->db, &txn, &res) != 0)
-			why = "this member is ending";
+		if (!in && *why == NULL && db_commit(job, pool->db, &txn, &res) != 0)
+			res.status = DB_UNKNOWN; /* this member is ending */
 		db_txn_fini(&txn);
 		err_fini(&res.err);
 	}
-	if (why != NULL || res.status == DB_DONE)
-		return why;
-	return res.status == DB_FAILED ? "too many are being added at once"
+	if (in || res.status == DB_DONE)
+		return IN;
+	if (*why != NULL)
+		return REFUSED;
+	*why = res.status == DB_FAILED ? "too many are being added at once"
 				       : "not decided in time: it may have been added all the same";
+	return UNDECIDED;
 }
 
 /* What the new host needs to know. */
@@ -153,8 +181,10 @@ static void put_file(struct pool *pool, const struct db_member *m, struct buf *o
 	free(file);
 }
 
-void newcomer_put(struct job *job, struct pool *pool, const char *text, struct buf *out)
+/* out: the file, or why not. */
+static enum outcome let_in(struct job *job, struct pool *pool, const char *text, struct buf *out)
 {
+	enum outcome outcome = REFUSED;
 	struct db_member m;
 	char why[256] = "";
 	const char *fault;
@@ -162,9 +192,70 @@ void newcomer_put(struct job *job, struct pool *pool, const char *text, struct b
 	if (!members_parse_one(&job->arena, text, strlen(text), &m, why, sizeof why))
 		fault = why;
 	else if ((fault = fault_of(&m)) == NULL)
-		fault = add(job, pool, &m);
-	if (fault != NULL)
-		buf_printf(out, "not added: %s\n", fault);
-	else
+		outcome = add(job, pool, &m, &fault);
+	if (outcome == IN)
 		put_file(pool, &m, out);
+	else
+		buf_puts(out, fault);
+	return outcome;
+}
+
+void newcomer_put(struct job *job, struct pool *pool, const char *text, struct buf *out)
+{
+	struct buf answer = { 0 };
+
+	if (let_in(job, pool, text, &answer) != IN)
+		buf_printf(out, "not added: %s\n", buf_text(&answer));
+	else
+		buf_put(out, answer.data, answer.len);
+	buf_fini(&answer);
+}
+
+/* POST /pool/newcomer. */
+
+struct newcomer {
+	struct call *call;
+	struct loop_call posted;
+	const char *text; /* in the call's arena */
+	enum outcome outcome;
+	struct buf out;
+};
+
+static void on_decided(struct loop_call *posted)
+{
+	struct newcomer *n = container_of(posted, struct newcomer, posted);
+	struct call *call = n->call;
+
+	if (call->request != NULL) {
+		rpc_reply(call->request, (unsigned)n->outcome,
+			n->outcome == IN ? "application/json" : "text/plain", NULL, n->out.data,
+			n->out.len);
+		call->request = NULL;
+	}
+	buf_fini(&n->out);
+	free(n);
+	call_finish(call);
+}
+
+static void newcomer_main(struct job *job, void *arg)
+{
+	struct newcomer *n = arg;
+
+	n->outcome = let_in(job, n->call->pool, n->text, &n->out);
+	loop_post(n->call->io->loop, &n->posted, on_decided);
+}
+
+int newcomer_begin(struct call *call, struct err *err)
+{
+	struct newcomer *n;
+
+	if (call->request == NULL) /* the client has gone */
+		return 0;
+	n = mem_new(sizeof *n);
+	n->call = call;
+	n->text = arena_strndup(&call->arena, call->request->body, call->request->body_len);
+	if (lane_submit(call->pool->api, "", newcomer_main, n, NULL) == 0)
+		return CALL_PENDING;
+	free(n);
+	return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
 }

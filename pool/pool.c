@@ -217,6 +217,7 @@ void pool_start(struct pool *pool)
 	session_life_start(pool);
 	schema_start(pool);
 	metrics_start(pool);
+	join_start(pool);
 	for (unsigned i = 0; i < pool->n_loops; i++)
 		loop_start(pool->loops[i].loop);
 	loop_start(pool->raft_loop);

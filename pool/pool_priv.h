@@ -103,6 +103,7 @@ struct pool {
 	pthread_mutex_t incarnation_mutex;
 
 	_Atomic bool again;	       /* after the stop the program begins anew */
+	_Atomic int joining;	       /* join.c */
 	struct activity *activity;     /* session_life.c */
 	struct migrations *migrations; /* vm_migrate.c */
 	struct local_sessions *locals;
@@ -261,6 +262,9 @@ int vm_destroying(struct call *call, struct db_txn *txn, const struct db_row *ro
 /* sr.c: the drivers that have no record yet. */
 void sr_create_drivers(
 	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a);
+/* The PBDs that a new host has of shared SRs. */
+void sr_share(struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a,
+	const char *host);
 /* The coordinator: an SR whose virtual_allocation is no longer the sum; false: there is none. */
 bool sr_sweep(const struct db_view *view, struct db_txn *txn);
 /* One PBD for each host and SR, and none that is plugged goes. */
@@ -522,6 +526,24 @@ void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db
 
 /* newcomer.c: a host is let in by its entry of members.json; out: the file it needs, or why not. */
 void newcomer_put(struct job *job, struct pool *pool, const char *text, struct buf *out);
+/* The service of a host that joins by itself. */
+int newcomer_begin(struct call *call, struct err *err);
+
+/* join.c: this host, a pool of its own, becomes a member of another. */
+struct join_want {
+	const char *address, *user, *password; /* of any member of the pool */
+	bool force, dry;
+};
+/* 0: it is let in, and this program has to begin anew (join_leave); ERR_API; ERR_CANCELLED,
+ * ERR_DEAD. dry: nothing is changed; 0 with all that is in the way, each a set of code and
+ * parameters in the job's arena. Jobs. */
+int join_run(struct job *job, struct pool *pool, const struct join_want *want,
+	struct val *mismatches_out, struct err *err);
+void join_leave(struct pool *pool);
+/* Goes on with one that was under way when the program ended. */
+void join_start(struct pool *pool);
+/* 0, or ERR_API while this host is about to become another pool's: nothing is begun here. */
+int join_admits(struct pool *pool, const struct db_view *view, struct err *err);
 
 /* appliance.c */
 int vm_appliance_destroying(

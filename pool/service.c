@@ -35,6 +35,8 @@ static const struct service services[] = {
 		NULL },
 	{ "GET", "/console", "http/connect_console_ws", NULL, NULL, console_begin, NULL, NULL },
 	{ "POST", "/cli", "http/post_cli", NULL, NULL, cli_begin, cli_authenticate, cli_refuse },
+	{ "POST", "/pool/newcomer", "pool.exchange_certificates_on_join", NULL, NULL,
+		newcomer_begin, NULL, NULL },
 };
 
 /* Parameters. */
@@ -107,6 +109,7 @@ static unsigned status_of(const struct err *err)
 void service_refuse(struct call *call)
 {
 	unsigned status = status_of(&call->err);
+	const char *permission = call->service->permission, *realm = strchr(permission, '/');
 	struct buf body = { 0 };
 	char headers[128] = "";
 
@@ -121,7 +124,7 @@ void service_refuse(struct call *call)
 	buf_puts(&body, " ]\n");
 	if (status == 401)
 		snprintf(headers, sizeof headers, "WWW-Authenticate: Basic realm=\"%s\"\r\n",
-			strchr(call->service->permission, '/') + 1);
+			realm != NULL ? realm + 1 : permission);
 	rpc_reply_begin(call->request, status, "text/plain", headers);
 	rpc_reply_put(call->request, body.data, body.len);
 	rpc_reply_end(call->request);

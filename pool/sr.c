@@ -846,6 +846,32 @@ int sr_scan_run(struct job *job, void *task, const struct sr_scan_args *args, st
 	return rc;
 }
 
+/* A host that comes gets what the others have of shared SRs; its agent plugs them when it is met
+ * (pbd_reconcile). */
+void sr_share(struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a,
+	const char *host)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_SR), pbds;
+	const struct db_row *sr, *pbd;
+
+	while ((sr = db_next(&c)) != NULL) {
+		struct val p[PBD_FIELD_COUNT] = { { .kind = VAL_VOID } };
+		char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
+
+		pbds = db_rows_related(view, MODEL_RELATION_PBD_SR, db_row_ref(sr));
+		pbd = db_next(&pbds);
+		if (!db_row_b(sr, SR_shared) || pbd == NULL)
+			continue;
+		pool_ref(pool, uuid, ref);
+		p[PBD_uuid] = val_string(uuid);
+		p[PBD_host] = val_string(host);
+		p[PBD_SR] = val_string(db_row_ref(sr));
+		p[PBD_device_config] = db_row_field(pbd, PBD_device_config, a);
+		db_txn_need_row(txn, MODEL_CLASS_SR, db_row_ref(sr));
+		db_txn_create(txn, MODEL_CLASS_PBD, ref, p);
+	}
+}
+
 /* What the coordinator sees to: the sum of the sizes of the disks, where operations at once have
  * missed each other. One SR at a time. */
 bool sr_sweep(const struct db_view *view, struct db_txn *txn)

@@ -1,4 +1,4 @@
-/* HTTP/1.0 and 1.1 server: see server.h. The only file that includes http_parser.h
+/* HTTP/1.0 and 1.1 server: see server.h. http_parser.h is known here and in client.c
  * (docs/dependencies.md). */
 #include "rpc/server.h"
 #include "rpc/wire/codec.h"

@@ -2,46 +2,16 @@
 survive the first one. Killed on the way they go on where they were. Who is let in wrongly changes nothing.
 
 usage: 32_newcomers.py BUILD [MEMBERS]"""
-import json
 import os
 import ssl
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+from joining import count, ctl, entry, write
 from xpool import Api, Pool, eventually, vm_record
 
-CTL = os.path.join(sys.argv[1], "xpoolctl")
 MEMBERS = int(sys.argv[2]) if len(sys.argv) > 2 else 4
-
-
-def ctl(*command, fails=None):
-    done = subprocess.run([CTL, *command], text=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert (done.returncode != 0) == (fails is not None) and (fails or "") in done.stdout, (command, done.returncode, done.stdout)
-    return done.stdout.strip()
-
-
-def entry(pool, number):
-    """The machine: its folder, certificate and passwords; what it says of itself."""
-    home = os.path.join(pool.dir, "member%d" % number)
-    os.makedirs(home, exist_ok=True)
-    pem = os.path.join(home, "member.pem")
-    fingerprint = ctl("certificate", "--address", pool.address(number), "--name", "host%d" % number, "--out", pem)
-    with open(pem) as source, open(os.path.join(pool.dir, "ca.pem"), "a") as target:
-        text = source.read()
-        target.write(text[text.index("-----BEGIN CERT"):text.index("-----END CERT")] + "-----END CERTIFICATE-----\n")
-    with open(os.path.join(pool.dir, "member1", "passwd")) as source, open(os.path.join(home, "passwd"), "w") as target:
-        target.write(source.read())
-    return {"host": ctl("uuid"), "name": "host%d" % number, "address": pool.address(number),
-            "channel": pool.address(number) + ":8300", "certificate": fingerprint}
-
-
-def write(pool, name, value):
-    path = os.path.join(pool.dir, name)
-    with open(path, "w") as handle:
-        json.dump(value, handle)
-    return path
 
 
 def add(pool, at, said, fails=None):
@@ -52,10 +22,7 @@ def add(pool, at, said, fails=None):
 
 def enlist(pool, number, ticket):
     ctl("enlist", "--dir", pool.data(number), "--members", ticket)
-    subprocess.run(["chown", "-R", "nobody:nogroup", os.path.join(pool.dir, "member%d" % number)], check=True)
-    with open(os.path.join(pool.dir, "members"), "w") as handle:
-        handle.write("%d\n" % number)
-    pool.n = number
+    count(pool, number)
 
 
 def hash_of(pool, number):

@@ -1,0 +1,32 @@
+/* Between join.c and join_check.c. */
+#pragma once
+
+#include "pool/pool_priv.h"
+
+/* Records of one of the two pools, as the API shows them: of each class by reference. */
+struct join_side {
+	struct val of[MODEL_CLASS_COUNT];
+	const struct val *host; /* this host; the coordinator there */
+	const struct val *pool;
+	const char *host_ref;
+};
+
+struct join {
+	struct job *job;
+	struct pool *own;
+	const struct join_want *want;
+	char address[128];   /* of the API there: IP:PORT */
+	const char *session; /* there */
+	struct join_side here, there;
+};
+
+/* What the checks read of each; of the pool only what the filter selects. */
+struct join_class {
+	int class_id;
+	const char *filter; /* NULL: only here */
+};
+extern const struct join_class join_classes[];
+extern const unsigned join_n_classes;
+
+/* The first mismatch as error; or all of them into the set (not NULL), and 0. */
+int join_check(struct join *j, struct val *all, struct err *err);

@@ -1,0 +1,29 @@
+/* A client of somebody else's API over HTTPS: one POST, one answer, from a job. Whatever the server
+ * sends, memory stays within answer_max and the answer is there within timeout_ms.
+ */
+#pragma once
+
+#include "rpc/base/lane.h"
+#include "rpc/base/stream.h"
+
+struct rpc_ask {
+	const char *address; /* stream.h: "10.0.0.1:443" */
+	const char *path;    /* with the query */
+	const char *body;
+	size_t answer_max; /* bytes of the answer's body */
+	uint64_t timeout_ms;
+};
+
+struct rpc_answer {
+	unsigned status;  /* of HTTP */
+	const char *body; /* in the job's arena, NUL-terminated */
+	size_t n;
+	uint8_t fingerprint[TLS_FINGERPRINT_LEN]; /* of the server's certificate, which is taken
+						     as it is: the caller judges */
+	const char *why;			  /* it failed; in the job's arena */
+};
+
+/* The connection is made on the loop, for this alone. 0: the server has answered, with any status;
+ * ERR_CLOSED, ERR_CORRUPT, ERR_FULL, ERR_TIMEOUT: why says more, and the server may have got the
+ * request all the same; ERR_CANCELLED, ERR_DEAD. */
+int rpc_post(struct job *job, struct loop *loop, const struct rpc_ask *ask, struct rpc_answer *out);
