@@ -111,11 +111,24 @@ static int begin_anew(const struct disk *d, uint64_t term, uint64_t vote)
 	return rc == 0 ? folder_sync(d->dir) : rc;
 }
 
+static void on_name(void *arg, const char *name)
+{
+	*(bool *)arg |= strncmp(name, "metadata", strlen("metadata")) != 0;
+}
+
+/* A log just begun, by a start that was killed, is nothing to keep. */
+static bool holds_something(const struct disk *d)
+{
+	bool any = false;
+
+	return folder_list(d->log, on_name, &any) != 0 || any;
+}
+
 static int disk_set_aside(struct consensus_disk *base, uint64_t term, uint64_t vote)
 {
 	struct disk *d = container_of(base, struct disk, base);
 	char aside[DISK_PATH + 32];
-	int rc = ERR_IO;
+	int rc = holds_something(d) ? ERR_IO : 0;
 
 	errno = EEXIST;
 	for (int i = 1; i <= CONSENSUS_ASIDE_MAX && rc != 0 && errno == EEXIST; i++) {

@@ -1,6 +1,6 @@
 /* The control socket: one word and perhaps a text in, lines out. For `xpoolctl` on the same
  * machine; works without a pool. */
-#include "pool/pool_priv.h"
+#include "pool/join_priv.h"
 #include "rpc/base/stream.h"
 
 #include <errno.h>
@@ -129,6 +129,7 @@ static const struct command {
 	{ "schema", schema_put, NULL, NULL },
 	{ "schema-raise", NULL, schema_put_raise, NULL },
 	{ "add", NULL, NULL, newcomer_put },
+	{ "join-dry", NULL, NULL, join_put_dry },
 };
 
 struct control {

@@ -45,6 +45,8 @@ static const char usage[] =
 	"  enlist --dir DIR --members FILE                   on the new host: make its data "
 	"directory; "
 	"then start xpoold\n"
+	"  join --dry-run --dir DIR --address IP --user USER [--force]   what keeps this host from "
+	"joining the pool at IP, all of it; password on standard input. It joins by xe pool-join\n"
 	"  uuid                                              a random uuid\n";
 
 enum { CONTROL_TIMEOUT_S = 10 };
@@ -61,8 +63,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		{ "id", 1, NULL, 'i' }, { "address", 1, NULL, 'a' }, { "name", 1, NULL, 'n' },
 		{ "out", 1, NULL, 'o' }, { "file", 1, NULL, 'f' }, { "user", 1, NULL, 'u' },
 		{ "field", 1, NULL, 'F' }, { "since", 1, NULL, 's' }, { "json", 0, NULL, 'j' },
-		{ "yes", 0, NULL, 'y' }, { "days", 1, NULL, 'D' }, { "help", 0, NULL, 'h' },
-		{ NULL, 0, NULL, 0 } };
+		{ "yes", 0, NULL, 'y' }, { "dry-run", 0, NULL, 'r' }, { "force", 0, NULL, 'O' },
+		{ "days", 1, NULL, 'D' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	*o = (struct options){ .days = TLS_CERTIFICATE_DAYS };
@@ -80,6 +82,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 's': o->since = optarg; break;
 		case 'j': o->json = true; break;
 		case 'y': o->yes = true; break;
+		case 'r': o->dry = true; break;
+		case 'O': o->force = true; break;
 		case 'D': o->days = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'h': o->help = true; break;
 		default: return false;
@@ -300,7 +304,7 @@ int main(int argc, char **argv)
 		{ "counters", cmd_counters }, { "coverage", cmd_coverage }, { "db", ctl_db },
 		{ "sql", ctl_sql }, { "schema", cmd_schema }, { "recover", ctl_recover },
 		{ "adopt", ctl_adopt }, { "add", ctl_add }, { "enlist", ctl_enlist },
-		{ "uuid", cmd_uuid } };
+		{ "join", ctl_join }, { "uuid", cmd_uuid } };
 	struct options o;
 	bool own_help;
 

@@ -1,11 +1,13 @@
-/* xpoolctl add, enlist: a host joins a pool.
+/* xpoolctl add, enlist, join: a host joins a pool.
  *
  *  - add: on a member; the newcomer's line of members.json in, the file for it out
  *  - enlist: on the new host; makes its directory, empty, as a member that has to fetch everything
+ *  - join --dry-run: on a host that is a pool of its own; what keeps it from pool.join
  */
 #include "pool/ctl_priv.h"
 #include "pool/members.h"
 #include "rpc/base/file.h"
+#include "rpc/base/val.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ADD_TIMEOUT_S = 30 };
+enum { ADD_TIMEOUT_S = 30, DRY_TIMEOUT_S = 120 };
 
 int ctl_add(const struct options *o)
 {
@@ -62,4 +64,32 @@ int ctl_enlist(const struct options *o)
 	return members_enlist(&env, o->dir, &members) == 0
 		       ? 0
 		       : ctl_fail(o->dir, "its log cannot be made");
+}
+
+int ctl_join(const struct options *o)
+{
+	struct buf text = { 0 }, out = { 0 };
+	char password[512];
+	int e;
+
+	if (!o->dry || o->dir == NULL || o->address == NULL || o->user == NULL)
+		return ctl_fail("join", "needs --dry-run, --dir, --address and --user");
+	if (fgets(password, sizeof password, stdin) == NULL)
+		return ctl_fail("join", "no password on standard input");
+	password[strcspn(password, "\n")] = 0;
+	buf_puts(&text, "join-dry {\"address\":");
+	val_json_text(&text, o->address);
+	buf_puts(&text, ",\"user\":");
+	val_json_text(&text, o->user);
+	buf_puts(&text, ",\"password\":");
+	val_json_text(&text, password);
+	buf_puts(&text, o->force ? ",\"force\":true}" : "}");
+	e = ctl_ask(o->dir, buf_text(&text), DRY_TIMEOUT_S, &out);
+	if (e != 0)
+		ctl_fail(o->dir, e == ECONNREFUSED ? "xpoold does not run here" : strerror(e));
+	fputs(buf_text(&out), stdout);
+	e = e != 0 || strncmp(buf_text(&out), "nothing", strlen("nothing")) != 0;
+	buf_fini(&text);
+	buf_fini(&out);
+	return e;
 }

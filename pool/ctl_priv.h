@@ -7,7 +7,7 @@ struct options {
 	const char *dir, *members, *address, *name, *out, *file, *user, *field, *since;
 	uint64_t id;
 	unsigned days;
-	bool json, help, yes;
+	bool json, help, yes, dry, force;
 	char **rest; /* what is no option */
 	int n_rest;
 };
@@ -30,6 +30,7 @@ int ctl_adopt(const struct options *o);
 /* ctl_join.c */
 int ctl_add(const struct options *o);
 int ctl_enlist(const struct options *o);
+int ctl_join(const struct options *o);
 
 /* ctl_db.c */
 int ctl_db(const struct options *o);

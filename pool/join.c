@@ -534,6 +534,43 @@ int join_run(struct job *job, struct pool *pool, const struct join_want *want,
 	return rc;
 }
 
+/* The dry run of `xpoolctl join`. */
+void join_put_dry(struct job *job, struct pool *pool, const char *given, struct buf *out)
+{
+	struct val v, all = val_set();
+	struct err err = { 0 };
+	const char *why;
+	int rc = ERR_CORRUPT;
+
+	if (rpc_json_parse(&job->arena, given, strlen(given), &v, &why) == 0 &&
+		val_get_s(&v, "address") != NULL && val_get_s(&v, "user") != NULL &&
+		val_get_s(&v, "password") != NULL)
+		rc = join_run(job, pool,
+			&(struct join_want){ .address = val_get_s(&v, "address"),
+				.user = val_get_s(&v, "user"),
+				.password = val_get_s(&v, "password"),
+				.force = val_get(&v, "force") != NULL,
+				.dry = true },
+			&all, &err);
+	if (err.code != NULL)
+		buf_printf(out, "cannot be checked: %s%s%s\n", err.code->name, err.n > 0 ? " " : "",
+			err.n > 0 ? err.params[err.n - 1] : "");
+	else if (rc != 0)
+		buf_printf(out, "cannot be checked: %s\n", err_rc_name(rc));
+	else if (all.n == 0)
+		buf_puts(out, "nothing is in the way\n");
+	for (uint32_t i = 0; i < all.n; i++) {
+		for (uint32_t k = 0; k < all.items[i].n; k++)
+			buf_printf(out, "%s%s",
+				k == 0	 ? ""
+				: k == 1 ? ": "
+					 : ", ",
+				all.items[i].items[k].s);
+		buf_puts(out, "\n");
+	}
+	err_fini(&err);
+}
+
 void join_leave(struct pool *pool)
 {
 	pool->again = true;

@@ -28,5 +28,8 @@ struct join_class {
 extern const struct join_class join_classes[];
 extern const unsigned join_n_classes;
 
+/* {"address", "user", "password", "force"}: all that is in the way, a line for each. */
+void join_put_dry(struct job *job, struct pool *pool, const char *given, struct buf *out);
+
 /* The first mismatch as error; or all of them into the set (not NULL), and 0. */
 int join_check(struct join *j, struct val *all, struct err *err);

@@ -236,24 +236,24 @@ int members_enlist(struct env *env, const char *dir, const struct members *membe
 	return ERR_IO;
 }
 
-/* false behind a log line. */
-static bool keep_old(struct env *env, const char *dir, const struct members *next)
+/* What members.json says is kept, and the pool of `next` takes its place. */
+static int take(struct env *env, const char *dir, const struct members *next)
 {
 	struct members *old = mem_new(sizeof *old);
 	char path[512], aside[600], why[256];
-	bool ok = true;
+	bool read, taken;
+	int rc = 0;
 
 	snprintf(path, sizeof path, "%s/members.json", dir);
-	if (members_read(path, old, why, sizeof why) &&
-		strcmp(old->pool_uuid, next->pool_uuid) != 0) {
-		snprintf(aside, sizeof aside, "%s/members.%s.json", dir, old->pool_uuid);
-		ok = members_write(aside, old) == 0;
-		if (!ok)
-			log_err(env, "event=members_not_kept file=%s why=\"%s\"", aside,
-				strerror(errno));
+	read = members_read(path, old, why, sizeof why);
+	snprintf(aside, sizeof aside, "%s/members.%s.json", dir, old->pool_uuid);
+	taken = read && strcmp(old->pool_uuid, next->pool_uuid) == 0 && old->self == next->self;
+	if (read && !taken && members_write(aside, old) != 0) {
+		log_err(env, "event=members_not_kept file=%s why=\"%s\"", aside, strerror(errno));
+		rc = ERR_IO;
 	}
 	free(old);
-	return ok;
+	return taken || rc != 0 ? rc : members_enlist(env, dir, next);
 }
 
 static int remove_in(struct env *env, const char *dir, const char *name)
@@ -279,8 +279,7 @@ int members_take_next(struct env *env, const char *dir)
 	next = mem_new(sizeof *next);
 	if (!members_read(path, next, why, sizeof why) || next->self == 0)
 		log_err(env, "event=not_joined file=%s why=\"%s\"", path, why);
-	else if (keep_old(env, dir, next) && members_enlist(env, dir, next) == 0 &&
-		 remove_in(env, dir, MEMBERS_JOIN) == 0)
+	else if (take(env, dir, next) == 0 && remove_in(env, dir, MEMBERS_JOIN) == 0)
 		rc = remove_in(env, dir, MEMBERS_NEXT); /* last: until then it is run again */
 	if (rc == 0)
 		log_info(env, "event=joined pool=%s member=%llu", next->pool_uuid,

@@ -2,6 +2,7 @@
 survive the first one. Killed on the way they go on where they were. Who is let in wrongly changes nothing.
 
 usage: 32_newcomers.py BUILD [MEMBERS]"""
+import json
 import os
 import ssl
 import sys
@@ -46,7 +47,8 @@ with Pool(members=1) as pool:
     for number in range(2, MEMBERS + 1):
         said = first if number == 2 else entry(pool, number)
         ticket = add(pool, 1 + number % 2 if number > 3 else 1, said)
-        add(pool, 1, said, fails="a member already")
+        assert json.load(open(add(pool, 1, said)))["self"] == number  # asked again: the same answer
+        add(pool, 1, dict(said, channel=pool.address(number) + ":8301"), fails="a member already")
         # it is in from here on, though it has not come yet
         assert len(api("host.get_all")) == number
         if number == 3:

@@ -1,0 +1,152 @@
+"""Both sides of a pool.join are killed at each of its steps: before this host has a record of it nothing has happened, behind
+that it is a member without being asked again. The steps are seen from a relay between the two, one connection each: the login,
+the facts, being let in, the logout. Then this program is killed at each change of its files on the way into the pool.
+
+usage: 32_join_killed.py BUILD"""
+import os
+import select
+import socket
+import sys
+import threading
+
+sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+from joining import stand_alone
+from xpool import PASSWORD, Api, Pool, eventually
+
+RELAY = ("127.0.0.9", 8443)
+LOGIN, LAST_FACT, LET_IN, LOGOUT, NEXT = 1, 7, 8, 9, 0
+OPTIONS = "--election-ms 300"
+
+
+class Relay:
+    """To member 1. At the connection of a number (NEXT: any that is served) `act` is called: before anything is sent ("asked"),
+    or when the whole answer is there and nobody has got it ("answered")."""
+
+    def __init__(self, pool):
+        self.pool = pool
+        self.arm(None, None, None)
+        self.listener = socket.create_server(RELAY)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def arm(self, number, side, act):
+        self.n, self.number, self.side, self.act = 0, number, side, act
+
+    def run(self):
+        while True:
+            client = self.listener.accept()[0]
+            self.n += 1
+            threading.Thread(target=self.relay, args=(client, self.n), daemon=True).start()
+
+    def due(self, number, side):
+        return self.act is not None and self.side == side and self.number in (number, NEXT)
+
+    def fire(self):
+        act, self.act = self.act, None
+        act()
+
+    def relay(self, client, number):
+        if self.due(number, "asked"):
+            self.fire()
+        with client:
+            try:
+                with socket.create_connection((self.pool.address(1), self.pool.port)) as server:
+                    self.pass_on(client, server, number)
+            except OSError:
+                pass
+
+    def pass_on(self, client, server, number):
+        turns = 0  # of the client: what TLS has to say first, then the request
+        while True:
+            for source in select.select([client, server], [], [])[0]:
+                piece = source.recv(65536)
+                turns += source is client
+                held = source is server and turns > 1 and self.due(number, "answered")
+                if not piece:
+                    if held:
+                        self.fire()
+                    return
+                if not held:
+                    (server if source is client else client).sendall(piece)
+
+
+def join(pool, number):
+    """Begun; whoever is killed, nobody may hear of its end."""
+    def run():
+        try:
+            host("pool.join", "%s:%d" % RELAY, "root", PASSWORD)
+        except OSError:
+            pass
+    host = Api(pool, number).login()
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def killed(pool, relay, step, side, victim, number):
+    """The victim dies at that step of the join of member `number`."""
+    done = threading.Event()
+
+    def act():
+        pool.kill(victim, "xpoold")
+        done.set()
+    relay.arm(step, side, act)
+    thread = join(pool, number)
+    assert done.wait(60)
+    return thread
+
+
+def is_member(pool, number):
+    eventually("member %d has what the pool has" % number,
+               lambda: pool.status()[0].get("hash", "0") == pool.status()[number - 1].get("hash"), timeout=60)
+
+
+def alone(pool, number, of):
+    eventually("it serves", lambda: pool.status()[number - 1].get("ready") == "yes")
+    assert len(Api(pool, number).login()("host.get_all")) == 1
+    assert len(Api(pool, 1).login()("host.get_all")) == of
+
+
+with Pool(members=1, options=OPTIONS) as pool:
+    relay = Relay(pool)
+    stand_alone(pool, 2)
+    for step, side in (LOGIN, "asked"), (LAST_FACT, "answered"):
+        killed(pool, relay, step, side, 2, 2).join()
+        pool.quickstart("start", "2")
+        alone(pool, 2, 1)
+    # behind its record, before the pool has heard of it
+    killed(pool, relay, LET_IN, "asked", 2, 2).join()
+    pool.quickstart("start", "2")
+    is_member(pool, 2)
+    # let in, and it does not know
+    stand_alone(pool, 3)
+    killed(pool, relay, LET_IN, "answered", 3, 3).join()
+    assert len(Api(pool, 1).login()("host.get_all")) == 3
+    pool.quickstart("start", "3")
+    is_member(pool, 3)
+    # the member that lets it in dies before, and behind the entry
+    stand_alone(pool, 4)
+    thread = killed(pool, relay, LET_IN, "asked", 1, 4)
+    died = threading.Event()
+    relay.arm(NEXT, "answered", lambda: (pool.kill(1, "xpoold"), died.set()))
+    pool.quickstart("start", "1")
+    assert died.wait(60)
+    # and this host at the last step, then at each change of its files on the way
+    relay.arm(NEXT, "asked", None)
+    said = threading.Event()
+    relay.arm(2, "asked", lambda: (pool.kill(4, "xpoold"), said.set()))
+    pool.quickstart("start", "1")
+    assert said.wait(60)
+    thread.join()
+    pool.env.update(LD_PRELOAD=os.path.join(sys.argv[1], "tests", "libdie_at.so"))
+    log, at = os.path.join(pool.dir, "member4", "xpoold.log"), 0
+    while "event=joined" not in open(log).read():
+        at += 1
+        pool.env["XPOOL_DIE_AT"] = str(at)
+        pool.quickstart("start", "4")
+        eventually("it dies", lambda: pool.quickstart("status").stdout.splitlines()[3].endswith(" down"))
+    print("died at %d changes of files" % at)
+    pool.env.pop("LD_PRELOAD")
+    pool.env.pop("XPOOL_DIE_AT")
+    pool.quickstart("start", "4")
+    is_member(pool, 4)
+    assert len(Api(pool, 4).login()("host.get_all")) == 4
