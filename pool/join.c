@@ -181,16 +181,9 @@ static int facts_there(struct join *j, struct err *err)
 		rc = ask(j, method, &params, &side->of[c->class_id], err);
 		if (rc != 0)
 			return rc;
-		if (side->of[c->class_id].kind != VAL_MAP)
-			return no_service(j, method, "these are no records", err);
 	}
-	if (side->of[MODEL_CLASS_pool].n != 1)
-		return no_service(j, "pool.get_all_records", "there is not one pool", err);
-	side->pool = &side->of[MODEL_CLASS_pool].pairs[0].value;
-	side->host_ref = val_get_s(side->pool, "master");
-	side->host = side->host_ref != NULL ? val_get(&side->of[MODEL_CLASS_host], side->host_ref)
-					    : NULL;
-	return side->host != NULL ? 0 : no_service(j, "host.get_all_records", "no master", err);
+	return join_side_take(side) ? 0
+				    : no_service(j, "pool.get_all_records", "that is no pool", err);
 }
 
 /* The same form as the pool's, by the same path. */
@@ -557,7 +550,7 @@ void join_put_dry(struct job *job, struct pool *pool, const char *given, struct 
 			err.n > 0 ? err.params[err.n - 1] : "");
 	else if (rc != 0)
 		buf_printf(out, "cannot be checked: %s\n", err_rc_name(rc));
-	else if (all.n == 0)
+	else if (all.n == 0 || strcmp(all.items[0].items[0].s, JOIN_NOTE) == 0)
 		buf_puts(out, "nothing is in the way\n");
 	for (uint32_t i = 0; i < all.n; i++) {
 		for (uint32_t k = 0; k < all.items[i].n; k++)

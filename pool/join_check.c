@@ -86,6 +86,21 @@ static const struct val *record_of(const struct join_side *side, int class_id)
 					      : management(side);
 }
 
+bool join_side_take(struct join_side *side)
+{
+	for (unsigned i = 0; i < join_n_classes; i++)
+		if (join_classes[i].filter != NULL &&
+			side->of[join_classes[i].class_id].kind != VAL_MAP)
+			return false;
+	if (side->of[MODEL_CLASS_pool].n != 1)
+		return false;
+	side->pool = &side->of[MODEL_CLASS_pool].pairs[0].value;
+	side->host_ref = val_get_s(side->pool, "master");
+	side->host = side->host_ref != NULL ? val_get(&side->of[MODEL_CLASS_host], side->host_ref)
+					    : NULL;
+	return side->host != NULL;
+}
+
 /* Checks that are more than a row of the table. */
 
 static int still_boots(const struct join *j, struct err *err)
@@ -147,8 +162,8 @@ static int busy(const struct join *j, struct err *err)
 		if (strcmp(text(&task->value, "status"), "pending") == 0 &&
 			strcmp(text(&task->value, "resident_on"), j->here.host_ref) == 0)
 			return err_set(err, ERR_OTHER_OPERATION_IN_PROGRESS, "pool",
-				db_pool_uuid(j->own->db), text(&task->value, "name_label"),
-				task->key, NULL);
+				j->here.of[MODEL_CLASS_pool].pairs[0].key,
+				text(&task->value, "name_label"), task->key, NULL);
 	return 0;
 }
 
@@ -450,6 +465,15 @@ static int check_one(const struct join *j, const struct check *c, struct err *er
 		       : err_set(err, c->code, c->text, NULL);
 }
 
+/* Not in the way, but worth knowing before (6.4). */
+static bool lowers_level(const struct join *j)
+{
+	const char *own = text(val_get(j->here.host, "cpu_info"), "features_hvm");
+
+	return *own != 0 &&
+	       !cpu_features_within(own, text(val_get(j->there.pool, "cpu_info"), "features_hvm"));
+}
+
 static void add(struct arena *a, struct val *all, const struct err *err)
 {
 	struct val one = val_set();
@@ -470,6 +494,15 @@ int join_check(struct join *j, struct val *all, struct err *err)
 		if (rc != 0)
 			add(&j->job->arena, all, err);
 		err_fini(err);
+	}
+	if (all != NULL && lowers_level(j)) {
+		struct val note = val_set();
+
+		val_set_push(&j->job->arena, &note, val_string(JOIN_NOTE));
+		val_set_push(&j->job->arena, &note,
+			val_string("this host has fewer features of processors than the pool, "
+				   "whose level would go down"));
+		val_set_push(&j->job->arena, all, note);
 	}
 	return 0;
 }

@@ -28,8 +28,13 @@ struct join_class {
 extern const struct join_class join_classes[];
 extern const unsigned join_n_classes;
 
+/* Of records that have come: the pool and the host that leads it. false: that is no pool. */
+bool join_side_take(struct join_side *side);
+
 /* {"address", "user", "password", "force"}: all that is in the way, a line for each. */
 void join_put_dry(struct job *job, struct pool *pool, const char *given, struct buf *out);
 
-/* The first mismatch as error; or all of them into the set (not NULL), and 0. */
+#define JOIN_NOTE "note"
+/* The first mismatch as error; or all of them into the set (not NULL), each a set of code and
+ * parameters, and behind them notes: JOIN_NOTE and a text; 0. */
 int join_check(struct join *j, struct val *all, struct err *err);

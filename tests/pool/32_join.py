@@ -1,17 +1,59 @@
-"""A host that is a pool of its own joins another by pool.join: what is in the way is refused with its error, and nothing has
-changed; then it is a member, with what the pool has.
+"""A host that is a pool of its own joins another by `xe pool-join`. What is in the way is refused, one by one and all at once in a
+dry run, and so is a server that is none; nothing has changed then. At last it is a member, with what the pool has.
 
 usage: 32_join.py BUILD"""
 import os
+import socket
 import ssl
+import subprocess
 import sys
-import time
+import threading
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from joining import stand_alone
+from joining import CTL, stand_alone
 from xpool import PASSWORD, Api, Pool, eventually, vm_record
 
 TARGET = ("127.0.0.11", "root", PASSWORD)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: "
+SESSION = b'{"jsonrpc":"2.0","result":"OpaqueRef:1","id":1}'
+# what a server answers, call by call; the last one from there on
+HOSTILE = (
+    [b""], [b"\x00" * 5000], [b"SSH-2.0\r\n"], [b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"], [HEAD + b"99999999999\r\n\r\n{"],
+    [HEAD + b"3\r\n\r\n{}}"], [HEAD + b"9\r\n\r\n{"], [b"HTTP/1.1 200 OK\r\n\r\n[1,[2,[3"], [HEAD + b"12\r\n\r\n{\"result\":7}"],
+    [b"HTTP/1.1 200 OK\r\n\r\n{\"error\":{\"message\":\"NO_SUCH_CODE\",\"data\":[{}]}}"],
+    [b"HTTP/1.1 200 OK\r\n\r\n{\"result\":\"a b\\r\\nX: y\"}"],
+    [b"HTTP/1.1 200 OK\r\n\r\n" + SESSION, b"HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"OpaqueRef:2\":{\"master\":7}}}"],
+    [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nzz\r\n"],
+)
+
+
+def hostile(pool, answers):
+    """A server with a certificate that answers so; its address."""
+    listener = socket.create_server(("127.0.0.8", 0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(os.path.join(pool.dir, "member1", "member.pem"))
+
+    def run():
+        served = 0
+        while True:
+            try:
+                with context.wrap_socket(listener.accept()[0], server_side=True) as client:
+                    client.recv(65536)
+                    client.sendall(answers[min(served, len(answers) - 1)])
+                    served += 1
+            except OSError:
+                if listener.fileno() < 0:
+                    return
+    threading.Thread(target=run, daemon=True).start()
+    return listener, "127.0.0.8:%d" % listener.getsockname()[1]
+
+
+def dry_run(pool, number, clean):
+    done = subprocess.run([CTL, "join", "--dry-run", "--dir", pool.data(number), "--address", TARGET[0], "--user", "root"],
+                          input=PASSWORD + "\n", text=True, stdout=subprocess.PIPE, timeout=60)
+    assert (done.returncode == 0) == clean, done.stdout
+    return done.stdout.splitlines()
+
 
 with Pool(members=1) as pool:
     api = Api(pool, 1).login()
@@ -19,17 +61,46 @@ with Pool(members=1) as pool:
     pool.make_sr(api)
     stand_alone(pool, 2)
     host = Api(pool, 2).login()
-    own = host("host.get_all")[0]
-    # what is in the way, each alone
     host.fails("SESSION_AUTHENTICATION_FAILED", "pool.join", TARGET[0], "root", "wrong")
-    host.fails("JOINING_HOST_SERVICE_FAILED", "pool.join", "127.0.0.11:8300", "root", PASSWORD)
-    host.fails("JOINING_HOST_SERVICE_FAILED", "pool.join", "127.0.0.99", "root", PASSWORD)
+    for address in "127.0.0.11:8300", "127.0.0.99":
+        host.fails("JOINING_HOST_SERVICE_FAILED", "pool.join", address, "root", PASSWORD)
+    for answers in HOSTILE:
+        listener, address = hostile(pool, answers)
+        host.fails("JOINING_HOST_SERVICE_FAILED", "pool.join", address, "root", PASSWORD)
+        listener.close()
     host.fails("VALUE_NOT_SUPPORTED", "pool.join", "a.name", "root", PASSWORD)
     assert "itself" in host.fails("OPERATION_NOT_ALLOWED", "pool.join", pool.address(2), "root", PASSWORD)[0]
-    host("pool.join", *TARGET)
-    eventually("it has what the pool has", lambda: pool.status()[0].get("hash") == pool.status()[1].get("hash"), timeout=60)
+    # all that is in the way, by a dry run; the first of it, by the call
+    own = host("VM.create", vm_record("its own"))
+    network = host("network.create", {"name_label": "its own", "name_description": "", "other_config": {}, "tags": []})
+    sr = pool.make_sr(host, "of its own")
+    host("VM.start", own, False, False)
+    said = dry_run(pool, 2, False)
+    assert [line.split(":")[0] for line in said] == [
+        "JOINING_HOST_CANNOT_HAVE_RUNNING_VMS", "JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS", "OPERATION_NOT_ALLOWED",
+        "OPERATION_NOT_ALLOWED"], said
+    host.fails("JOINING_HOST_CANNOT_HAVE_RUNNING_VMS", "pool.join", *TARGET)
+    host("VM.hard_shutdown", own)
+    host.fails("JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS", "pool.join_force", *TARGET)
+    for pbd in host("SR.get_PBDs", sr):
+        host("PBD.unplug", pbd)
+    host("SR.destroy", sr)
+    assert "a VM of its own" in host.fails("OPERATION_NOT_ALLOWED", "pool.join", *TARGET)[0]
+    host("VM.destroy", own)
+    assert "a network of its own" in host.fails("OPERATION_NOT_ALLOWED", "pool.join", *TARGET)[0]
+    host("network.destroy", network)
+    assert dry_run(pool, 2, True) == ["nothing is in the way"]
+    assert len(api("host.get_all")) == 1 and len(host("host.get_all")) == 1
+    done = subprocess.run([os.path.join(sys.argv[1], "xe"), "pool-join", "master-address=" + TARGET[0], "master-username=root",
+                           "master-password=" + PASSWORD, "force=true", "-s", pool.address(2), "-u", "root", "-pw", PASSWORD],
+                          env=dict(os.environ, HOME=pool.dir), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert done.returncode == 0, done.stdout
+    eventually("it has what the pool has", lambda: pool.status()[0].get("hash", "0") == pool.status()[1].get("hash"), timeout=60)
     host = Api(pool, 2).login()
     assert host("VM.get_name_label", vm) == "of the pool"
     assert sorted(r["name_label"] for r in host("host.get_all_records").values()) == ["host1", "host2"]
     eventually("its PBD is plugged", lambda: all(r["currently_attached"] for r in host("PBD.get_all_records").values()))
     assert any(name.startswith("raft.aside") for name in os.listdir(pool.data(2)))
+    host.fails("OPERATION_NOT_ALLOWED", "pool.join", *TARGET)
+    for name in os.listdir(pool.data(2)):
+        assert name not in ("join.json", "members.next.json")

@@ -11,7 +11,7 @@ import threading
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from joining import stand_alone
-from xpool import PASSWORD, Api, Pool, eventually
+from xpool import PASSWORD, Api, Pool, eventually, gone
 
 RELAY = ("127.0.0.9", 8443)
 LOGIN, LAST_FACT, LET_IN, LOGOUT, NEXT = 1, 7, 8, 9, 0
@@ -143,7 +143,9 @@ with Pool(members=1, options=OPTIONS) as pool:
         at += 1
         pool.env["XPOOL_DIE_AT"] = str(at)
         pool.quickstart("start", "4")
-        eventually("it dies", lambda: pool.quickstart("status").stdout.splitlines()[3].endswith(" down"))
+        with open(os.path.join(pool.dir, "member4", "xpoold.pid")) as handle:
+            pid = int(handle.read().split()[0])
+        eventually("it dies", lambda: gone(pid))
     print("died at %d changes of files" % at)
     pool.env.pop("LD_PRELOAD")
     pool.env.pop("XPOOL_DIE_AT")
