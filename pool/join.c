@@ -8,8 +8,9 @@
  *
  * Killed before the record, nothing has happened; behind it, the next start asks again
  * (newcomer.c tells who is in already), so the host is in the pool wholly or not at all. What
- * nobody can be asked for any more, the session having ended, is UNDECIDED: this host waits for
- * pool.join with a password, and begins nothing meanwhile. Its own database is never deleted.
+ * nobody can be asked at present, or the session having ended any more, is UNDECIDED: pool.join
+ * with any member of that pool decides it, and nothing is begun here meanwhile. The own database is
+ * never deleted.
  */
 #include "pool/join_priv.h"
 #include "pool/members.h"
@@ -25,6 +26,7 @@ enum {
 	API_PORT = 443,
 	ASK_MS = 30000,
 	AGAIN_MS = 1000,
+	LET_IN_MS = 60000,     /* who called waits for that so long */
 	ANSWER_MAX = 16 << 20, /* bytes of one answer of the pool */
 	RECORD_MAX = 4096,
 };
@@ -290,6 +292,7 @@ static int record_write(struct join *j, struct err *err)
 	path_of(j->own, MEMBERS_JOIN, path);
 	rc = file_replace(path, text.data, text.len);
 	buf_fini(&text);
+	j->recorded = rc == 0;
 	return rc == 0 ? 0 : err_set(err, ERR_INTERNAL_ERROR, strerror(errno), NULL);
 }
 
@@ -333,6 +336,7 @@ static void record_remove(struct join *j)
 	char path[512];
 
 	path_of(j->own, MEMBERS_JOIN, path);
+	j->recorded = false;
 	if (file_remove(path) != 0 && errno != ENOENT)
 		log_err(j->own->env, "event=file_not_removed file=%s why=\"%s\"", path,
 			strerror(errno));
@@ -408,61 +412,94 @@ enum verdict { LET_IN, NOT_LET_IN, ASK_AGAIN, ASK_ANEW };
 static enum verdict verdict_of(
 	struct join *j, int rc, const struct rpc_answer *answer, struct err *err)
 {
-	if (rc == 0 && answer->status == 200)
+	unsigned status = rc == 0 ? answer->status : 0;
+
+	if (status == 200)
 		return keep_answer(j, answer, err) == 0 ? LET_IN : ASK_ANEW;
-	if (rc == 0 && answer->status == 409) {
-		err_set(err, ERR_OPERATION_NOT_ALLOWED, answer->body, NULL);
-		return NOT_LET_IN;
-	}
-	if (rc == 0 && (answer->status == 401 || answer->status == 403)) {
+	if (status == 401 || status == 403) {
 		err_set(err, ERR_SESSION_AUTHORIZATION_FAILED, "", answer->body, NULL);
 		return ASK_ANEW;
 	}
 	no_service(j, "newcomer", rc != 0 ? answer->why : answer->body, err);
-	return ASK_AGAIN;
+	if (status == 409)
+		err_set(err, ERR_OPERATION_NOT_ALLOWED, answer->body, NULL);
+	/* 408: it did not come in time; the rest of them: it was read, and is no service there */
+	return status >= 400 && status < 500 && status != 408 ? NOT_LET_IN : ASK_AGAIN;
 }
 
-/* Until it is decided. `again`: somebody may have asked before. 0, ERR_API; ERR_CANCELLED or
- * ERR_DEAD: the next start goes on. */
-static int be_let_in(struct join *j, bool again, struct err *err)
+static int ask_once(struct join *j, enum verdict *verdict, struct err *err)
 {
 	const char *path = arena_printf(&j->job->arena, "/pool/newcomer?session_id=%s", j->session);
-	enum verdict verdict = ASK_AGAIN;
+	struct rpc_answer answer;
 	struct buf entry = { 0 };
-	int rc = 0;
+	int rc;
 
 	put_entry(j, &entry);
-	while (rc == 0 && verdict == ASK_AGAIN) {
-		struct rpc_answer answer;
-
-		err_fini(err);
-		rc = rpc_post(j->job, j->own->loops[0].loop,
-			&(struct rpc_ask){
-				j->address, path, buf_text(&entry), MEMBERS_FILE_MAX, ASK_MS },
-			&answer);
-		if (rc == ERR_CANCELLED || rc == ERR_DEAD)
-			break;
-		verdict = verdict_of(j, rc, &answer, err);
-		rc = verdict == ASK_AGAIN ? job_sleep(j->job, AGAIN_MS) : 0;
-		again = again || verdict == ASK_AGAIN;
-	}
+	rc = rpc_post(j->job, j->own->loops[0].loop,
+		&(struct rpc_ask){ j->address, path, buf_text(&entry), MEMBERS_FILE_MAX, ASK_MS },
+		&answer);
 	buf_fini(&entry);
+	if (rc == ERR_CANCELLED || rc == ERR_DEAD)
+		return rc;
+	err_fini(err);
+	*verdict = verdict_of(j, rc, &answer, err);
+	return 0;
+}
+
+static bool take_over(struct pool *pool, int from)
+{
+	return atomic_compare_exchange_strong(&pool->joining, &from, JOINING);
+}
+
+static void undecided(struct join *j, const struct err *err)
+{
+	j->own->joining = UNDECIDED;
+	log_err(j->own->env,
+		"event=join_undecided address=%s why=%s remedy=\"call pool.join again; or, where "
+		"that pool does not know this host, remove %s and restart\"",
+		j->address, err->code->name, MEMBERS_JOIN);
+}
+
+static void resume(struct pool *pool);
+
+/* Until it is decided; `asked`: it may be so already. Who waits for it is told after a while that
+ * it is not, and a job goes on asking (resuming), until pool.join is called again. 0, ERR_API;
+ * ERR_CANCELLED or ERR_DEAD: somebody else goes on. */
+static int be_let_in(struct join *j, bool asked, bool resuming, struct err *err)
+{
+	uint64_t due = env_now_ms(j->job->env) + LET_IN_MS;
+	enum verdict verdict = ASK_AGAIN;
+	int rc = ask_once(j, &verdict, err);
+
+	while (rc == 0 && verdict == ASK_AGAIN) {
+		asked = true;
+		if (!resuming && env_now_ms(j->job->env) >= due) {
+			undecided(j, err);
+			resume(j->own);
+			return ERR_API;
+		}
+		if (resuming)
+			j->own->joining = UNDECIDED;
+		rc = job_sleep(j->job, AGAIN_MS);
+		if (rc == 0 && resuming && !take_over(j->own, UNDECIDED))
+			rc = ERR_CANCELLED;
+		if (rc == 0)
+			rc = ask_once(j, &verdict, err);
+	}
 	if (rc != 0) {
 		err_fini(err);
 		return rc;
 	}
-	if (verdict == LET_IN)
+	if (verdict == LET_IN) {
+		j->recorded = false; /* the record has served */
 		return 0;
-	/* refused for its session when it asked for the first time is refused */
-	if (verdict == NOT_LET_IN || (!again && err->code == ERR_SESSION_AUTHORIZATION_FAILED)) {
+	}
+	/* refused for its session when it asks for the first time: refused */
+	if (verdict == NOT_LET_IN || (!asked && err->code == ERR_SESSION_AUTHORIZATION_FAILED)) {
 		record_remove(j);
 		j->own->joining = NOT_JOINING;
 	} else {
-		j->own->joining = UNDECIDED;
-		log_err(j->own->env,
-			"event=join_undecided address=%s why=%s remedy=\"call pool.join again; "
-			"or, where that pool does not know this host, remove %s and restart\"",
-			j->address, err->code->name, MEMBERS_JOIN);
+		undecided(j, err);
 	}
 	return ERR_API;
 }
@@ -484,12 +521,9 @@ static int go_in(struct join *j, struct err *err)
 {
 	int before = NOT_JOINING, rc;
 
-	if (!atomic_compare_exchange_strong(&j->own->joining, &before, JOINING)) {
-		if (before != UNDECIDED ||
-			!atomic_compare_exchange_strong(&j->own->joining, &before, JOINING))
-			return err_set(err, ERR_OTHER_OPERATION_IN_PROGRESS, "pool",
-				db_pool_uuid(j->own->db), "join", NULL_REF, NULL);
-	}
+	if (!take_over(j->own, before) && !take_over(j->own, before = UNDECIDED))
+		return err_set(err, ERR_OTHER_OPERATION_IN_PROGRESS, "pool",
+			db_pool_uuid(j->own->db), "join", NULL_REF, NULL);
 	rc = settle(j, err);
 	if (rc == 0)
 		rc = facts_here(j, err);
@@ -502,7 +536,7 @@ static int go_in(struct join *j, struct err *err)
 		return rc;
 	}
 	log_info(j->own->env, "event=joining address=%s", j->address);
-	return be_let_in(j, before == UNDECIDED, err);
+	return be_let_in(j, before == UNDECIDED, false, err);
 }
 
 int join_run(struct job *job, struct pool *pool, const struct join_want *want,
@@ -521,8 +555,7 @@ int join_run(struct job *job, struct pool *pool, const struct join_want *want,
 		*mismatches_out = val_set();
 		rc = join_check(j, mismatches_out, err);
 	}
-	/* the record has the session while that is undecided */
-	if (pool->joining != UNDECIDED && rc != ERR_CANCELLED && rc != ERR_DEAD)
+	if (!j->recorded)
 		log_out(j);
 	return rc;
 }
@@ -578,23 +611,29 @@ static void resume_main(struct job *job, void *arg)
 	struct err err = { 0 };
 
 	*j = (struct join){ .job = job, .own = pool, .want = &want };
+	if (!take_over(pool, UNDECIDED))
+		return;
 	if (!record_read(j)) {
-		log_err(pool->env, "event=join_undecided why=\"%s cannot be read\"", MEMBERS_JOIN);
-		pool->joining = UNDECIDED;
-	} else if (be_let_in(j, true, &err) == 0) {
+		err_set(&err, ERR_INTERNAL_ERROR, "it cannot be read", NULL);
+		undecided(j, &err);
+	} else if (be_let_in(j, true, true, &err) == 0) {
 		log_out(j);
 		join_leave(pool);
 	}
 	err_fini(&err);
 }
 
+static void resume(struct pool *pool)
+{
+	lane_submit(pool->api, "", resume_main, pool, NULL);
+}
+
 void join_start(struct pool *pool)
 {
 	if (pool->cfg.members == NULL || !record_exists(pool))
 		return;
-	pool->joining = JOINING;
-	if (lane_submit(pool->api, "", resume_main, pool, NULL) != 0)
-		pool->joining = UNDECIDED;
+	pool->joining = UNDECIDED;
+	resume(pool);
 }
 
 /* The calls. */

@@ -17,6 +17,7 @@ struct join {
 	const struct join_want *want;
 	char address[128];   /* of the API there: IP:PORT */
 	const char *session; /* there */
+	bool recorded;	     /* the record has it: it must not end */
 	struct join_side here, there;
 };
 

@@ -183,6 +183,7 @@ int main(int argc, char **argv)
 	struct env env;
 	static struct members members;
 	char path[512], why[256] = "";
+	int taken;
 
 	if (!parse(argc, argv, &o))
 		return 2;
@@ -194,7 +195,10 @@ int main(int argc, char **argv)
 	env_uv_init(&env, "xpoold");
 	env.log.level = (enum log_level)o.log;
 	env_uv_signals_block();
-	if (members_take_next(&env, o.dir) != 0)
+	taken = members_take_next(&env, o.dir);
+	if (taken > 0)
+		execv("/proc/self/exe", argv);
+	if (taken != 0)
 		return 1;
 	snprintf(path, sizeof path, "%s/members.json", o.dir);
 	if (!members_read(path, &members, why, sizeof why) || members.self == 0) {

@@ -270,12 +270,17 @@ static int remove_in(struct env *env, const char *dir, const char *name)
 int members_take_next(struct env *env, const char *dir)
 {
 	struct members *next;
-	char path[512], why[256] = "";
+	char path[512], lock[512], why[256] = "";
 	int rc = ERR_IO;
 
 	snprintf(path, sizeof path, "%s/" MEMBERS_NEXT, dir);
 	if (access(path, F_OK) != 0)
 		return 0;
+	snprintf(lock, sizeof lock, "%s/lock", dir);
+	if (file_lock(lock) != 0) {
+		log_err(env, "event=not_joined file=%s why=\"%s\"", lock, strerror(errno));
+		return ERR_IO;
+	}
 	next = mem_new(sizeof *next);
 	if (!members_read(path, next, why, sizeof why) || next->self == 0)
 		log_err(env, "event=not_joined file=%s why=\"%s\"", path, why);
@@ -285,5 +290,5 @@ int members_take_next(struct env *env, const char *dir)
 		log_info(env, "event=joined pool=%s member=%llu", next->pool_uuid,
 			(unsigned long long)next->self);
 	free(next);
-	return rc;
+	return rc == 0 ? 1 : rc;
 }
