@@ -5,36 +5,35 @@
 
 #include <string.h>
 
-bool agent_record_metadata(struct agent *agent, struct arena *a, const char *uuid, struct val *out)
-{
-	char *text = arena_alloc(a, AGENT_LINE_MAX / 16);
-	const char *why;
-	bool found;
-
-	pthread_mutex_lock(&agent->mutex);
-	found = sql_text(agent->sql, text, AGENT_LINE_MAX / 16,
-		"SELECT metadata FROM vm WHERE uuid = ?", "s", uuid);
-	pthread_mutex_unlock(&agent->mutex);
-	return found && rpc_json_parse(a, text, strlen(text), out, &why) == 0;
-}
-
 struct collected {
 	struct arena *a;
 	struct val list;
 };
 
-static void on_uuid(void *arg, struct sql_row *row)
+static void on_text(void *arg, struct sql_row *row)
 {
 	struct collected *c = arg;
 
 	val_set_push(c->a, &c->list, val_string(arena_strdup(c->a, sql_string(row, 0))));
 }
 
+bool agent_record_metadata(struct agent *agent, struct arena *a, const char *uuid, struct val *out)
+{
+	struct collected c = { a, val_set() };
+	const char *text, *why;
+
+	pthread_mutex_lock(&agent->mutex);
+	sql_query(agent->sql, on_text, &c, "SELECT metadata FROM vm WHERE uuid = ?", "s", uuid);
+	pthread_mutex_unlock(&agent->mutex);
+	text = c.list.n > 0 ? c.list.items[0].s : NULL;
+	return text != NULL && rpc_json_parse(a, text, strlen(text), out, &why) == 0;
+}
+
 struct val agent_record_uuids(struct agent *agent, struct arena *a)
 {
 	struct collected c = { a, val_set() };
 
-	sql_query(agent->sql, on_uuid, &c, "SELECT uuid FROM vm ORDER BY rowid", "");
+	sql_query(agent->sql, on_text, &c, "SELECT uuid FROM vm ORDER BY rowid", "");
 	return c.list;
 }
 
@@ -157,8 +156,8 @@ int vm_add_call(struct agent *agent, struct job *job, const struct val *params, 
 		     ? make_room(agent, &job->arena)
 		     : 0;
 	if (rc == 0)
-		rc = sql_run(agent->sql, "INSERT OR REPLACE INTO vm VALUES (?, ?)", "ss", uuid,
-			buf_text(&text));
+		rc = sql_run_ordered(agent->sql, "INSERT OR REPLACE INTO vm VALUES (?, ?)", "ss",
+			uuid, buf_text(&text));
 	pthread_mutex_unlock(&agent->mutex);
 	buf_fini(&text);
 	*out = val_void();

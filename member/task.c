@@ -1,4 +1,8 @@
 /* Tasks: operations under way, and the results of those that have ended until they are taken over.
+ *
+ * What a power cut takes of them is missed by nobody: it takes the domains too, and a task that is
+ * not known any more counts as lost with its host. Only an end on which copies depend has to be on
+ * the disk before anybody hears of it: vdi_copy_repair removes those of a task that has none.
  */
 #include "member/sr_priv.h"
 #include "agent/methods.h"
@@ -28,6 +32,12 @@ static void run_free(struct agent_run *run)
 	free(run);
 }
 
+static bool has_copies(const struct agent_run *run)
+{
+	return sql_number(run->agent->sql, 1, "SELECT count(*) FROM copying WHERE job = ?", "s",
+		       run->task) > 0;
+}
+
 /* The end of an operation: record and run go together, so that nobody sees one without the other.
  */
 static void run_end(struct agent_run *run, const struct err *err)
@@ -46,7 +56,7 @@ static void run_end(struct agent_run *run, const struct err *err)
 	val_json(&text, &data);
 	pthread_mutex_lock(&agent->mutex);
 	if (err != NULL) /* NULL: this agent has died, and what is left is what a SIGKILL leaves */
-		sql_run(agent->sql,
+		(has_copies(run) ? sql_run : sql_run_ordered)(agent->sql,
 			"UPDATE task SET state = ?, progress = 1000, error = ?, data = ? WHERE job "
 			"= ?",
 			"ssss", err->code != NULL ? "failed" : "completed",
@@ -162,9 +172,9 @@ int agent_task_begin(struct agent *agent, enum agent_method_id method, const str
 	known = sql_number(agent->sql, 0, "SELECT count(*) FROM task WHERE job = ?", "s", task) > 0;
 	if (!known && sql_number(agent->sql, 0, "SELECT count(*) FROM task", "") >= AGENT_TASKS_MAX)
 		err_set(err, AGENT_ERR_limit_reached, "too many tasks", NULL);
-	else if (!known &&
-		 sql_run(agent->sql, "INSERT INTO task VALUES (?, ?, ?, 'pending', 0, '', '[]')",
-			 "sis", task, (int64_t)method, uuid) != 0)
+	else if (!known && sql_run_ordered(agent->sql,
+				   "INSERT INTO task VALUES (?, ?, ?, 'pending', 0, '', '[]')",
+				   "sis", task, (int64_t)method, uuid) != 0)
 		err_set(err, AGENT_ERR_limit_reached, "the task cannot be recorded", NULL);
 	if (!known && err->code == NULL) {
 		if (run_submit(run)) {
@@ -286,9 +296,10 @@ int task_destroy_call(struct agent *agent, struct job *job, const struct val *pa
 	if (undo != NULL && undo->b)
 		vdi_copy_undo(agent, val_get_s(params, "job"));
 	pthread_mutex_lock(&agent->mutex);
-	sql_run(agent->sql, "DELETE FROM task WHERE job = ? AND state <> 'pending'", "s",
+	sql_run_ordered(agent->sql, "DELETE FROM task WHERE job = ? AND state <> 'pending'", "s",
 		val_get_s(params, "job"));
 	sql_run(agent->sql, "DELETE FROM copying WHERE job NOT IN (SELECT job FROM task)", "");
+	agent_gone(agent, "task", val_get_s(params, "job"));
 	pthread_mutex_unlock(&agent->mutex);
 	*out = val_void();
 	return 0;

@@ -165,6 +165,19 @@ int sql_run(struct sql *sql, const char *statement, const char *types, ...)
 	return rc;
 }
 
+int sql_run_ordered(struct sql *sql, const char *statement, const char *types, ...)
+{
+	va_list ap;
+	int rc;
+
+	sqlite3_exec(sql->db, "PRAGMA synchronous=NORMAL", NULL, NULL, NULL);
+	va_start(ap, types);
+	rc = walk_args(sql, NULL, NULL, statement, types, ap);
+	va_end(ap);
+	sqlite3_exec(sql->db, "PRAGMA synchronous=FULL", NULL, NULL, NULL);
+	return rc;
+}
+
 static int bind_value(sqlite3_stmt *stmt, int at, const struct val *v)
 {
 	switch (v->kind) {

@@ -26,6 +26,9 @@ void sql_close(struct sql *sql); /* NULL: nothing */
 
 /* 0, or ERR_IO after a log line. */
 int sql_run(struct sql *sql, const char *statement, const char *types, ...);
+/* The same in a SQL_DURABLE file, without waiting for the disk: a power cut may take it if nothing
+ * durable has been written since, never something earlier. */
+int sql_run_ordered(struct sql *sql, const char *statement, const char *types, ...);
 /* The parameters as n values: void (NULL), string, int, float, bool (0 and 1). */
 int sql_run_vals(struct sql *sql, const char *statement, const struct val *values, unsigned n);
 int sql_query(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row), void *arg,
