@@ -94,6 +94,8 @@ int agent_server_open(struct agent_server **out, struct agent *agent, const char
 /* updates.c: a map from object ids to the number of their last change. "task JOB", "vm UUID". Any
  * thread. */
 void agent_changed(struct agent *agent, const char *kind, const char *id);
+/* Nobody needs to look at it any more. Under the mutex. */
+void agent_gone(struct agent *agent, const char *kind, const char *id);
 /* Loop only: answer when something is newer than from, or after the time-out; exactly once. */
 struct waiter {
 	uint64_t from;

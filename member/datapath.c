@@ -204,19 +204,20 @@ struct val dp_unsettled(struct agent *agent, struct arena *a)
 
 struct val dp_list(struct agent *agent, const char *vm, struct arena *a)
 {
-	struct dp *all = arena_alloc(a, DP_DEVICES_MAX * sizeof *all);
+	struct dp *all = mem_new(DP_DEVICES_MAX * sizeof *all);
 	unsigned n = dp_all(agent, vm, all);
 	struct val list = val_set();
 
 	for (unsigned i = 0; i < n; i++) {
 		struct val v = val_map();
 
-		val_map_push(a, &v, "id", val_string(all[i].id));
+		val_map_push(a, &v, "id", val_string(arena_strdup(a, all[i].id)));
 		val_map_push(a, &v, "plugged", val_bool(all[i].state == DP_ACTIVE));
-		val_map_push(a, &v, "vdi", val_string(all[i].vdi));
+		val_map_push(a, &v, "vdi", val_string(arena_strdup(a, all[i].vdi)));
 		val_map_push(a, &v, "mode", val_string(all[i].write ? "RW" : "RO"));
 		val_set_push(a, &list, v);
 	}
+	free(all);
 	return list;
 }
 

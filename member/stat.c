@@ -2,11 +2,12 @@
 #include "member/sr_priv.h"
 #include "agent/methods.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static struct val vifs_of(struct agent *agent, struct arena *a, int domid)
 {
-	struct hv_vif *list = arena_alloc(a, HV_VIFS_MAX * sizeof *list);
+	struct hv_vif *list = mem_new(HV_VIFS_MAX * sizeof *list);
 	unsigned n = hv_vif_list(agent->hv, domid, list, HV_VIFS_MAX);
 	struct val v = val_set();
 
@@ -16,11 +17,13 @@ static struct val vifs_of(struct agent *agent, struct arena *a, int domid)
 		val_map_push(a, &one, "device", val_int(list[i].device));
 		val_map_push(a, &one, "active", val_bool(true));
 		val_map_push(a, &one, "plugged", val_bool(true));
-		val_map_push(a, &one, "bridge", val_string(list[i].bridge));
+		val_map_push(a, &one, "bridge", val_string(arena_strdup(a, list[i].bridge)));
 		val_map_push(a, &one, "carrier", val_bool(list[i].carrier));
-		val_map_push(a, &one, "locking_mode", val_string(list[i].locking_mode));
+		val_map_push(
+			a, &one, "locking_mode", val_string(arena_strdup(a, list[i].locking_mode)));
 		val_set_push(a, &v, one);
 	}
+	free(list);
 	return v;
 }
 

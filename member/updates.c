@@ -13,61 +13,68 @@ struct update {
 
 static void look_at_waiters(struct loop_call *call);
 
+/* Without what is at this place; n_updates: there is nothing. Under the mutex, as the next. */
+static void drop(struct agent *agent, unsigned at)
+{
+	struct update *u = agent->updates;
+
+	if (at < agent->n_updates)
+		memmove(u + at, u + at + 1, (--agent->n_updates - at) * sizeof *u);
+}
+
+static unsigned place_of(const struct agent *agent, const char *id)
+{
+	unsigned i = 0;
+
+	while (i < agent->n_updates && strcmp(agent->updates[i].id, id) != 0)
+		i++;
+	return i;
+}
+
+/* The array is in the order of numbers: what has changed goes to its end. */
 void agent_changed(struct agent *agent, const char *kind, const char *id)
 {
-	char full[sizeof((struct update *)0)->id];
-	struct update *u = NULL;
+	struct update u;
 
-	snprintf(full, sizeof full, "%s %s", kind, id);
+	snprintf(u.id, sizeof u.id, "%s %s", kind, id);
 	pthread_mutex_lock(&agent->mutex);
-	for (unsigned i = 0; i < agent->n_updates && u == NULL; i++)
-		if (strcmp(agent->updates[i].id, full) == 0)
-			u = &agent->updates[i];
-	if (u == NULL) {
-		/* bounded by VMs and tasks; the oldest makes room */
-		if (agent->n_updates < AGENT_VMS_MAX + AGENT_TASKS_MAX) {
-			if (agent->n_updates == agent->cap_updates) {
-				agent->cap_updates =
-					agent->cap_updates ? 2 * agent->cap_updates : 64;
-				agent->updates = mem_resize(agent->updates,
-					agent->cap_updates * sizeof *agent->updates);
-			}
-			u = &agent->updates[agent->n_updates++];
-		} else {
-			u = agent->updates;
-			for (unsigned i = 1; i < agent->n_updates; i++)
-				if (agent->updates[i].number < u->number)
-					u = &agent->updates[i];
-		}
-		strcpy(u->id, full);
+	drop(agent, place_of(agent, u.id));
+	if (agent->n_updates == AGENT_VMS_MAX + AGENT_TASKS_MAX) /* the oldest makes room */
+		drop(agent, 0);
+	if (agent->n_updates == agent->cap_updates) {
+		agent->cap_updates = agent->cap_updates ? 2 * agent->cap_updates : 64;
+		agent->updates =
+			mem_resize(agent->updates, agent->cap_updates * sizeof *agent->updates);
 	}
-	u->number = ++agent->update_number;
+	u.number = ++agent->update_number;
+	agent->updates[agent->n_updates++] = u;
 	pthread_mutex_unlock(&agent->mutex);
 	loop_post(agent->loop, &agent->update_call, look_at_waiters);
 }
 
-static int by_number(const void *a, const void *b)
+void agent_gone(struct agent *agent, const char *kind, const char *id)
 {
-	const struct update *x = a, *y = b;
+	char full[sizeof((struct update *)0)->id];
 
-	return (x->number > y->number) - (x->number < y->number);
+	snprintf(full, sizeof full, "%s %s", kind, id);
+	drop(agent, place_of(agent, full));
 }
 
 /* {from, ids}; false when nothing is newer. */
 static bool newer(struct agent *agent, struct waiter *w, struct val *out)
 {
 	struct val ids = val_set();
-	bool any = false;
+	unsigned first;
+	bool any;
 
 	pthread_mutex_lock(&agent->mutex);
-	if (agent->update_number > w->from) {
-		any = true;
-		qsort(agent->updates, agent->n_updates, sizeof *agent->updates, by_number);
-		for (unsigned i = 0; i < agent->n_updates; i++)
-			if (agent->updates[i].number > w->from)
-				val_set_push(&w->arena, &ids,
-					val_string(arena_strdup(&w->arena, agent->updates[i].id)));
-	}
+	any = agent->update_number > w->from;
+	first = agent->n_updates;
+	while (first > 0 && agent->updates[first - 1].number > w->from)
+		first--;
+	for (unsigned i = first; i < agent->n_updates; i++)
+		val_set_push(
+			&w->arena, &ids, val_string(arena_strdup(&w->arena, agent->updates[i].id)));
 	*out = val_map();
 	val_map_push(&w->arena, out, "from", val_int((int64_t)agent->update_number));
 	val_map_push(&w->arena, out, "ids", ids);

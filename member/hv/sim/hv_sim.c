@@ -15,7 +15,7 @@
 
 enum {
 	CPUS = 8,
-	FORMAT = 4,	     /* of the file */
+	FORMAT = 5,	     /* of the file */
 	SIM_TEXT_MAX = 4096, /* bytes of a behaviour as JSON */
 	SHUTDOWN_MS = 100,
 };
@@ -36,6 +36,7 @@ static const char *const tables[] = {
 	 "marked INT, built INT, memory_kib INT, target_kib INT, vcpus INT, created_ms INT, "
 	 "run_ms INT, asked INT, asked_ms INT, sim TEXT, moving INT DEFAULT 0, job TEXT DEFAULT "
 	 "'')"),
+	"CREATE INDEX domain_uuid ON domain (uuid)",
 	("CREATE TABLE vif (domid INT, device INT, mac TEXT, bridge TEXT, mtu INT, carrier INT, "
 	 "locking_mode TEXT, PRIMARY KEY (domid, device))"),
 };
