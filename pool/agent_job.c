@@ -177,9 +177,9 @@ static int wait_for_task(struct job *job, struct owned *o, struct err *err)
 	struct val params, ignored;
 	struct err none = { 0 };
 	bool asked = false;
-	int rc;
+	int rc = o->fresh ? 1 : task_state(job, o, o->task_uuid, err);
 
-	while ((rc = task_state(job, o, o->task_uuid, err)) == 1) {
+	while (rc == 1) {
 		if (o->cancel && !asked) {
 			asked = true;
 			job_params(job, o->task_uuid, &params);
@@ -191,6 +191,7 @@ static int wait_for_task(struct job *job, struct owned *o, struct err *err)
 		if (!o->woken && job_sleep(job, TASK_LOOK_MS) == ERR_DEAD)
 			return ERR_DEAD;
 		o->woken = job->cancelled = false;
+		rc = task_state(job, o, o->task_uuid, err);
 	}
 	return rc;
 }

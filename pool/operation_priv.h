@@ -162,6 +162,7 @@ struct owned {
 	struct val made, old;  /* disks: owner_made, owner_old */
 	const char *result;    /* as XML-RPC text in the job's arena; NULL: void */
 	bool same_incarnation; /* the agent is the one it was started with */
+	bool fresh;	       /* in this life: the agent cannot know its job yet */
 	bool stopping;	       /* its parts were asked to stop */
 	bool suspended; /* X_run has put the guest on a disk: a VM without a domain is Suspended */
 	enum { GO_ON, END, END_AND_BEGIN } after; /* what this program does when it has ended */

@@ -178,7 +178,7 @@ static int commit_started(struct job *job, struct owned *o)
 		caught_up = true;
 	}
 	if (s.progress == ADMITTED_TO_US)
-		o->same_incarnation = true;
+		o->same_incarnation = o->fresh = true;
 	return 0;
 }
 
