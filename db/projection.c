@@ -387,24 +387,33 @@ int db__projection_deleted(struct projection *p, const struct stamp *st, int cla
 }
 
 int db__projection_set(struct projection *p, const struct stamp *st, int class_id, const char *ref,
-	int field, const struct val *old, const struct val *fresh)
+	const struct field_change *changes, unsigned n)
 {
 	const struct model_class *c = &model_classes[class_id];
-	const struct model_field *f = &c->fields[field];
-	char statement[192];
-	struct val v[2];
+	struct val v[PROJECTION_SETS_MAX + 1];
+	struct buf text = { 0 };
 	struct arena a;
 	int rc;
 
+	CHECK(n <= PROJECTION_SETS_MAX);
 	arena_init(&a);
-	v[0] = column_value(class_id, (unsigned)field, fresh, &a);
-	v[1] = val_string(ref);
-	snprintf(statement, sizeof statement, "UPDATE \"%s\" SET \"%s\" = ? WHERE ref = ?", c->name,
-		f->column);
-	rc = sql_run_vals(p->sql, statement, v, ARRAY_LEN(v));
-	if (rc == 0)
-		rc = add_history(p, st, class_id, ref, f->column,
-			column_value(class_id, (unsigned)field, old, &a));
+	buf_printf(&text, "UPDATE \"%s\" SET ", c->name);
+	for (unsigned i = 0; i < n; i++) {
+		unsigned field = (unsigned)changes[i].field;
+
+		v[i] = column_value(class_id, field, &changes[i].fresh, &a);
+		buf_printf(&text, "%s\"%s\" = ?", i > 0 ? ", " : "", c->fields[field].column);
+	}
+	v[n] = val_string(ref);
+	buf_puts(&text, " WHERE ref = ?");
+	rc = sql_run_vals(p->sql, buf_text(&text), v, n + 1);
+	for (unsigned i = 0; rc == 0 && i < n; i++) {
+		unsigned field = (unsigned)changes[i].field;
+
+		rc = add_history(p, st, class_id, ref, c->fields[field].column,
+			column_value(class_id, field, &changes[i].old, &a));
+	}
+	buf_fini(&text);
 	arena_fini(&a);
 	return rc;
 }

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STORE_KEEP = 1 << 20 /* bytes of buffer kept between batches */ };
+enum { STORE_KEEP = 4 << 20 /* bytes of buffer kept between batches */ };
 
 struct store {
 	struct store_config cfg;
@@ -154,26 +154,55 @@ static void fields_of(struct reader *r, int class_id, struct val *out, struct ar
 		out[i] = i < n ? val_unpack(r, a) : c->fields[i].initial;
 }
 
+/* The next change, when it is one more of a field of that row. */
+static bool one_more(struct reader *r, int class_id, const char *ref)
+{
+	struct reader look = *r;
+
+	if (rd_left(&look) == 0 || rd_u8(&look) != FEED_SET || rd_u16(&look) != class_id ||
+		strcmp(rd_str(&look), ref) != 0)
+		return false;
+	*r = look;
+	return true;
+}
+
+/* Changes of a row that follow each other go together. */
+static int write_sets(
+	struct store *s, const struct stamp *st, int class_id, const char *ref, struct reader *r)
+{
+	struct field_change sets[PROJECTION_SETS_MAX];
+	unsigned n = 0;
+	struct arena a;
+	int rc;
+
+	arena_init(&a);
+	do {
+		sets[n].field = rd_u16(r);
+		sets[n].old = val_unpack(r, &a);
+		sets[n++].fresh = val_unpack(r, &a);
+		CHECK(!r->bad);
+	} while (n < PROJECTION_SETS_MAX && one_more(r, class_id, ref));
+	rc = db__projection_set(&s->file, st, class_id, ref, sets, n);
+	arena_fini(&a);
+	counter_add(&s->cfg.env->counters, COUNTER_projection_changes, n);
+	return rc;
+}
+
 static int write_change(struct store *s, const struct stamp *st, struct reader *r)
 {
 	uint8_t kind = rd_u8(r);
-	int class_id = rd_u16(r), field, rc;
+	int class_id = rd_u16(r), rc;
 	const char *ref = rd_str(r);
 	struct val *v;
 	struct arena a;
 
+	if (kind == FEED_SET)
+		return write_sets(s, st, class_id, ref, r);
 	arena_init(&a);
-	v = arena_alloc(&a, (model_classes[class_id].n_fields + 2) * sizeof *v);
-	if (kind == FEED_SET) {
-		field = rd_u16(r);
-		v[0] = val_unpack(r, &a);
-		v[1] = val_unpack(r, &a);
-		rc = db__projection_set(&s->file, st, class_id, ref, field, &v[0], &v[1]);
-	} else {
-		fields_of(r, class_id, v, &a);
-		rc = (kind == FEED_CREATED ? db__projection_created : db__projection_deleted)(
-			&s->file, st, class_id, ref, v);
-	}
+	v = arena_alloc(&a, model_classes[class_id].n_fields * sizeof *v);
+	fields_of(r, class_id, v, &a);
+	rc = (kind == FEED_CREATED ? db__projection_created : db__projection_deleted)(
+		&s->file, st, class_id, ref, v);
 	CHECK(!r->bad);
 	arena_fini(&a);
 	COUNT(s->cfg.env, projection_changes);

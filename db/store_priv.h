@@ -26,6 +26,7 @@ enum {
 	STORE_HISTORY_S = 30 * 24 * 3600, /* of pool time */
 	STORE_HISTORY_BYTES = 1 << 30,	  /* of the file */
 	STORE_PRUNE_ROWS = 1000,	  /* of history, removed by one statement */
+	PROJECTION_SETS_MAX = 32,	  /* fields of a row written by one statement */
 	STORE_ASIDE_MAX = 3,		  /* files set aside that are kept */
 	DUMPS_HOURLY = 24,		  /* kept; and of those that are daily */
 	DUMPS_DAILY = 14,
@@ -104,8 +105,13 @@ int db__projection_created(struct projection *p, const struct stamp *st, int cla
 	const char *ref, const struct val *fields);
 int db__projection_deleted(struct projection *p, const struct stamp *st, int class_id,
 	const char *ref, const struct val *fields);
+/* n at most PROJECTION_SETS_MAX; of a field that comes twice the last counts. */
+struct field_change {
+	int field;
+	struct val old, fresh;
+};
 int db__projection_set(struct projection *p, const struct stamp *st, int class_id, const char *ref,
-	int field, const struct val *old, const struct val *fresh);
+	const struct field_change *changes, unsigned n);
 /* Make the file's row what the state's is, with history where they differ. */
 int db__projection_settle(struct projection *p, const struct stamp *st, const struct db_row *row);
 /* Delete the rows of a class that the view does not have. */

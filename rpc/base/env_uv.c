@@ -171,6 +171,8 @@ void env_uv_init(struct env *env, const char *name)
 	/* large blocks (answers, mostly) go back to the system when they are freed; left to itself
 	 * the allocator keeps up to 32 MiB each after the first */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+	/* small ones do not: giving a page back and taking it again costs more than what it held */
+	mallopt(M_TRIM_THRESHOLD, 1 << 20);
 }
 
 static void stop_signals(sigset_t *out)
