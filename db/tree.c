@@ -336,19 +336,21 @@ const void *tree_get(const struct tree *t, const void *key, size_t n)
 	return equal ? t->slots[i].p : NULL;
 }
 
-static const struct tree_entry *first_of(const struct tree *t)
+static const struct tree *first_leaf(const struct tree *t)
 {
 	while (!t->leaf)
 		t = child_of(&t->slots[0]);
-	return &t->slots[0];
+	return t;
 }
 
-const struct tree_entry *tree_seek(const struct tree *t, const void *key, size_t n, bool after)
+const struct tree_entry *tree_seek_run(
+	const struct tree *t, const void *key, size_t n, bool after, unsigned *run_out)
 {
 	const struct tree *next = NULL; /* the subtree right of the path */
 	bool equal;
 	unsigned i;
 
+	*run_out = 0;
 	if (t == NULL)
 		return NULL;
 	while (!t->leaf) {
@@ -360,9 +362,24 @@ const struct tree_entry *tree_seek(const struct tree *t, const void *key, size_t
 	i = place(t, key, n, &equal);
 	if (equal && after)
 		i++;
-	if (i < t->n)
-		return &t->slots[i];
-	return next != NULL ? first_of(next) : NULL;
+	if (i == t->n && next != NULL) {
+		t = first_leaf(next);
+		i = 0;
+	}
+	*run_out = t->n - i;
+	return i < t->n ? &t->slots[i] : NULL;
+}
+
+const struct tree_entry *tree_seek(const struct tree *t, const void *key, size_t n, bool after)
+{
+	unsigned run;
+
+	return tree_seek_run(t, key, n, after, &run);
+}
+
+const struct tree_entry *tree_beside(const struct tree_entry *entry)
+{
+	return entry + 1;
 }
 
 const void *tree_key(const struct tree_entry *entry, size_t *n_out)

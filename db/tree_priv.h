@@ -24,6 +24,10 @@ const struct tree *tree_del(struct reclaim *r, const struct tree *t, const void 
 const void *tree_get(const struct tree *t, const void *key, size_t n);
 /* The first entry whose key is >= (after: >) the given one; NULL when there is none. */
 const struct tree_entry *tree_seek(const struct tree *t, const void *key, size_t n, bool after);
+/* The same, and how many entries from there on tree_beside gives one after the other. */
+const struct tree_entry *tree_seek_run(
+	const struct tree *t, const void *key, size_t n, bool after, unsigned *run_out);
+const struct tree_entry *tree_beside(const struct tree_entry *entry);
 const void *tree_key(const struct tree_entry *entry, size_t *n_out);
 const void *tree_value(const struct tree_entry *entry);
 /* Free a whole tree that nobody reads, with the values when they are memory. */

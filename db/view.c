@@ -348,25 +348,29 @@ struct db_cursor db_deleted(const struct db_view *view, int class_id, uint64_t a
 	return by_number(view, view->state->classes[class_id].deleted, class_id, after_index);
 }
 
-/* Step; NULL at the end of the prefix. Keys longer than the cursor's buffer do not occur: see
- * key_text(). */
+/* Step; NULL at the end of the prefix, and from then on. */
 static const struct tree_entry *step(struct db_cursor *c)
 {
-	const struct tree_entry *e = c->tree != NULL
-					     ? tree_seek(c->tree, c->key, c->n,
-						       c->n != c->prefix || c->kind == WALK_ROWS)
-					     : NULL;
-	const void *key;
-	size_t n;
+	const struct tree_entry *e = c->at;
+	const void *key = c->key;
+	size_t n = c->n;
 
-	if (e == NULL)
+	if (c->run > 1) {
+		e = tree_beside(e);
+		c->run--;
+	} else {
+		if (e != NULL)
+			key = tree_key(e, &n);
+		e = tree_seek_run(c->tree, key, n, e != NULL, &c->run);
+	}
+	if (e != NULL)
+		key = tree_key(e, &n);
+	if (e == NULL || n < c->prefix || memcmp(key, c->key, c->prefix) != 0) {
+		c->tree = c->at = NULL;
+		c->run = 0;
 		return NULL;
-	key = tree_key(e, &n);
-	if (n < c->prefix || memcmp(key, c->key, c->prefix) != 0)
-		return NULL;
-	CHECK(n <= sizeof c->key);
-	memcpy(c->key, key, n);
-	c->n = (unsigned)n;
+	}
+	c->at = e;
 	return e;
 }
 

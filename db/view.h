@@ -57,7 +57,9 @@ struct db_cursor {
 	int class_id; /* of the rows it gives */
 	int kind;
 	unsigned prefix;
-	unsigned n;
+	unsigned n;   /* of the key where it begins */
+	unsigned run; /* entries from at on that lie side by side */
+	const void *at;
 	char key[DB_KEY_MAX];
 };
 
