@@ -214,18 +214,12 @@ static int64_t sum_of(struct work *w, int class_id, int relation_field, const ch
 {
 	struct db_view view = { .state = w->s };
 	int relation = model_classes[class_id].fields[relation_field].relation;
-	int64_t sum = 0;
-	struct db_cursor c;
-	const struct db_row *row;
 
 	if (relation < 0) {
 		w->broken = true;
 		return 0;
 	}
-	c = db_rows_related(&view, relation, ref);
-	while ((row = db_next(&c)) != NULL)
-		sum += db_row_i(row, field);
-	return sum;
+	return db_sum_related(&view, relation, ref, field);
 }
 
 static bool holds(struct work *w, struct reader *r)

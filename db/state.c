@@ -183,6 +183,37 @@ static void reindex_relation(struct reclaim *r, struct db_state *s, const struct
 		reindex_text(r, t, old, fresh, field);
 }
 
+static void sum_put(struct reclaim *r, struct db_state *s, const struct db_row *row, bool add)
+{
+	const char *host = db_row_s(row, _RESERVATION_host);
+	const struct db_sum *was = tree_get(s->set_aside, host, strlen(host));
+	uint64_t bytes = (uint64_t)db_row_i(row, _RESERVATION_bytes);
+	struct db_sum is = { 0 }, *fresh;
+
+	if (was != NULL) {
+		is = *was;
+		reclaim_later(r, was);
+	}
+	is.rows = add ? is.rows + 1 : is.rows - 1;
+	is.bytes = (int64_t)((uint64_t)is.bytes + (add ? bytes : -bytes));
+	if (is.rows == 0) {
+		s->set_aside = tree_del(r, s->set_aside, host, strlen(host));
+		return;
+	}
+	fresh = mem_new(sizeof *fresh);
+	*fresh = is;
+	s->set_aside = tree_put(r, s->set_aside, host, strlen(host), fresh);
+}
+
+static void reindex_sum(
+	struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
+{
+	if (old != NULL)
+		sum_put(r, s, old, false);
+	if (fresh != NULL)
+		sum_put(r, s, fresh, true);
+}
+
 static void reindex(
 	struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
 {
@@ -209,6 +240,8 @@ static void reindex(
 	for (unsigned i = 0; i < c->n_fields; i++)
 		if (c->fields[i].relation >= 0)
 			reindex_relation(r, s, old, fresh, c, (int)i);
+	if (any->class_id == MODEL_CLASS__reservation)
+		reindex_sum(r, s, old, fresh);
 }
 
 const struct db_row *db__state_get(const struct db_state *s, int class_id, const char *ref)
@@ -296,6 +329,22 @@ static bool same_keys(const struct tree *a, const struct tree *b)
 	return x == NULL && y == NULL;
 }
 
+static bool same_sums(const struct tree *a, const struct tree *b)
+{
+	const struct tree_entry *e = tree_seek(a, "", 0, false);
+
+	while (e != NULL) {
+		size_t n;
+		const void *host = tree_key(e, &n);
+		const struct db_sum *x = tree_value(e), *y = tree_get(b, host, n);
+
+		if (y == NULL || x->rows != y->rows || x->bytes != y->bytes)
+			return false;
+		e = tree_seek(a, host, n, true);
+	}
+	return true;
+}
+
 /* Index the rows of s anew, into fresh. */
 static void rebuild(struct reclaim *r, const struct db_state *s, struct db_state *fresh)
 {
@@ -333,6 +382,11 @@ static bool compare(const struct db_state *s, const struct db_state *fresh, char
 		snprintf(why, n, "the relation of %s.%s disagrees with its rows",
 			model_classes[r->one_class].name,
 			model_classes[r->one_class].fields[r->one_field].name);
+		return false;
+	}
+	if (!same_keys(s->set_aside, fresh->set_aside) ||
+		!same_sums(s->set_aside, fresh->set_aside)) {
+		snprintf(why, n, "the memory set aside on a host disagrees with its reservations");
 		return false;
 	}
 	if (s->hash != fresh->hash)
@@ -374,6 +428,7 @@ bool db__state_check(const struct db_state *s, char *why, size_t n)
 	}
 	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
 		tree_free(fresh.relations[i], false);
+	tree_free(fresh.set_aside, true);
 	db__views_fini(&v);
 	return ok;
 }

@@ -5,7 +5,8 @@
  * by its fields;
  *  2. hash is the sum of the hashes of all rows; counts are the sizes of the row trees;
  *  3. a state once published is never written again;
- *  4. the row that shows the active schema says what it is.
+ *  4. `set_aside` has the sum of the reservations of each host that has any;
+ *  5. the row that shows the active schema says what it is.
  */
 #pragma once
 
@@ -42,6 +43,12 @@ struct class_state {
 	uint64_t n_rows, n_deleted, horizon;
 };
 
+/* Of the reservations of a host. Read at each start, for each host: hence not walked for. */
+struct db_sum {
+	uint64_t rows;
+	int64_t bytes;
+};
+
 struct db_state {
 	uint64_t index, hash;
 	int64_t time;
@@ -49,6 +56,7 @@ struct db_state {
 	struct class_state classes[MODEL_CLASS_COUNT];
 	const struct tree
 		*relations[MODEL_RELATION_COUNT + 1]; /* target ref, created, ref of the one side */
+	const struct tree *set_aside;		      /* ref of a host -> db_sum */
 };
 
 struct garbage {

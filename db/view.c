@@ -124,6 +124,7 @@ void db__state_free(const struct db_state *s)
 	}
 	for (int i = 0; i < MODEL_RELATION_COUNT; i++)
 		tree_free(s->relations[i], false);
+	tree_free(s->set_aside, true);
 	free((void *)s);
 }
 
@@ -319,6 +320,22 @@ struct db_cursor db_rows_related(const struct db_view *view, int relation, const
 {
 	return by_text(
 		view, view->state->relations[relation], model_relations[relation].one_class, ref);
+}
+
+int64_t db_sum_related(const struct db_view *view, int relation, const char *ref, int field)
+{
+	struct db_cursor c = db_rows_related(view, relation, ref);
+	const struct db_sum *kept;
+	const struct db_row *row;
+	int64_t sum = 0;
+
+	if (relation == MODEL_RELATION__reservation_host && field == _RESERVATION_bytes) {
+		kept = tree_get(view->state->set_aside, ref, strlen(ref));
+		return kept != NULL ? kept->bytes : 0;
+	}
+	while ((row = db_next(&c)) != NULL)
+		sum += db_row_i(row, field);
+	return sum;
 }
 
 const struct db_row *db_view_by_uuid(const struct db_view *view, int class_id, const char *uuid)

@@ -67,6 +67,8 @@ struct db_cursor db_rows(const struct db_view *view, int class_id);
 struct db_cursor db_rows_with_label(const struct db_view *view, int class_id, const char *label);
 /* The rows on the one side of a relation that refer to ref. */
 struct db_cursor db_rows_related(const struct db_view *view, int relation, const char *ref);
+/* The sum of an int field over these rows; that of the memory set aside on a host is kept. */
+int64_t db_sum_related(const struct db_view *view, int relation, const char *ref, int field);
 struct db_cursor db_rows_modified(const struct db_view *view, int class_id, uint64_t after_index);
 /* The next row; NULL at the end. */
 const struct db_row *db_next(struct db_cursor *c);

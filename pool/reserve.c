@@ -40,16 +40,11 @@ static int64_t usable(const struct db_view *view, const struct db_row *host)
 
 int64_t memory_free(const struct db_view *view, const struct db_row *host)
 {
-	struct db_cursor c =
-		db_rows_related(view, MODEL_RELATION__reservation_host, db_row_ref(host));
-	int64_t left = usable(view, host);
-	const struct db_row *row;
+	int64_t most = usable(view, host);
 
-	if (left == 0)
-		return INT64_MAX;
-	while ((row = db_next(&c)) != NULL)
-		left -= db_row_i(row, _RESERVATION_bytes);
-	return left;
+	return most == 0 ? INT64_MAX
+			 : most - db_sum_related(view, MODEL_RELATION__reservation_host,
+					  db_row_ref(host), _RESERVATION_bytes);
 }
 
 static int64_t between(int64_t least, int64_t value, int64_t most)

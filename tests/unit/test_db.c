@@ -228,6 +228,62 @@ START_TEST(preconditions_hold_or_refuse_everything)
 }
 END_TEST
 
+/* op 0: makes it; 1: deletes it; else another host, or other bytes. */
+static void reservation(struct bench *b, const char *ref, int op, const char *host, int64_t bytes)
+{
+	struct val f[_RESERVATION_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct db_txn t;
+
+	db_txn_init(&t, DB_FOR_FIELD);
+	f[_RESERVATION_host] = val_string(host);
+	f[_RESERVATION_bytes] = val_int(bytes);
+	if (op == 0)
+		db_txn_create(&t, MODEL_CLASS__reservation, ref, f);
+	else if (op == 1)
+		db_txn_delete(&t, MODEL_CLASS__reservation, ref);
+	for (int i = 0; op > 1 && i < _RESERVATION_FIELD_COUNT; i++)
+		if (f[i].kind != VAL_VOID)
+			db_txn_set(&t, MODEL_CLASS__reservation, ref, i, f[i]);
+	ck_assert_int_eq(apply(b, &t).status, APPLY_DONE);
+}
+
+START_TEST(the_memory_set_aside_on_a_host_is_the_sum_of_its_reservations)
+{
+	static const struct {
+		const char *ref;
+		int op;
+		const char *host;
+		int64_t bytes, g, h; /* and then the sums of both hosts */
+	} steps[] = { { "OpaqueRef:1", 0, "g", 100, 100, 0 }, { "OpaqueRef:2", 0, "g", 7, 107, 0 },
+		{ "OpaqueRef:3", 0, "h", 50, 107, 50 }, { "OpaqueRef:2", 2, "h", 8, 100, 58 },
+		{ "OpaqueRef:1", 2, "g", 90, 90, 58 }, { "OpaqueRef:1", 1, "g", 0, 0, 58 },
+		{ "OpaqueRef:3", 1, "h", 0, 0, 8 } };
+	struct db_view v;
+	struct db_txn t;
+	struct bench b;
+
+	bench_open(&b);
+	for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+		reservation(&b, steps[i].ref, steps[i].op, steps[i].host, steps[i].bytes);
+		db_view_pin(&b.db, &v);
+		ck_assert_int_eq(db_sum_related(&v, MODEL_RELATION__reservation_host, "g",
+					 _RESERVATION_bytes),
+			steps[i].g);
+		ck_assert_int_eq(db_sum_related(&v, MODEL_RELATION__reservation_host, "h",
+					 _RESERVATION_bytes),
+			steps[i].h);
+		db_view_unpin(&v);
+	}
+	for (int more = 2; more <= 3; more++) {
+		db_txn_init(&t, DB_FOR_FIELD);
+		db_txn_need_sum(
+			&t, MODEL_RELATION__reservation_host, "h", _RESERVATION_bytes, more, 10);
+		ck_assert_int_eq(apply(&b, &t).status, more == 2 ? APPLY_DONE : APPLY_REFUSED);
+	}
+	bench_close(&b);
+}
+END_TEST
+
 START_TEST(a_repeated_proposal_does_nothing_and_tells_the_first_result)
 {
 	struct bench b;
@@ -673,6 +729,7 @@ int main(void)
 		tree_agrees_with_a_plain_model,
 		a_view_does_not_change_under_its_reader,
 		preconditions_hold_or_refuse_everything,
+		the_memory_set_aside_on_a_host_is_the_sum_of_its_reservations,
 		a_repeated_proposal_does_nothing_and_tells_the_first_result,
 		relations_follow_their_one_side_and_touch_the_other,
 		deleting_an_object_takes_its_dependents_in_the_same_entry,
