@@ -159,7 +159,7 @@ def run_all(bench, method, args, state):
     before, cpu, began = finished(bench), bench.pool.cpu_s() + bench.pool.agents_cpu_s(), time.monotonic()
     entries = bench.pool.counters(MEMBERS[0])["entries_applied"]
     bench.load(MEMBERS, [bench.rpc("Async.VM." + method, "@REF@", *args)], "--clients", "48", "--requests", str(len(bench.refs)))
-    wait_until("all tasks have ended", lambda: finished(bench) - before >= len(bench.refs), 300, 0.02)
+    wait_until("all tasks have ended", lambda: finished(bench) - before >= len(bench.refs), 300, 0.05)
     seconds = time.monotonic() - began
     found = bench.pool.call(1, "VM.get_all_where", 'field "power_state"="%s" and field "is_a_template"="false"' % state)
     if not set(bench.refs) <= set(found):
