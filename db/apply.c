@@ -158,6 +158,17 @@ static bool known(const struct done_proposer *p, uint64_t sequence, struct apply
 	return false;
 }
 
+bool db__done_has(const struct done_table *done, const struct db_proposal_id *id)
+{
+	struct apply_result res;
+
+	for (unsigned i = 0; i < done->n; i++)
+		if (done->proposers[i]->raft_id == id->raft_id &&
+			done->proposers[i]->boot == id->boot)
+			return known(done->proposers[i], id->sequence, &res);
+	return false;
+}
+
 static void remember(struct done_proposer *p, uint64_t sequence, const struct apply_result *res)
 {
 	p->results[sequence % DONE_RESULTS] = (struct done_result){ sequence, res->index,
@@ -633,6 +644,7 @@ struct checker {
 	const struct db_state *limited; /* rows there are bounded; NULL: nobody looks */
 	const struct db_row *row;	/* under judgement, in that state */
 	bool full;
+	bool grows;   /* rows there get larger, or more */
 	bool shows;   /* the row under judgement is the one that shows the active schema */
 	bool unknown; /* a name or kind that this schema does not have */
 	bool misfit;
@@ -712,7 +724,7 @@ static void check_need(struct checker *c)
 }
 
 /* A row that has reached its limit takes what is no larger than what it replaces. n: bytes of the
- * new value, or of a key and value more. */
+ * new value, or of a key and value more. Sessions and tasks go by themselves. */
 static void check_room(struct checker *c, uint8_t kind, const struct model_field *f, size_t n)
 {
 	int field = f != NULL ? (int)(f - model_classes[c->row->class_id].fields) : -1;
@@ -721,6 +733,7 @@ static void check_room(struct checker *c, uint8_t kind, const struct model_field
 	if (field >= 0 && kind == OP_SET && field < c->row->n_fields)
 		before = c->row->offsets[field + 1] - c->row->offsets[field];
 	c->full |= c->row->size > DB_ROW_MAX && n > before;
+	c->grows |= n > before && model_classes[c->row->class_id].table != MODEL_TABLE_VOLATILE;
 }
 
 static void check_op(struct checker *c)
@@ -734,6 +747,7 @@ static void check_op(struct checker *c)
 	c->misfit |= c->shows != (kind == OP_RAISE);
 	switch (kind) {
 	case OP_CREATE:
+		c->grows |= c->row == NULL;
 		n = rd_u32(&c->r);
 		for (uint32_t i = 0; i < n && !c->unknown && !c->r.bad; i++)
 			check_value(c, check_field(c, class_id), MODEL_VOID);
@@ -765,23 +779,28 @@ static void check_op(struct checker *c)
 		check_room(c, kind, f, (size_t)(c->r.p - from));
 }
 
+static void check_all(struct checker *c)
+{
+	uint32_t n = rd_u32(&c->r);
+
+	arena_init(&c->arena);
+	for (uint32_t i = 0; i < n && !c->unknown && !c->r.bad; i++)
+		check_need(c);
+	n = rd_u32(&c->r);
+	for (uint32_t i = 0; i < n && !c->unknown && !c->r.bad; i++)
+		check_op(c);
+	arena_fini(&c->arena);
+}
+
 /* failed_out: why it is refused. */
 static enum apply_status check(
 	const struct entry_head *head, const struct db_state *limited, unsigned *failed_out)
 {
 	struct checker c = { .r = head->body, .schema = head->schema, .limited = limited };
-	uint32_t n;
 
 	if (head->format > DB_FORMAT || head->schema > MODEL_SCHEMA_VERSION)
 		return APPLY_BROKEN;
-	arena_init(&c.arena);
-	n = rd_u32(&c.r);
-	for (uint32_t i = 0; i < n && !c.unknown && !c.r.bad; i++)
-		check_need(&c);
-	n = rd_u32(&c.r);
-	for (uint32_t i = 0; i < n && !c.unknown && !c.r.bad; i++)
-		check_op(&c);
-	arena_fini(&c.arena);
+	check_all(&c);
 	*failed_out = c.misfit ? APPLY_MISFIT : APPLY_FULL;
 	return c.unknown || c.r.bad ? APPLY_BROKEN
 	       : c.misfit || c.full ? APPLY_REFUSED
@@ -793,6 +812,16 @@ enum apply_status db__entry_check(const struct entry_head *head)
 	unsigned failed;
 
 	return check(head, NULL, &failed);
+}
+
+bool db__entry_grows(const struct entry_head *head, const struct db_state *s)
+{
+	struct checker c = { .r = head->body, .schema = head->schema, .limited = s };
+
+	if (head->reason != DB_FOR_FIELD)
+		return false;
+	check_all(&c);
+	return c.grows;
 }
 
 /* What clients write is bounded; what the pool itself must write, such as the end of a task, is

@@ -3,10 +3,11 @@
  *   inbox --(a place under way)--> pending --sent--> leader: feed --(room in flight)--> log -->
  * apply, here --> done
  *
- * Nothing comes back from the leader but refusals: the answer to a proposal is its own entry,
- * applied here. A pending proposal is sent again when another leader is known, when the connection
- * comes up, and after DB_RESEND_MS; apply recognises a second entry by its id. It is given up
- * as DB_UNKNOWN DB_TIMEOUT_MS after the leader was last heard, a job's after DB_TIMEOUT_MS.
+ * Nothing comes back from the leader but refusals (of requests, and of what a full database does
+ * not take): the answer to a proposal is its own entry, applied here. A pending proposal is sent
+ * again when another leader is known, when the connection comes up, and after DB_RESEND_MS; apply
+ * recognises a second entry by its id. It is given up as DB_UNKNOWN DB_TIMEOUT_MS after the leader
+ * was last heard, a job's after DB_TIMEOUT_MS.
  *
  * Invariant: the newest sequence under way is less than the window of apply.c (1024) above the
  * oldest, so no retry is ever taken for one that was decided and forgotten: DB_PROPOSALS_MAX bounds
@@ -145,7 +146,7 @@ void db_request(struct db *db, struct db_proposal *p, struct buf *bytes, struct 
 
 /* The leader's side. */
 
-static void feed_put(struct db *db, const uint8_t *entry, size_t n)
+static void feed_put(struct db *db, const struct db_proposal_id *id, const uint8_t *entry, size_t n)
 {
 	struct feed *f;
 
@@ -159,6 +160,7 @@ static void feed_put(struct db *db, const uint8_t *entry, size_t n)
 	*db->feed_tail = f;
 	db->feed_tail = &f->next;
 	db->n_feed++;
+	db->admitted[db->n_admitted++ % ADMITTED_MAX] = *id;
 }
 
 static bool leads(const struct db *db)
@@ -220,7 +222,7 @@ static void put_id(struct buf *b, const struct db_proposal_id *id)
 	buf_u64(b, id->sequence);
 }
 
-/* Has this coordinator put an entry with this id into the log a moment ago? */
+/* Has this coordinator taken an entry with this id for the log a moment ago? */
 static bool was_admitted(const struct db *db, const struct db_proposal_id *id)
 {
 	for (unsigned i = 0; i < ADMITTED_MAX; i++)
@@ -250,6 +252,44 @@ static bool make_entry(
 	return false;
 }
 
+/* Tell the member that asked; err may be taken. */
+static void refuse(struct db *db, const struct db_proposal_id *id, struct err *err)
+{
+	struct buf b = { 0 };
+
+	if (id->raft_id == db->cfg.raft_id) {
+		if (id->boot == db->boot)
+			refused(db, id->sequence, err);
+		return;
+	}
+	put_id(&b, id);
+	buf_str(&b, err->code->name);
+	buf_u8(&b, (uint8_t)err->n);
+	for (unsigned i = 0; i < err->n; i++)
+		buf_str(&b, err->params[i]);
+	channel_send(db->channel, id->raft_id, F_REFUSED, b.data, b.len);
+	buf_fini(&b);
+}
+
+/* A transaction as it was proposed: for the log, or refused when the database is full. Not if it
+ * may be in the log already: all that earlier leaders have left there is applied when we are ready.
+ */
+static void take(struct db *db, const uint8_t *entry, size_t n)
+{
+	struct entry_head head;
+	struct err err = { 0 };
+
+	CHECK(db__entry_head(entry, n, &head));
+	if (!db__room_lacks(db, &head) || was_admitted(db, &head.id) ||
+		db__done_has(db->done, &head.id)) {
+		feed_put(db, &head.id, entry, n);
+	} else if (consensus_role(db->consensus) == CONSENSUS_LEADER_READY && db_full(db, &err)) {
+		COUNT(db->cfg.loop->env, writes_full);
+		refuse(db, &head.id, &err);
+	}
+	err_fini(&err);
+}
+
 static void give_answer(struct db *db, struct answer *a)
 {
 	struct buf b = { 0 };
@@ -261,23 +301,13 @@ static void give_answer(struct db *db, struct answer *a)
 		buf_fini(&b);
 	}
 	if (a->admitted) {
-		if (leads(db)) {
-			db->admitted[db->n_admitted++ % ADMITTED_MAX] = a->id;
-			feed_put(db, b.data, b.len);
-		}
+		if (leads(db))
+			feed_put(db, &a->id, b.data, b.len);
 	} else if (!leads(db) || was_admitted(db, &a->id)) {
 		/* the log decides about what is in it, and whoever leads about the rest: asked
 		 * again, we will know */
-	} else if (a->id.raft_id == db->cfg.raft_id) {
-		if (a->id.boot == db->boot)
-			refused(db, a->id.sequence, &a->err);
 	} else {
-		put_id(&b, &a->id);
-		buf_str(&b, a->err.code->name);
-		buf_u8(&b, (uint8_t)a->err.n);
-		for (unsigned i = 0; i < a->err.n; i++)
-			buf_str(&b, a->err.params[i]);
-		channel_send(db->channel, a->id.raft_id, F_REFUSED, b.data, b.len);
+		refuse(db, &a->id, &a->err);
 	}
 	buf_fini(&b);
 	db_txn_fini(&a->txn);
@@ -305,7 +335,7 @@ static void send(struct db *db, struct db_proposal *p)
 			db->channel, leader, p->is_request ? F_REQUEST : F_PROPOSE, b.data, b.len);
 		buf_fini(&b);
 	} else if (!p->is_request) {
-		feed_put(db, p->bytes.data, p->bytes.len);
+		take(db, p->bytes.data, p->bytes.len);
 	} else if (consensus_role(db->consensus) == CONSENSUS_LEADER_READY) {
 		db->cfg.request(db->cfg.arg, &id, p->bytes.data, p->bytes.len);
 	}
@@ -536,7 +566,7 @@ int db__proposal_frame(struct db *db, uint64_t peer, uint8_t type, const uint8_t
 			log_warn(db->cfg.loop->env, "event=proposal_unfit member=%llu",
 				(unsigned long long)peer);
 		else if (leads(db))
-			feed_put(db, payload, n);
+			take(db, payload, n);
 		return 0;
 	case F_REQUEST:
 		id.raft_id = rd_u64(&r);

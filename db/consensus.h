@@ -29,6 +29,7 @@ enum {
 	CONSENSUS_SNAPSHOT_SCARCE = 1024,   /* entries between snapshots when it is scarce */
 	CONSENSUS_SNAPSHOT_MAX = 512 << 20, /* bytes: what members take */
 	CONSENSUS_SNAPSHOT_LARGE = CONSENSUS_SNAPSHOT_MAX / 2, /* it is said */
+	CONSENSUS_SNAPSHOT_FULL = CONSENSUS_SNAPSHOT_MAX / 4 * 3, /* room.c */
 	CONSENSUS_TERM_JUMP = 1 << 20,			       /* terms by a forced recovery */
 	CONSENSUS_NOTE_SLOT = 512,
 	CONSENSUS_ASIDE_MAX = 4,	   /* logs kept aside; then nothing more is set aside */
@@ -199,6 +200,9 @@ int consensus_submit(struct consensus *c, const uint8_t *entry, size_t n);
  * connection, or another is about to get it). consensus_hand.c */
 bool consensus_transfer(struct consensus *c, uint64_t raft_id);
 void consensus_step_down(struct consensus *c);
+
+/* Take a snapshot as soon as something more has been applied. */
+void consensus_snapshot_soon(struct consensus *c);
 
 /* The state of this member is not what the log makes of it: end the process; the next start sets
  * the log aside. */

@@ -171,6 +171,7 @@ struct consensus {
 	raft_index cut;	  /* of a truncation that is not known to be done; 0: none */
 	struct note note;
 	struct watch watch;
+	bool snapshot_soon; /* asked for */
 	struct hand hand;
 	struct raft_transfer transfer;
 	struct confs confs;
@@ -231,6 +232,7 @@ void consensus__note_fetched(struct consensus *c, uint64_t prev, uint64_t prev_t
 int consensus__watch_open(
 	struct consensus *c); /* ERR_IO after a log line: too little room to start */
 void consensus__watch_start(struct consensus *c);
+void consensus__snapshot_taken(struct consensus *c);
 bool consensus__cramped(const struct consensus *c); /* too little room to lead */
 
 /* guard */

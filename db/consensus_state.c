@@ -164,6 +164,7 @@ static int fsm_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[
 	free(t);
 	*bufs = NULL;
 	*n = 0;
+	consensus__snapshot_taken(c);
 	return 0;
 }
 

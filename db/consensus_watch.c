@@ -38,8 +38,22 @@ static void set_snapshots(struct consensus *c)
 		entries = CONSENSUS_SNAPSHOT_SCARCE;
 	if (c->watch.space < SPACE_PLENTY && trailing > CONSENSUS_SNAPSHOT_SCARCE)
 		trailing = CONSENSUS_SNAPSHOT_SCARCE;
+	if (c->snapshot_soon)
+		entries = 1;
 	raft_set_snapshot_threshold(&c->raft, entries);
 	raft_set_snapshot_trailing(&c->raft, trailing);
+}
+
+void consensus_snapshot_soon(struct consensus *c)
+{
+	c->snapshot_soon = true;
+	set_snapshots(c);
+}
+
+void consensus__snapshot_taken(struct consensus *c)
+{
+	c->snapshot_soon = false;
+	set_snapshots(c);
 }
 
 bool consensus__cramped(const struct consensus *c)

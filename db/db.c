@@ -170,8 +170,10 @@ static void on_configured(void *arg)
 
 /* Snapshots: the view and the results as they are at this index. */
 struct frozen {
+	struct db *db;
 	struct db_view view;
 	struct done_table *done;
+	size_t packed; /* bytes; 0: not encoded */
 };
 
 static void *on_freeze(void *arg)
@@ -180,6 +182,7 @@ static void *on_freeze(void *arg)
 	struct frozen *f = mem_new(sizeof *f);
 
 	loop_assert(db->cfg.loop);
+	f->db = db;
 	db_view_pin(db, &f->view);
 	f->done = db__done_dup(db->done);
 	return f;
@@ -190,12 +193,15 @@ static void on_encode(void *frozen, struct buf *out)
 	struct frozen *f = frozen;
 
 	db__snapshot_encode(f->view.state, f->done, out);
+	f->packed = out->len;
 }
 
 static void on_thaw(void *frozen)
 {
 	struct frozen *f = frozen;
 
+	if (f->packed > 0)
+		db__room_measured(f->db, f->packed, f->view.state->bytes);
 	db_view_unpin(&f->view);
 	db__done_free(f->done);
 	free(f);
@@ -255,6 +261,7 @@ static void on_install(void *arg, void *decoded)
 		(unsigned long long)t->state->index, t->bytes);
 	db__done_free(db->done);
 	db->done = t->done;
+	db__room_measured(db, t->bytes, t->state->bytes);
 	db__views_replace(&db->views, t->state);
 	if (db->store != NULL)
 		db__store_jump(db->store, t->state->index, t->state->hash);
@@ -343,6 +350,7 @@ static void on_turn(struct loop_hook *hook)
 	if (db->applied_any) {
 		db->applied_any = false;
 		stat_update(db);
+		db__room_turn(db);
 	}
 	db__proposals_turn(db);
 	if (!db->closing)

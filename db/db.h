@@ -97,7 +97,8 @@ enum db_status {
 	DB_DONE,    /* applied here at index */
 	DB_FAILED,  /* precondition number `failed` did not hold, or DB_ROW_FULL: a row of those to
 		     * be written is at DB_ROW_MAX; nothing has changed */
-	DB_REFUSED, /* the coordinator refused the request: err */
+	DB_REFUSED, /* the coordinator refused the request: err; also a transaction, of a database
+		     * that is full (db_full) */
 	DB_UNKNOWN, /* not decided in time, or more than DB_WAITING_MAX: it may still happen */
 };
 
@@ -170,6 +171,10 @@ void db_refuse(struct db *db, const struct db_proposal_id *id, struct err *err);
 void db_broadcast(struct db *db, uint8_t type, struct buf *bytes);
 /* The same to one member. */
 void db_send(struct db *db, uint64_t raft_id, uint8_t type, struct buf *bytes);
+
+/* Is the database so large that nothing is taken which makes it larger? Then err says so. Any
+ * thread. */
+bool db_full(struct db *db, struct err *err);
 
 struct db_stat {
 	enum consensus_role role;

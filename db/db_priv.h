@@ -4,7 +4,8 @@
 #include "db/db.h"
 #include "db/store_priv.h"
 
-enum { ADMITTED_MAX = 512 };
+/* All that a leader may have taken and not applied. */
+enum { ADMITTED_MAX = DB_FEED_MAX + CONSENSUS_IN_FLIGHT_MAX };
 
 struct contact {
 	_Atomic uint64_t lost_ms;  /* 0: connected */
@@ -14,6 +15,13 @@ struct contact {
 struct reads;
 struct floors;
 struct members;
+
+/* How large a snapshot would be: room.c. Bytes; Raft loop, but for now. */
+struct room {
+	uint64_t packed, rows; /* the last one, and the rows that are in it */
+	_Atomic uint64_t now;  /* at most */
+	bool full;	       /* as it was last said */
+};
 
 /* An entry at the leader that waits for room in flight. */
 struct feed {
@@ -77,6 +85,7 @@ struct db {
 	unsigned n_admitted;
 	struct loop_timer tick;
 
+	struct room room;
 	struct reads *reads;   /* read_index.c */
 	struct floors *floors; /* floor.c */
 };
@@ -129,6 +138,13 @@ void db__members_met(struct db *db, uint64_t peer);
 void db__members_look(struct db *db);
 int db__roster_frame(struct db *db, uint64_t peer, const uint8_t *payload, size_t n);
 bool db__fingerprint_parse(const char *text, uint8_t out[TLS_FINGERPRINT_LEN]);
+
+/* room.c; Raft loop. A snapshot of so many bytes of rows has `packed` bytes. */
+void db__room_measured(struct db *db, uint64_t packed, uint64_t rows);
+/* End of a turn that has applied something. */
+void db__room_turn(struct db *db);
+/* Is there none for this entry? */
+bool db__room_lacks(struct db *db, const struct entry_head *head);
 
 /* agree.c */
 void db__agree_applied(struct db *db, uint64_t index, uint64_t hash);

@@ -48,6 +48,9 @@ enum { APPLY_FULL = UINT16_MAX - 3, APPLY_SCHEMA, APPLY_MISFIT, APPLY_FORGOTTEN 
  * BROKEN: not readable, or of a newer build. */
 enum apply_status db__entry_check(const struct entry_head *head);
 
+/* Do clients write it, and does it make rows of that state larger, or more? It is readable. */
+bool db__entry_grows(const struct entry_head *head, const struct db_state *s);
+
 struct apply_result {
 	enum apply_status status;
 	unsigned failed; /* APPLY_REFUSED: number of the precondition; APPLY_FOREIGN: schema */
@@ -74,6 +77,8 @@ struct apply_changes {
 struct done_table;
 struct done_table *db__done_new(unsigned rules_off);
 void db__done_free(struct done_table *done);
+/* Has an entry with that id been applied? Also when it is so long ago that it is forgotten. */
+bool db__done_has(const struct done_table *done, const struct db_proposal_id *id);
 
 /* Apply one entry at index. Deterministic: uses the entry and the state, nothing else. Publishes
  * the new state. */

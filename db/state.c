@@ -227,11 +227,13 @@ static void reindex(
 		key_number(&k, old->modified, old->ref);
 		cs->modified = tree_del(r, cs->modified, k.b, k.n);
 		s->hash -= old->hash;
+		s->bytes -= old->size;
 	}
 	if (fresh != NULL && c->table != MODEL_TABLE_FIXED) {
 		key_number(&k, fresh->modified, fresh->ref);
 		cs->modified = tree_put(r, cs->modified, k.b, k.n, fresh);
 		s->hash += fresh->hash;
+		s->bytes += fresh->size;
 	}
 	if (c->uuid_field >= 0)
 		reindex_text(r, &cs->uuids, old, fresh, c->uuid_field);
@@ -389,9 +391,11 @@ static bool compare(const struct db_state *s, const struct db_state *fresh, char
 		snprintf(why, n, "the memory set aside on a host disagrees with its reservations");
 		return false;
 	}
-	if (s->hash != fresh->hash)
-		snprintf(why, n, "the hash disagrees with the rows");
-	return s->hash == fresh->hash;
+	if (s->hash != fresh->hash || s->bytes != fresh->bytes) {
+		snprintf(why, n, "the hash or the size disagrees with the rows");
+		return false;
+	}
+	return true;
 }
 
 bool db__schema_runs(unsigned schema)

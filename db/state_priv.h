@@ -3,7 +3,8 @@
  * Invariants (db__state_check, run by tests and `xpoolctl db check`):
  *  1. every row is in `modified` under its version, and in uuid, label and relation indexes exactly
  * by its fields;
- *  2. hash is the sum of the hashes of all rows; counts are the sizes of the row trees;
+ *  2. hash and bytes are the sums of the hashes and sizes of all rows; counts are the sizes of the
+ * row trees;
  *  3. a state once published is never written again;
  *  4. `set_aside` has the sum of the reservations of each host that has any;
  *  5. the row that shows the active schema says what it is.
@@ -50,7 +51,7 @@ struct db_sum {
 };
 
 struct db_state {
-	uint64_t index, hash;
+	uint64_t index, hash, bytes;
 	int64_t time;
 	unsigned schema; /* the active one; 0: before the first entry */
 	struct class_state classes[MODEL_CLASS_COUNT];

@@ -158,6 +158,12 @@ struct arrival {
 	uint8_t bytes[];
 };
 
+/* Does it make an object that stays? It says which. */
+static bool makes_object(const struct model_message *m)
+{
+	return m->result->kind == MODEL_REF;
+}
+
 /* It is asked for one thing: a transaction, or a refusal. */
 static int admit_one(struct admit *ad, const struct request *r, struct err *err)
 {
@@ -165,7 +171,8 @@ static int admit_one(struct admit *ad, const struct request *r, struct err *err)
 	const struct db_row *waiting[POOL_WAITING_MAX];
 	enum verdict verdict;
 
-	if (join_admits(ad->pool, ad->view, err) != 0)
+	if (join_admits(ad->pool, ad->view, err) != 0 ||
+		(makes_object(ad->method) && db_full(ad->pool->db, err)))
 		return ERR_API;
 	verdict = admit_evaluate(ad, &locks, err);
 	if (verdict == MUST_WAIT &&

@@ -149,7 +149,7 @@ void task_write_ended(struct call *call)
 	fields[TASK_session] = val_string(call->caller.session);
 	fields[TASK_caller] = caller_of(call);
 	fields[TASK_keep] = val_bool(true);
-	db_txn_init(&txn, DB_FOR_FIELD);
+	db_txn_init(&txn, DB_FOR_FINISH);
 	db_txn_create(&txn, MODEL_CLASS_task, call->task, fields);
 	db_view_unpin(&call->view); /* it had the result */
 	err_fini(&call->err);

@@ -41,6 +41,7 @@
 	X(snapshots_sent, "snapshots sent to members that lagged")                                 \
 	X(snapshot_bytes_max, "largest snapshot, bytes")                                           \
 	X(snapshots_large, "snapshots over half of what members take: the database is too large")  \
+	X(writes_full, "writes that this leader refused because the database is full")             \
 	X(projection_changes, "changes of rows and fields written to the projection")              \
 	X(projection_dropped, "changes without history because the projection lagged")             \
 	X(projection_settled, "times the projection was brought up to date from a view")           \

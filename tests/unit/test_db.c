@@ -612,6 +612,98 @@ START_TEST(a_row_that_is_full_takes_nothing_more_from_clients)
 }
 END_TEST
 
+/* Of one entry about a VM that is there, one that is not, and a task. */
+static bool grows(struct bench *b, enum db_reason reason, void (*write)(struct db_txn *t))
+{
+	struct db_proposal_id id = { 1, 1, 1000 };
+	struct buf entry = { 0 };
+	struct entry_head head;
+	struct db_txn t;
+	bool is;
+
+	db_txn_init(&t, reason);
+	write(&t);
+	db_txn_encode(&t, &id, 5, &entry);
+	db_txn_fini(&t);
+	ck_assert(db__entry_head(entry.data, entry.len, &head));
+	is = db__entry_grows(&head, b->db.views.root);
+	buf_fini(&entry);
+	return is;
+}
+
+static void write_new(struct db_txn *t)
+{
+	create_vm(t, "OpaqueRef:b", "two", "OpaqueRef:NULL");
+}
+
+static void write_again(struct db_txn *t)
+{
+	create_vm(t, "OpaqueRef:a", "one", "OpaqueRef:NULL");
+}
+
+static void write_longer(struct db_txn *t)
+{
+	db_txn_set(t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label, val_string("three"));
+}
+
+static void write_as_long(struct db_txn *t)
+{
+	db_txn_set(t, MODEL_CLASS_VM, "OpaqueRef:a", VM_name_label, val_string("two"));
+}
+
+static void write_tag(struct db_txn *t)
+{
+	db_txn_set_add(t, MODEL_CLASS_VM, "OpaqueRef:a", VM_tags, val_string("t"));
+}
+
+static void write_nowhere(struct db_txn *t)
+{
+	db_txn_set_add(t, MODEL_CLASS_VM, "OpaqueRef:b", VM_tags, val_string("t"));
+}
+
+static void write_less(struct db_txn *t)
+{
+	db_txn_set_remove(t, MODEL_CLASS_VM, "OpaqueRef:a", VM_tags, val_string("t"));
+	db_txn_map_remove(t, MODEL_CLASS_VM, "OpaqueRef:a", VM_other_config, "k");
+	db_txn_touch(t, MODEL_CLASS_VM, "OpaqueRef:a");
+	db_txn_delete(t, MODEL_CLASS_VM, "OpaqueRef:a");
+}
+
+static void write_cancel(struct db_txn *t)
+{
+	db_txn_map_add(t, MODEL_CLASS_task, "OpaqueRef:t", TASK_current_operations, "k",
+		val_string("cancel"));
+}
+
+START_TEST(what_makes_the_database_larger_is_told_from_what_does_not)
+{
+	static const struct {
+		void (*write)(struct db_txn *t);
+		bool grows;
+	} cases[] = { { write_new, true }, { write_again, false }, { write_longer, true },
+		{ write_as_long, false }, { write_tag, true }, { write_nowhere, false },
+		{ write_less, false }, { write_cancel, false } };
+	struct val fields[TASK_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct db_proposal_id id = { 1, 77, 1 };
+	struct db_txn t;
+	struct bench b;
+
+	ck_assert_int_eq(found(&b, MODEL_SCHEMA_VERSION).status, APPLY_DONE);
+	db_txn_init(&t, DB_FOR_ADMIT);
+	db_txn_create(&t, MODEL_CLASS_task, "OpaqueRef:t", fields);
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_DONE);
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		ck_assert_int_eq(grows(&b, DB_FOR_FIELD, cases[i].write), cases[i].grows);
+		ck_assert(!grows(&b, DB_FOR_FINISH, cases[i].write));
+	}
+	/* and what has been decided from what has not: it is never refused afterwards */
+	ck_assert(db__done_has(b.db.done, &id));
+	id.sequence = b.sequence + 1;
+	ck_assert(!db__done_has(b.db.done, &id));
+	bench_close(&b);
+}
+END_TEST
+
 static void encode_one(struct db_txn *t, struct buf *out)
 {
 	struct db_proposal_id id = { 1, 1, 1 };
@@ -739,6 +831,7 @@ int main(void)
 		an_equal_value_is_no_change,
 		a_value_that_does_not_fit_its_field_is_refused,
 		a_row_that_is_full_takes_nothing_more_from_clients,
+		what_makes_the_database_larger_is_told_from_what_does_not,
 		an_entry_says_who_asked_for_it,
 		an_entry_of_the_first_format_has_no_origin,
 		an_origin_longer_than_its_limit_is_no_entry,
