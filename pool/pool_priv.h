@@ -18,12 +18,12 @@
 enum {
 	POOL_RETRY_MS = 20000,	    /* a call whose version precondition fails is evaluated again */
 	POOL_WAITING_MAX = 100,	    /* tasks waiting for a lock */
-	POOL_WAIT_S = 7200,	    /* for a lock */
+	POOL_WAIT_MIN = 120,	    /* for a lock */
 	POOL_LOST_MS = 60000,	    /* without contact: the tasks of a host end */
 	POOL_PLACED_LOST_MS = 2000, /* a placed task that nobody has started gets another host */
 	POOL_SWEEP_MS = 1000,
 	POOL_TASK_SYNC_S = 10,	 /* ended rows of plain calls */
-	POOL_TASK_KEEP_S = 3900, /* of asynchronous ones: 65 min */
+	POOL_TASK_KEEP_MIN = 65, /* of asynchronous ones */
 	POOL_LOGIN_PENALTY_MS = 5000,
 	POOL_EVENT_BATCH_MS = 50,
 	POOL_DUMPS_MAX = 4,	   /* being fetched from this member */
@@ -67,6 +67,12 @@ struct pool_loop {
 	_Atomic unsigned n_calls;
 };
 
+/* Applied indexes, the last one at the end; an entry is at least so far from the next: sweep.c. */
+struct marks {
+	uint64_t seconds[POOL_TASK_SYNC_S], minutes[POOL_WAIT_MIN + 1];
+	uint64_t second_ms, minute_ms;
+};
+
 struct pool {
 	struct env *env;
 	struct pool_config cfg;
@@ -90,7 +96,7 @@ struct pool {
 	struct loop_timer sweep;
 	struct db_proposal sweep_proposal;
 	bool sweeping, bootstrapping;
-	uint64_t marks[POOL_TASK_SYNC_S], marked_ms; /* applied index, second by second */
+	struct marks marks;
 	uint64_t large_seen; /* snapshots_large, when it was last looked at */
 	struct db_proposal bootstrap_proposal;
 

@@ -22,6 +22,36 @@ enum {
 	SOON_MS = 10,	   /* a sweep looks at all tasks: one for those that end together */
 };
 
+/* Ages, on every member: at which index we were so long ago, by our own clock. What that has was
+ * applied before; other hosts' clocks prove nothing, and none that is stepped does. A member that
+ * has just begun was nowhere. */
+
+static void mark_now(uint64_t *marks, unsigned n, uint64_t index)
+{
+	memmove(marks, marks + 1, (n - 1) * sizeof *marks);
+	marks[n - 1] = index;
+}
+
+static void mark(struct pool *pool, const struct db_view *view)
+{
+	struct marks *m = &pool->marks;
+	uint64_t now = env_now_ms(pool->env);
+
+	if (now >= m->second_ms + 1000) {
+		m->second_ms = now;
+		mark_now(m->seconds, ARRAY_LEN(m->seconds), db_view_index(view));
+	}
+	if (now >= m->minute_ms + 60000) {
+		m->minute_ms = now;
+		mark_now(m->minutes, ARRAY_LEN(m->minutes), db_view_index(view));
+	}
+}
+
+static uint64_t minutes_ago(const struct pool *pool, unsigned minutes)
+{
+	return pool->marks.minutes[ARRAY_LEN(pool->marks.minutes) - 1 - minutes];
+}
+
 /* Tasks without owner, in order of creation; at most max. */
 unsigned sweep_waiting_tasks(const struct db_view *view, const struct db_row **out, unsigned max)
 {
@@ -79,7 +109,6 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 	struct val locks = val_set();
 	struct err err = { 0 };
 	struct request r;
-	int64_t now = env_wall_s(pool->env);
 	enum verdict verdict = REFUSED;
 
 	need_untouched(txn, task);
@@ -92,14 +121,14 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 		ad.args = r.args;
 		verdict = admit_evaluate(&ad, &locks, &err);
 	}
-	if (verdict == MUST_WAIT && now < db_row_i(task, TASK_created) + POOL_WAIT_S) {
+	if (verdict == MUST_WAIT && db_row_created(task) > minutes_ago(pool, POOL_WAIT_MIN)) {
 		err_fini(&err);
 		return txn->n_ops > 0; /* it has asked others to stop: that is a step too */
 	}
 	if (verdict == ADMITTED)
 		admit_waiting(&ad, task, locks);
 	else
-		task_set_ended(txn, a, ad.task, now, &err);
+		task_set_ended(txn, a, ad.task, env_wall_s(pool->env), &err);
 	err_fini(&err);
 	return true;
 }
@@ -172,35 +201,18 @@ static bool sweep_cancelled(const struct db_view *view, const struct db_row *tas
 	return true;
 }
 
-/* Rows of plain calls go when everybody has had POOL_TASK_SYNC_S to see their end, counted by our
- * own clock from when we had applied it: other hosts' clocks prove nothing. */
-static bool sweep_ended(struct pool *pool, const struct db_row *task, struct db_txn *txn,
-	struct arena *a, int64_t now)
+/* Rows of plain calls go when everybody has had POOL_TASK_SYNC_S to see their end. */
+static bool sweep_ended(
+	struct pool *pool, const struct db_row *task, struct db_txn *txn, struct arena *a)
 {
 	struct val locks = db_row_field(task, TASK_locks, a);
-	bool old = db_row_b(task, TASK_keep)
-			   ? now - db_row_i(task, TASK_finished) >= POOL_TASK_KEEP_S
-			   : db_row_modified(task) <= pool->marks[0];
+	uint64_t old = db_row_b(task, TASK_keep) ? minutes_ago(pool, POOL_TASK_KEEP_MIN)
+						 : pool->marks.seconds[0];
 
-	if (locks.n > 0 || !old)
+	if (locks.n > 0 || db_row_modified(task) > old)
 		return false;
 	db_txn_delete(txn, MODEL_CLASS_task, db_row_ref(task));
 	return true;
-}
-
-/* Once a second: marks[0] is the index we were at POOL_TASK_SYNC_S ago. */
-static void mark(struct pool *pool, const struct db_view *view)
-{
-	uint64_t now = env_now_ms(pool->env);
-
-	if (now < pool->marked_ms + POOL_SWEEP_MS)
-		return;
-	/* not led for a while: begin anew */
-	if (now > pool->marked_ms + 5 * POOL_SWEEP_MS)
-		memset(pool->marks, 0, sizeof pool->marks);
-	pool->marked_ms = now;
-	memmove(pool->marks, pool->marks + 1, sizeof pool->marks - sizeof pool->marks[0]);
-	pool->marks[POOL_TASK_SYNC_S - 1] = db_view_index(view);
 }
 
 static void on_sweep(struct loop_timer *t);
@@ -285,7 +297,7 @@ static bool decide(
 	c = db_rows(view, MODEL_CLASS_task);
 	while ((task = db_next(&c)) != NULL && removed < REMOVED_MAX)
 		if (!task_pending(task))
-			removed += sweep_ended(pool, task, txn, a, now);
+			removed += sweep_ended(pool, task, txn, a);
 	removed += sessions_sweep(pool, view, txn, a);
 	return removed > 0;
 }
@@ -299,12 +311,14 @@ static void on_sweep(struct loop_timer *t)
 
 	loop_assert(pool->loops[0].loop);
 	loop_timer_start(pool->loops[0].loop, t, POOL_SWEEP_MS, on_sweep);
-	if (pool->sweeping || !db_is_coordinator(pool->db))
-		return;
-	arena_init(&a);
-	db_txn_init(&txn, DB_FOR_ADMIT);
 	db_view_pin(pool->db, &view);
 	mark(pool, &view);
+	if (pool->sweeping || !db_is_coordinator(pool->db)) {
+		db_view_unpin(&view);
+		return;
+	}
+	arena_init(&a);
+	db_txn_init(&txn, DB_FOR_ADMIT);
 	revalidate_look(pool, &view, &a);
 	if (decide(pool, &view, &txn, &a)) {
 		txn.schema = db_view_schema(&view);

@@ -1,5 +1,6 @@
 """The wall clock of one member, the coordinator or another, is stepped by an hour, forward and back, and goes on wrong
-over a restart: nobody else leads, sessions and the ends of tasks stay, events come once, dumps and certificates are good."""
+over a restart: nobody else leads, sessions and the ends of tasks stay, tasks that wait go on waiting, events come once, dumps
+and certificates are good."""
 import datetime
 import os
 import struct
@@ -38,6 +39,9 @@ def dumps(pool, member):
         return []
 
 
+ended = []  # tasks that have ended, under all these clocks
+
+
 def works(pool, apis, idle, vm, word):
     """Everything a client does, with every member between."""
     tokens = {n: api("event.from", ["vm"], "", 0.0)["token"] for n, api in apis.items()}
@@ -61,8 +65,9 @@ def works(pool, apis, idle, vm, word):
             tree = xml.etree.ElementTree.parse(reply).getroot()
         assert word in xml.etree.ElementTree.tostring(tree, encoding="unicode")
     time.sleep(3)  # three sweeps
+    ended.extend(asked.values())
     for n, api in apis.items():
-        for task in asked.values():
+        for task in ended:
             assert api("task.get_status", task) == "success", "the end of a task is gone"
         for session in idle:
             api("session.get_uuid", session)
@@ -98,6 +103,18 @@ with pool:
         pool.quickstart("start", str(away))
         eventually("it is back", lambda: pool.status()[away - 1].get("ready") == "yes")
         works(pool, apis, idle, vm, "begun-%d-ahead" % seconds)
+    # somebody waits for a lock, for three hours as the coordinator's clock has it
+    deaf = apis[leader]("VM.create", vm_record("deaf", other_config={"xpool-sim-guest": "deaf"}))
+    apis[leader]("VM.start", deaf, False, True)
+    tasks = [apis[away]("Async.VM.clean_shutdown", deaf) for n in (1, 2)]
+    holder = pool.leader()
+    step(pool, holder, 3 * HOUR)
+    time.sleep(3)  # three sweeps
+    assert {apis[away]("task.get_status", task) for task in tasks} == {"pending"}, "it has waited for moments"
+    for task in reversed(tasks):
+        apis[away]("task.cancel", task)
+        assert apis[away].wait_task(task)["status"] == "cancelled"
+    step(pool, holder, 0)
     # and leads
     step(pool, away, HOUR)
     host = apis[away]("session.get_this_host", apis[away].session)
