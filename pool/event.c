@@ -274,7 +274,15 @@ int event_from(struct call *call, const struct event_from_args *args, struct err
 	pthread_mutex_lock(&e->mutex);
 	rc = event_watch_make(e, args->classes, NULL, false, &watch, err);
 	pthread_mutex_unlock(&e->mutex);
-	return rc != 0 ? rc : event_park(call, watch, &from, args->token, span_ms(args->timeout));
+	if (rc != 0)
+		return rc;
+	if (!from.first || !event_is_much(watch, &call->view))
+		return event_park(call, watch, &from, args->token, span_ms(args->timeout));
+	rc = event_everything(call, watch, &e->tokens, from.numbers);
+	pthread_mutex_lock(&e->mutex);
+	event_watch_drop(e, watch);
+	pthread_mutex_unlock(&e->mutex);
+	return rc;
 }
 
 /* The touch has been applied at this index. */

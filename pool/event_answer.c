@@ -6,31 +6,25 @@
  *
  * Order: messages, then what is new, what has changed, what has gone; inside each by index. So
  * nothing is referred to before it has been told of, and nothing goes while it is.
+ *
+ * The first answer of a client that watches whole classes is all there is: it is not shared, and
+ * leaves while it is made (event_first.c).
  */
 #include "db/plane.h"
 #include "pool/event_priv.h"
 #include "rpc/base/hash.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum change_kind { ADD, MOD, DEL };
-
-struct change {
-	enum change_kind kind;
-	uint64_t index;
-	int class_id;
-	const struct db_row *row; /* NULL: gone */
-	const char *ref;
-};
-
 struct changes {
-	struct change *items;
+	struct event_change *items;
 	size_t n, cap;
 };
 
-static void put(struct changes *c, struct change what)
+static void put(struct changes *c, struct event_change what)
 {
 	if (c->n == c->cap) {
 		c->cap = c->cap ? 2 * c->cap : 64;
@@ -44,8 +38,8 @@ static void put_row(struct changes *c, const struct event_position *from, const 
 	bool added = from->first || db_row_created(row) > from->index;
 
 	if (from->first || db_row_modified(row) > from->index)
-		put(c, (struct change){ added ? ADD : MOD, db_row_modified(row), db_row_class(row),
-			       row, db_row_ref(row) });
+		put(c, (struct event_change){ added ? EVENT_ADD : EVENT_MOD, db_row_modified(row),
+			       db_row_class(row), row, db_row_ref(row) });
 }
 
 static bool watches(const struct event_watch *w, int class_id)
@@ -71,7 +65,8 @@ static void collect_class(const struct event_question *q, const struct db_view *
 	while (db_next_deleted(&c, &gone))
 		if (gone.created <= q->from.index &&
 			event_watch_wants(q->watch, class_id, gone.ref))
-			put(out, (struct change){ DEL, gone.deleted, class_id, NULL, gone.ref });
+			put(out, (struct event_change){
+					 EVENT_DEL, gone.deleted, class_id, NULL, gone.ref });
 }
 
 /* Numbers over rows that are no news by themselves: told as changed now. */
@@ -90,8 +85,8 @@ static void on_number(void *arg, int class_id, const char *ref)
 			: NULL;
 
 	if (row != NULL && db_row_modified(row) <= n->q->from.index)
-		put(n->out, (struct change){
-				    MOD, db_view_index(n->view), class_id, row, db_row_ref(row) });
+		put(n->out, (struct event_change){ EVENT_MOD, db_view_index(n->view), class_id, row,
+				    db_row_ref(row) });
 }
 
 /* false: what was deleted since is not known any more. */
@@ -116,14 +111,14 @@ static bool collect(const struct event_question *q, const struct db_view *view, 
 	return true;
 }
 
-static int rank(const struct change *c)
+static int rank(const struct event_change *c)
 {
 	return c->class_id == MODEL_CLASS_message ? -1 : (int)c->kind;
 }
 
 static int in_order(const void *a, const void *b)
 {
-	const struct change *x = a, *y = b;
+	const struct event_change *x = a, *y = b;
 	int i = rank(x), k = rank(y);
 
 	return i != k		      ? i - k
@@ -188,21 +183,30 @@ void event_texts_fini(struct event_texts *t)
 
 /* The answer. */
 
-static struct val event_of(struct arena *a, const struct change *c, const char *timestamp,
-	const struct event_text *record)
+static void put_text(struct rpc_map *m, const char *name, const char *text)
+{
+	struct val v = val_string(text);
+
+	rpc_map_name(m, name);
+	rpc_value(m->out, m->codec, &v);
+}
+
+void event_open(struct rpc_map *m, struct rpc_map *events, const struct event_change *c,
+	const char *timestamp)
 {
 	static const char *const names[] = { "add", "mod", "del" };
-	struct val e = val_map();
+	char id[24];
 
-	val_map_push(a, &e, "id", val_string(arena_printf(a, "%" PRIu64, c->index)));
-	val_map_push(a, &e, "timestamp", val_string(timestamp));
-	val_map_push(a, &e, "class", val_string(model_classes[c->class_id].lower));
-	val_map_push(a, &e, "operation", val_string(names[c->kind]));
-	val_map_push(a, &e, "ref", val_string(c->ref));
-	if (record != NULL)
-		val_map_push(a, &e, "snapshot",
-			val_encoded((const char *)record->bytes.data, record->bytes.len));
-	return e;
+	snprintf(id, sizeof id, "%" PRIu64, c->index);
+	rpc_list_next(events);
+	rpc_map_open(m, events->out, events->codec);
+	put_text(m, "id", id);
+	put_text(m, "timestamp", timestamp);
+	put_text(m, "class", model_classes[c->class_id].lower);
+	put_text(m, "operation", names[c->kind]);
+	put_text(m, "ref", c->ref);
+	if (c->row != NULL)
+		rpc_map_name(m, "snapshot");
 }
 
 static struct val counts(struct arena *a, const struct db_view *view)
@@ -220,19 +224,31 @@ static struct val counts(struct arena *a, const struct db_view *view)
 	return v;
 }
 
-static void put_result(struct arena *a, const struct event_question *q, const struct db_view *view,
-	const char *token, struct val events, struct buf *out)
+void event_writer_open(struct event_writer *w, bool old, enum rpc_codec codec, struct buf *out)
 {
-	struct val v = val_map();
-
-	if (q->old) {
-		rpc_value(out, codec(q->json), &events);
-		return;
+	w->old = old;
+	if (!old) {
+		rpc_map_open(&w->whole, out, codec);
+		rpc_map_name(&w->whole, "events");
 	}
-	val_map_push(a, &v, "events", events);
-	val_map_push(a, &v, "valid_ref_counts", counts(a, view));
-	val_map_push(a, &v, "token", val_string(token));
-	rpc_value(out, codec(q->json), &v);
+	rpc_list_open(&w->events, out, codec);
+}
+
+void event_writer_close(struct event_writer *w, const struct db_view *view, const char *token)
+{
+	struct arena a;
+	struct val v;
+
+	rpc_list_close(&w->events);
+	if (w->old)
+		return;
+	arena_init(&a);
+	v = counts(&a, view);
+	rpc_map_name(&w->whole, "valid_ref_counts");
+	rpc_value(w->whole.out, w->whole.codec, &v);
+	put_text(&w->whole, "token", token);
+	rpc_map_close(&w->whole);
+	arena_fini(&a);
 }
 
 void event_answer_make(const struct event_question *q, const struct db_view *view,
@@ -241,47 +257,47 @@ void event_answer_make(const struct event_question *q, const struct db_view *vie
 {
 	struct changes c = { 0 };
 	struct numbers numbers = { q, view, &c };
-	struct val events = val_set();
-	char token[EVENT_TOKEN_LEN + 1];
-	const char *timestamp = "0.0";
-	struct arena a;
+	char token[EVENT_TOKEN_LEN + 1], timestamp[24] = "0.0";
+	const struct event_text *record;
+	struct event_writer w;
+	struct rpc_map m;
 
 	CHECK(q->from.first || q->from.index <= db_view_index(view));
 	*out = (struct event_answer){ .of = *q, .to = { .index = db_view_index(view) } };
-	arena_init(&a);
 	out->to.numbers = db_plane_changed(view->db, q->from.numbers, on_number, &numbers);
 	out->lost = !collect(q, view, &c);
 	if (!out->lost) {
 		if (c.n > 0)
 			qsort(c.items, c.n, sizeof *c.items, in_order);
 		if (q->old)
-			timestamp = arena_printf(&a, "%" PRId64 ".0", now_s);
+			snprintf(timestamp, sizeof timestamp, "%" PRId64 ".0", now_s);
 		if (texts->bytes > EVENT_TEXTS_MAX)
 			event_texts_fini(texts);
-		for (size_t i = 0; i < c.n; i++)
-			val_set_push(&a, &events,
-				event_of(&a, &c.items[i], timestamp,
-					c.items[i].row != NULL
-						? text_of(texts, view, c.items[i].row, q->json,
-							  out->to.numbers)
-						: NULL));
+		event_writer_open(&w, q->old, codec(q->json), &out->text);
+		for (size_t i = 0; i < c.n; i++) {
+			event_open(&m, &w.events, &c.items[i], timestamp);
+			if (c.items[i].row != NULL) {
+				record = text_of(
+					texts, view, c.items[i].row, q->json, out->to.numbers);
+				buf_put(&out->text, record->bytes.data, record->bytes.len);
+			}
+			rpc_map_close(&m);
+		}
 		event_token_print(tokens, &out->to, token);
-		put_result(&a, q, view, token, events, &out->text);
+		event_writer_close(&w, view, token);
 		out->n = (unsigned)c.n;
 	}
 	free(c.items);
-	arena_fini(&a);
 }
 
 void event_answer_behind(const struct event_question *q, const struct db_view *view,
 	const char *token, struct event_answer *out)
 {
-	struct arena a;
+	struct event_writer w;
 
 	*out = (struct event_answer){ .of = *q, .to = q->from };
-	arena_init(&a);
-	put_result(&a, q, view, token, val_set(), &out->text);
-	arena_fini(&a);
+	event_writer_open(&w, q->old, codec(q->json), &out->text);
+	event_writer_close(&w, view, token);
 }
 
 void event_answer_fini(struct event_answer *a)

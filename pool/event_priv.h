@@ -6,6 +6,7 @@
 enum {
 	EVENT_OBJECTS_MAX = 1024,    /* single objects in one subscription */
 	EVENT_REGISTERED_MAX = 1024, /* sessions with a subscription of the old interface */
+	EVENT_SHARED_MAX = 64,	     /* objects in a first answer that is made for all who ask */
 	EVENT_ANSWERS_MAX = 16,	     /* answers of a round that are kept for who asks the same */
 	EVENT_TEXTS_MAX = 32 << 20,  /* bytes of records of a round that are kept as text */
 	EVENT_TEXT_BUCKETS = 1024,
@@ -112,6 +113,36 @@ void event_answer_make(const struct event_question *q, const struct db_view *vie
 void event_answer_behind(const struct event_question *q, const struct db_view *view,
 	const char *token, struct event_answer *out);
 void event_answer_fini(struct event_answer *a);
+
+/* An answer on its way into a text: open, event by event, close. */
+enum event_kind { EVENT_ADD, EVENT_MOD, EVENT_DEL };
+
+struct event_change {
+	enum event_kind kind;
+	uint64_t index;
+	int class_id;
+	const struct db_row *row; /* NULL: gone */
+	const char *ref;
+};
+
+struct event_writer {
+	bool old; /* the events alone */
+	struct rpc_map whole, events;
+};
+
+void event_writer_open(struct event_writer *w, bool old, enum rpc_codec codec, struct buf *out);
+/* The caller puts the record, if there is a row, and closes m. */
+void event_open(struct rpc_map *m, struct rpc_map *events, const struct event_change *c,
+	const char *timestamp);
+void event_writer_close(struct event_writer *w, const struct db_view *view, const char *token);
+
+/* event_first.c. Are there so many objects in these classes that who asks first gets an answer of
+ * its own? */
+bool event_is_much(const struct event_watch *w, const struct db_view *view);
+/* That answer, of the call's view; numbers: the count of this member's volatile changes before it.
+ * 0, or CALL_PENDING. */
+int event_everything(struct call *call, const struct event_watch *w,
+	const struct event_tokens *tokens, uint64_t numbers);
 void event_texts_fini(struct event_texts *t);
 
 /* event.c: waiting. */

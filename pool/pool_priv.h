@@ -247,11 +247,13 @@ struct val pool_field(
 	const struct db_view *view, const struct db_row *row, int field, struct arena *a);
 
 /* records.c: the result of a call is records by reference: those of a cursor on the call's view
- * that the filter selects (NULL: all); or of a list in its arena, last first. 0, or CALL_PENDING.
- */
+ * that the filter selects (NULL: all); or of a list in its arena, last first; or what put makes of
+ * that view, some of it at each call, in call->text, where nothing else is (arg: in the call's
+ * arena; false: that was all). 0, or CALL_PENDING. */
 struct filter;
 int records_answer(struct call *call, struct db_cursor rows, const struct filter *filter);
 int records_answer_list(struct call *call, const struct db_row *const *rows, uint64_t n);
+int records_answer_by(struct call *call, bool (*put)(struct call *call, void *arg), void *arg);
 /* The answer has begun: send the rest, and drop the call. */
 void records_send(struct call *call);
 /* The client has gone: the call is dropped here, or by whoever goes on with it. */

@@ -1,11 +1,12 @@
-/* Results that are many records, as text, and long ones piece by piece.
+/* Results that are many records, or events, as text, and long ones piece by piece.
  *
  * A result that fits one piece is a result like any other. A longer one is an answer that begins
  * (rpc_reply_chunked) before it ends: from the call's view, which stays pinned, a piece is made
  * when the one before has left, one piece in a turn of the loop, those who read in turn. So a
  * client costs a piece of memory, and a loop's turn stays short.
  *
- *   records_answer -> [waits for a place ->] call_finish -> records_send -> SENT <-> READY -> end
+ *   records_answer_by -> [waits for a place ->] call_finish -> records_send -> SENT <-> READY ->
+ * end
  *
  * Views are for moments: a client that is slower than POOL_HOLD_MS, or whose view is
  * POOL_HOLD_ENTRIES behind, gets the rest made at once, still a piece a turn, and that waits for it
@@ -25,21 +26,48 @@ enum {
 enum state { NONE, WAITS, GIVEN, READY, SENT };
 
 struct records {
-	struct rpc_map map;
-	struct db_cursor cursor;
-	const struct filter *filter;	   /* NULL: all */
-	const struct db_row *const *items; /* instead of the cursor, from the end */
-	uint64_t n;
+	bool (*put)(struct call *call, void *arg);
+	void *arg;
 	uint64_t began_ms;
 	enum state state;
 	bool over, hurried; /* all is encoded; the client does not matter any more */
 };
 
-static const struct db_row *next_row(struct records *r)
+/* Of records: the text is a map of them. */
+struct rows {
+	struct rpc_map map;
+	bool begun;
+	struct db_cursor cursor;
+	const struct filter *filter;	   /* NULL: all */
+	const struct db_row *const *items; /* instead of the cursor, from the end */
+	uint64_t n;
+};
+
+static const struct db_row *next_row(struct rows *r)
 {
 	if (r->items != NULL)
 		return r->n > 0 ? r->items[--r->n] : NULL;
 	return db_next(&r->cursor);
+}
+
+static bool put_row(struct call *call, void *arg)
+{
+	struct rows *r = arg;
+	const struct db_row *row;
+
+	if (!r->begun)
+		rpc_map_open(&r->map, &call->text, call->message.codec);
+	r->begun = true;
+	row = next_row(r);
+	if (row == NULL) {
+		rpc_map_close(&r->map);
+		return false;
+	}
+	if (r->filter != NULL && !filter_matches(r->filter, &call->view, row))
+		return true;
+	rpc_map_name(&r->map, db_row_ref(row));
+	pool_record(&call->view, row, r->map.codec, &call->text);
+	return true;
 }
 
 static void encode(struct call *call, size_t max)
@@ -47,21 +75,14 @@ static void encode(struct call *call, size_t max)
 	struct env *env = call->pool->env;
 	struct records *r = call->records;
 	uint64_t until_us = env_now_us(env) + PIECE_US;
-	const struct db_row *row;
 
 	for (unsigned n = 1; call->text.len < max; n++) {
 		if (n % LOOK_ROWS == 0 && env_now_us(env) >= until_us)
 			return;
-		row = next_row(r);
-		if (row == NULL) {
-			rpc_map_close(&r->map);
+		if (!r->put(call, r->arg)) {
 			r->over = true;
 			return;
 		}
-		if (r->filter != NULL && !filter_matches(r->filter, &call->view, row))
-			continue;
-		rpc_map_name(&r->map, db_row_ref(row));
-		pool_record(&call->view, row, r->map.codec, &call->text);
 	}
 }
 
@@ -120,17 +141,18 @@ void records_place_free(struct call *call)
 	loop_post(next->io->loop, &next->posted, on_place);
 }
 
-static int answer(struct call *call, struct records *r)
+int records_answer_by(struct call *call, bool (*put)(struct call *call, void *arg), void *arg)
 {
+	struct records *r = arena_alloc(&call->arena, sizeof *r);
 	bool whole = call->within != NULL || call->async, may_be_long;
 
 	loop_assert(call->io->loop);
 	if (!whole && call->request == NULL)
 		return 0; /* nobody will see it */
 	may_be_long = whole || call->place || call->io->n_long < POOL_LONG_MAX;
+	*r = (struct records){ .put = put, .arg = arg };
 	call->records = r;
 	call->text.len = 0;
-	rpc_map_open(&r->map, &call->text, call->message.codec);
 	do
 		encode(call, may_be_long ? PIECE : SHORT);
 	while (whole && !r->over);
@@ -153,18 +175,18 @@ static int answer(struct call *call, struct records *r)
 
 int records_answer(struct call *call, struct db_cursor rows, const struct filter *filter)
 {
-	struct records *r = arena_alloc(&call->arena, sizeof *r);
+	struct rows *r = arena_alloc(&call->arena, sizeof *r);
 
-	*r = (struct records){ .cursor = rows, .filter = filter };
-	return answer(call, r);
+	*r = (struct rows){ .cursor = rows, .filter = filter };
+	return records_answer_by(call, put_row, r);
 }
 
 int records_answer_list(struct call *call, const struct db_row *const *rows, uint64_t n)
 {
-	struct records *r = arena_alloc(&call->arena, sizeof *r);
+	struct rows *r = arena_alloc(&call->arena, sizeof *r);
 
-	*r = (struct records){ .items = rows, .n = n };
-	return answer(call, r);
+	*r = (struct rows){ .items = rows, .n = n };
+	return records_answer_by(call, put_row, r);
 }
 
 /* Sending. */

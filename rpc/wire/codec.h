@@ -55,6 +55,11 @@ void rpc_map_open(struct rpc_map *m, struct buf *out, enum rpc_codec codec);
 void rpc_map_name(struct rpc_map *m, const char *name);
 void rpc_map_close(struct rpc_map *m);
 
+/* The same for a list: next before each item. */
+void rpc_list_open(struct rpc_map *m, struct buf *out, enum rpc_codec codec);
+void rpc_list_next(struct rpc_map *m);
+void rpc_list_close(struct rpc_map *m);
+
 /* JSON text into a value (integers stay integers, null is void). 0 or ERR_CORRUPT with a reason. */
 int rpc_json_parse(
 	struct arena *a, const char *text, size_t n, struct val *out, const char **why_out);

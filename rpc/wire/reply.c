@@ -146,6 +146,23 @@ void rpc_map_close(struct rpc_map *m)
 		buf_puts(m->out, m->any ? "</member></struct></value>" : "</struct></value>");
 }
 
+void rpc_list_open(struct rpc_map *m, struct buf *out, enum rpc_codec codec)
+{
+	*m = (struct rpc_map){ .out = out, .codec = codec };
+	buf_puts(out, codec == RPC_XML ? "<value><array><data>" : "[");
+}
+
+void rpc_list_next(struct rpc_map *m)
+{
+	buf_puts(m->out, m->any && m->codec != RPC_XML ? "," : "");
+	m->any = true;
+}
+
+void rpc_list_close(struct rpc_map *m)
+{
+	buf_puts(m->out, m->codec == RPC_XML ? "</data></array></value>" : "]");
+}
+
 static bool whole(const char *s, int64_t *out)
 {
 	char *end;

@@ -68,6 +68,32 @@ def same_by_all(pool, api):
     return first
 
 
+def first_events(pool, api, first):
+    """All there is, for who knows nothing yet: in both encodings, messages first, each by index; and what comes after is behind it."""
+    began = counters(pool)["answers_long"]
+    reply = api("event.from", ["*"], "", 0.0)
+    assert counters(pool)["answers_long"] == began + 1
+    seen = [e for e in reply["events"] if e["class"] == "message"]
+    rest = reply["events"][len(seen):]
+    assert reply["events"][:len(seen)] == seen and {e["ref"]: e["snapshot"] for e in seen} == first
+    for events in (seen, rest):
+        assert [int(e["id"]) for e in events] == sorted(int(e["id"]) for e in events)
+    assert {e["operation"] for e in reply["events"]} == {"add"} and len({(e["class"], e["ref"]) for e in rest}) == len(rest)
+    told = {}
+    for e in reply["events"]:
+        told[e["class"]] = told.get(e["class"], 0) + 1
+    counted = {name: n for name, n in reply["valid_ref_counts"].items() if n > 0 and name not in ("session", "role")}
+    assert counted == told, (counted, told)
+    xml = XmlApi(pool, 1)("event.from", api.session, ["message"], "", 0.0)["Value"]
+    assert [(e["id"], e["ref"]) for e in xml["events"]] == [(e["id"], e["ref"]) for e in seen]
+    assert counters(pool)["answers_long"] == began + 2
+    new = api("network.create", {"name_label": "new", "name_description": "", "other_config": {}})
+    for token in (reply["token"], xml["token"]):
+        later = api("event.from", ["network", "message"], token, 10.0)
+        assert [(e["operation"], e["ref"]) for e in later["events"]] == [("add", new)], later
+    api("network.destroy", new)
+
+
 def slow_reader(pool, api, first):
     """What it reads is of one moment; its view goes after a while; the answer is whole all the same."""
     before = counters(pool)
@@ -152,6 +178,7 @@ with Pool(options="--loops 1") as pool:
     for n in range(MESSAGES):
         api("message.create", "big%d" % n, 5, "Host", host, BODY)
     first = same_by_all(pool, api)
+    first_events(pool, api, first)
     slow_reader(pool, api, first)
     behind(pool, api)
     many(pool, api, MESSAGES - 1)
