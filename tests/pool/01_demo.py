@@ -17,5 +17,14 @@ with Pool(content="") as pool:
     assert len(keys) >= sum(map(int, acked)), (len(keys), acked)
     states = {vm["name_label"]: vm["power_state"] for vm in api("VM.get_all_records").values()}
     assert states["web"] == states["database"] == "Running" and states["mail"] == "Halted", states
+    # what the pool began with: one SR that all hosts see, and each VM has a disk on it and an interface on the hosts' network
+    ((sr, record),) = api("SR.get_all_records").items()
+    assert record["shared"] and {p["host"] for p in api("PBD.get_all_records").values() if p["currently_attached"]} == set(api("host.get_all"))
+    assert api("pool.get_default_SR", api("pool.get_all")[0]) == sr
+    for name in ("web", "database", "mail"):
+        (vm,) = api("VM.get_by_name_label", name)
+        ((vbd,), (vif,)) = (api(kind + ".get_all_records_where", 'field "VM"="%s"' % vm).values() for kind in ("VBD", "VIF"))
+        assert vbd["currently_attached"] == vif["currently_attached"] == (name != "mail"), (name, vbd, vif)
+        assert api("VDI.get_SR", vbd["VDI"]) == sr and api("network.get_PIFs", vif["network"]) != []
     again = pool.quickstart("demo", "--help")
     assert "demo" in again.stdout
