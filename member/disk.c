@@ -252,17 +252,17 @@ int disk_deactivate(const struct sr *sr, const char *vdi, const char *vm, struct
 	return disk_there(sr, vdi) ? holders_without(sr, vdi, of_vm, vm, NULL, err) : 0;
 }
 
-static bool of_host(
-	const struct sr *sr, const struct val *holder, const char *host, const char *but)
+static bool of_boot(
+	const struct sr *sr, const struct val *holder, const char *host, const char *boot)
 {
-	(void)sr;
-	return is(holder, "host", host) && (but == NULL || !is(holder, "boot", but));
+	return is(holder, "host", host) && (boot == NULL || is(holder, "boot", boot)) &&
+	       !ours(sr, holder);
 }
 
 int disk_unlock(
-	const struct sr *sr, const char *vdi, const char *host, const char *but, struct err *err)
+	const struct sr *sr, const char *vdi, const char *host, const char *boot, struct err *err)
 {
-	return holders_without(sr, vdi, of_host, host, but, err);
+	return holders_without(sr, vdi, of_boot, host, boot, err);
 }
 
 /* Holding the bytes. */
@@ -343,6 +343,7 @@ int disk_about_read(const struct sr *sr, const char *vdi, struct arena *a, struc
 		.description = text_of(&v, "description"),
 		.type = text_of(&v, "type"),
 		.snapshot_of = text_of(&v, "snapshot_of"),
+		.made_by = text_of(&v, "made_by"),
 		.sharable = flag_of(&v, "sharable"),
 		.read_only = flag_of(&v, "read_only"),
 		.is_a_snapshot = flag_of(&v, "is_a_snapshot"),
@@ -362,6 +363,7 @@ static struct val about_val(const struct disk_about *about, struct arena *a)
 	val_map_push(a, &v, "is_a_snapshot", val_bool(about->is_a_snapshot));
 	val_map_push(a, &v, "snapshot_of", val_string(about->snapshot_of));
 	val_map_push(a, &v, "snapshot_time", val_int(about->snapshot_time));
+	val_map_push(a, &v, "made_by", val_string(about->made_by));
 	return v;
 }
 
@@ -416,6 +418,7 @@ int disk_stat(
 		struct val h = val_map();
 
 		val_map_push(a, &h, "host", val_string(text_of(&holders.items[i], "host")));
+		val_map_push(a, &h, "boot", val_string(text_of(&holders.items[i], "boot")));
 		val_map_push(a, &h, "vm", val_string(text_of(&holders.items[i], "vm")));
 		val_map_push(a, &h, "mode",
 			val_string(is(&holders.items[i], "mode", "RO") ? "RO" : "RW"));

@@ -218,7 +218,7 @@ static void drop_own_locks(struct agent *agent, const struct sr *sr, struct aren
 
 	if (disk_list(sr, a, &disks, &none) == 0)
 		for (uint32_t i = 0; i < disks.n; i++) {
-			disk_unlock(sr, disks.items[i].s, sr->host, sr->boot, &none);
+			disk_unlock(sr, disks.items[i].s, sr->host, NULL, &none);
 			if (none.code != NULL)
 				log_warn(agent->env, "event=lock_not_dropped sr=%s vdi=%s why=%s",
 					sr->uuid, disks.items[i].s, none.code->name);

@@ -19,7 +19,7 @@
  *   - A disk is active for writing for at most one VM on one host, unless it is sharable: the entry
  * in holders.json is there before a guest may write, and goes after its domain is gone. An entry of
  *     this host and another boot proves nothing any more; one of another host is broken by
- *     VDI.force_unlock alone.
+ *     VDI.force_unlock alone, which the pool asks when that boot is over.
  *   - What this host has active is a row of dp (datapath.c) before it is an entry in holders.json.
  * Locks of files work between hosts where the file system has them (NFSv4, OCFS2, one machine).
  */
@@ -75,7 +75,7 @@ int disk_stat(
 int disk_list(const struct sr *sr, struct arena *a, struct val *out, struct err *err);
 
 struct disk_about {
-	const char *name, *description, *type, *snapshot_of;
+	const char *name, *description, *type, *snapshot_of, *made_by;
 	bool sharable, read_only, is_a_snapshot;
 	int64_t snapshot_time;
 };
@@ -108,9 +108,9 @@ int disk_activate(
 	const struct sr *sr, const char *vdi, const char *vm, bool write, struct err *err);
 /* Not any more; the disk gone: fine. */
 int disk_deactivate(const struct sr *sr, const char *vdi, const char *vm, struct err *err);
-/* Entries of that host go; those of its boot `but` stay (NULL: none). */
+/* Entries of that boot of a host go (NULL: of any), but never those of this host's boot. */
 int disk_unlock(
-	const struct sr *sr, const char *vdi, const char *host, const char *but, struct err *err);
+	const struct sr *sr, const char *vdi, const char *host, const char *boot, struct err *err);
 
 /* ops/vdi_copy.c: what copies that did not end have shown goes. At a start of the agent, before
  * their tasks are ended. */

@@ -61,6 +61,7 @@ int vdi_create_call(struct agent *agent, struct job *job, const struct val *para
 		.description = text(params, "description", ""),
 		.type = text(params, "type", "user"),
 		.snapshot_of = "",
+		.made_by = text(params, "made_by", ""),
 		.sharable = flag(params, "sharable", false),
 		.read_only = flag(params, "read_only", false) };
 	const char *vdi;
@@ -149,5 +150,5 @@ int vdi_force_unlock_call(struct agent *agent, struct job *job, const struct val
 	if (subject(agent, params, &sr, &vdi, err) != 0)
 		return ERR_API;
 	log_warn(agent->env, "event=force_unlock sr=%s vdi=%s host=%s", sr.uuid, vdi, host);
-	return disk_unlock(&sr, vdi, host, strcmp(host, sr.host) == 0 ? sr.boot : NULL, err);
+	return disk_unlock(&sr, vdi, host, val_get_s(params, "boot"), err);
 }

@@ -4,8 +4,9 @@
  *   host.destroy    one that is not live any more, without VMs
  *     both: its row of _member says `leaving` from the admission on; db/members.c does the rest
  * under any leader, and removes the host's record with the row. The task only waits for that.
- *   host.declare_dead   one that is not live: its VMs count as halted, what it held is released and
- *     its tasks end, in the one transaction of the admission
+ *   host.declare_dead   one that is not live: its VMs count as halted, its tasks end and its boot
+ *     counts as over, in the one transaction of the admission; then what it has left in shared SRs
+ *     goes, and at last what its tasks had locked is free. Declared again it goes on with that.
  *
  * "Not live" is the word of the coordinator: out of contact for POOL_LOST_MS. Whether the machine
  * is off is for who calls to know (pool.md section 4).
@@ -155,6 +156,7 @@ static void free_vms(struct admit *ad, const char *host)
 	}
 }
 
+/* Those that had started keep their locks until clear_left is through. */
 static void end_tasks(struct admit *ad, const char *host)
 {
 	struct db_cursor c = db_rows(ad->view, MODEL_CLASS_task);
@@ -163,16 +165,14 @@ static void end_tasks(struct admit *ad, const char *host)
 
 	err_set(&why, ERR_HOST_OFFLINE, host, NULL);
 	while ((task = db_next(&c)) != NULL) {
-		struct val locks = db_row_field(task, TASK_locks, ad->arena);
-
-		if (strcmp(db_row_s(task, TASK_owner), host) != 0 ||
-			(!task_pending(task) && locks.n == 0))
+		if (strcmp(db_row_s(task, TASK_owner), host) != 0 || !task_pending(task))
 			continue;
 		db_txn_need_version(
 			ad->txn, MODEL_CLASS_task, db_row_ref(task), db_row_modified(task));
-		if (task_pending(task))
-			task_set_ended(ad->txn, ad->arena, db_row_ref(task),
-				env_wall_s(ad->pool->env), &why);
+		task_set_ended(
+			ad->txn, ad->arena, db_row_ref(task), env_wall_s(ad->pool->env), &why);
+		if (db_row_b(task, TASK_started))
+			continue;
 		locks_release(ad->txn, ad->arena, task);
 		memory_give_back(ad->txn, ad->view, task);
 	}
@@ -182,20 +182,222 @@ static void end_tasks(struct admit *ad, const char *host)
 int host_declare_dead_admit(
 	struct admit *admit, const struct host_declare_dead_args *args, struct err *err)
 {
+	const struct db_row *host;
+	const char *member;
+
 	if (not_live(admit, args->host, err) != 0)
 		return ERR_API;
+	host = db_view_get(admit->view, MODEL_CLASS_host, args->host);
+	member = db_row_s(host, HOST_uuid);
 	end_tasks(admit, args->host);
 	free_vms(admit, args->host);
 	db_txn_set(admit->txn, MODEL_CLASS_host, args->host, HOST_enabled, val_bool(false));
+	if (db_view_get(admit->view, MODEL_CLASS__member, member) != NULL)
+		db_txn_set(admit->txn, MODEL_CLASS__member, member, _MEMBER_incarnation,
+			val_string(POOL_DEAD));
 	return 0;
+}
+
+/* What a boot that is over has left. */
+
+bool host_boot_over(const struct db_view *view, const char *host_uuid, const char *boot)
+{
+	const struct db_row *member = db_view_get(view, MODEL_CLASS__member, host_uuid);
+	const char *now;
+	size_t n = strcspn(boot, "/"); /* an incarnation begins with its boot */
+
+	if (member == NULL)
+		return true;
+	now = db_row_s(member, _MEMBER_incarnation);
+	return *now != 0 && (strcspn(now, "/") != n || strncmp(now, boot, n) != 0);
+}
+
+struct left {
+	struct job *job;
+	struct pool *pool;
+	const char *host, *uuid; /* reference and uuid */
+	bool dead;		 /* else it is this host */
+	struct val tasks;	 /* uuids */
+};
+
+/* Its task has ended, the outcome is not known, and nobody will report it any more. Of this host,
+ * what is about a VM is reported with the facts about that. */
+static bool is_left(const struct left *l, const struct db_view *view, const struct db_row *task)
+{
+	struct val locks = db_row_field(task, TASK_locks, &l->job->arena);
+
+	return locks.n > 0 && !task_pending(task) && db_row_b(task, TASK_started) &&
+	       strcmp(db_row_s(task, TASK_owner), l->host) == 0 &&
+	       host_boot_over(view, l->uuid, db_row_s(task, TASK_incarnation));
+}
+
+static void collect_tasks(struct left *l, struct val *srs)
+{
+	const struct db_row *row, *sr;
+	struct db_view view;
+	struct db_cursor c;
+
+	l->tasks = *srs = val_set();
+	db_view_pin(l->pool->db, &view);
+	c = db_rows(&view, MODEL_CLASS_task);
+	while ((row = db_next(&c)) != NULL)
+		if (is_left(l, &view, row))
+			val_set_push(&l->job->arena, &l->tasks,
+				val_string(arena_strdup(&l->job->arena, db_row_s(row, TASK_uuid))));
+	c = db_rows_related(&view, MODEL_RELATION_PBD_host, db_row_ref(pool_self(l->pool, &view)));
+	while ((row = db_next(&c)) != NULL) {
+		sr = db_view_get(&view, MODEL_CLASS_SR, db_row_s(row, PBD_SR));
+		if (sr != NULL && db_row_b(row, PBD_currently_attached))
+			val_set_push(&l->job->arena, srs,
+				val_string(arena_strdup(&l->job->arena, db_row_s(sr, SR_uuid))));
+	}
+	db_view_unpin(&view);
+}
+
+static int ask(const struct left *l, enum agent_method_id method, const struct val *params,
+	struct val *out, const char *what)
+{
+	struct val ignored;
+	struct err why = { 0 };
+	int rc = agent_ask(l->job, l->pool, method, params, out != NULL ? out : &ignored, &why);
+
+	if (rc == ERR_API)
+		log_warn(l->job->env, "event=left_behind host=%s of=%s why=%s", l->uuid, what,
+			why.code->name);
+	err_fini(&why);
+	return rc;
+}
+
+static bool in_record(const struct left *l, const char *vdi)
+{
+	struct db_view view;
+	bool is;
+
+	db_view_pin(l->pool->db, &view);
+	is = db_view_by_uuid(&view, MODEL_CLASS_VDI, vdi) != NULL;
+	db_view_unpin(&view);
+	return is;
+}
+
+static bool breaks(const struct left *l, const struct val *holder)
+{
+	struct db_view view;
+	bool over;
+
+	db_view_pin(l->pool->db, &view);
+	over = strcmp(val_get_s(holder, "host"), l->uuid) == 0 &&
+	       host_boot_over(&view, l->uuid, val_get_s(holder, "boot"));
+	db_view_unpin(&view);
+	return over;
+}
+
+/* One disk as SR.scan shows it. */
+static int clear_disk(const struct left *l, const char *sr, const struct val *disk)
+{
+	struct arena *a = &l->job->arena;
+	const struct val *holders = val_get(disk, "holders");
+	const char *vdi = val_get_s(disk, "vdi");
+	struct val params;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < holders->n && rc != ERR_DEAD; i++) {
+		if (!breaks(l, &holders->items[i]))
+			continue;
+		params = val_map();
+		val_map_push(a, &params, "sr", val_string(sr));
+		val_map_push(a, &params, "vdi", val_string(vdi));
+		val_map_push(a, &params, "host", *val_get(&holders->items[i], "host"));
+		val_map_push(a, &params, "boot", *val_get(&holders->items[i], "boot"));
+		rc = ask(l, AGENT_VDI_force_unlock, &params, NULL, vdi);
+	}
+	if (rc == ERR_DEAD || !val_set_has(&l->tasks, val_get_s(disk, "made_by")) ||
+		in_record(l, vdi))
+		return rc;
+	params = val_map();
+	val_map_push(a, &params, "sr", val_string(sr));
+	val_map_push(a, &params, "vdi", val_string(vdi));
+	return ask(l, AGENT_VDI_destroy, &params, NULL, vdi);
+}
+
+/* What cannot be reached stays: SR.scan shows the disks, VDI.force_unlock breaks the locks. */
+static int clear_sr(const struct left *l, const char *sr)
+{
+	struct val params, disks;
+	const char *after = NULL;
+	int rc;
+
+	for (;;) {
+		params = val_map();
+		val_map_push(&l->job->arena, &params, "sr", val_string(sr));
+		if (after != NULL)
+			val_map_push(&l->job->arena, &params, "after", val_string(after));
+		rc = ask(l, AGENT_SR_scan, &params, &disks, sr);
+		if (rc != 0 || disks.n == 0)
+			return rc == ERR_DEAD ? rc : 0;
+		/* whoever has a lock by now has announced its boot before: see that */
+		rc = pool_catch_up(l->job, l->pool);
+		for (uint32_t i = 0; i < disks.n && rc != ERR_DEAD; i++)
+			rc = clear_disk(l, sr, &disks.items[i]);
+		if (rc == ERR_DEAD)
+			return rc;
+		after = val_get_s(&disks.items[disks.n - 1], "vdi");
+	}
+}
+
+static void build_release(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	struct left *l = arg;
+	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
+	const struct db_row *task;
+
+	while ((task = db_next(&c)) != NULL) {
+		const char *subject = db_row_s(task, TASK_subject_ref);
+
+		if (!is_left(l, view, task) ||
+			(!l->dead && db_view_get(view, MODEL_CLASS_VM, subject) != NULL))
+			continue;
+		db_txn_need_version(txn, MODEL_CLASS_task, db_row_ref(task), db_row_modified(task));
+		locks_release(txn, &l->job->arena, task);
+		if (l->dead)
+			memory_give_back(txn, view, task);
+	}
+}
+
+static int clear_left(struct left *l)
+{
+	struct val srs;
+	int rc = 0;
+
+	collect_tasks(l, &srs);
+	for (uint32_t i = 0; i < srs.n && (l->dead || l->tasks.n > 0) && rc == 0; i++)
+		rc = clear_sr(l, srs.items[i].s);
+	return rc != 0 ? rc : facts_commit(l->job, l->pool, "clear", build_release, l);
+}
+
+int host_clear_own(struct job *job, struct pool *pool)
+{
+	struct left l = { .job = job, .pool = pool, .uuid = pool->host_uuid };
+	struct db_view view;
+	const struct db_row *self;
+
+	db_view_pin(pool->db, &view);
+	self = pool_self(pool, &view);
+	l.host = self != NULL ? arena_strdup(&job->arena, db_row_ref(self)) : NULL;
+	db_view_unpin(&view);
+	return l.host != NULL ? clear_left(&l) : 0;
 }
 
 int host_declare_dead_run(
 	struct job *job, void *task, const struct host_declare_dead_args *args, struct err *err)
 {
-	(void)job;
-	(void)task;
-	(void)args;
-	(void)err;
-	return 0; /* all was done with the admission */
+	struct left l = { job, owner_pool(task), args->host, NULL, true, val_set() };
+	const struct db_row *host;
+	struct db_view view;
+
+	db_view_pin(l.pool->db, &view);
+	host = db_view_get(&view, MODEL_CLASS_host, args->host);
+	l.uuid = host != NULL ? arena_strdup(&job->arena, db_row_s(host, HOST_uuid)) : NULL;
+	db_view_unpin(&view);
+	return l.uuid != NULL ? clear_left(&l)
+			      : err_set(err, ERR_HANDLE_INVALID, "host", args->host, NULL);
 }

@@ -282,8 +282,7 @@ int vdi_copies_make(struct job *job, void *task, struct vdi_copies *c, struct er
  * needs. */
 int vdi_copies_make_by(struct job *job, void *task, struct vdi_copies *c,
 	enum agent_method_id method, struct val *params, struct err *err);
-/* Break the locks of hosts that are no longer in the pool: they are known dead. held_out: others
- * have it. */
+/* Break the locks of boots of hosts that are over. held_out: others have it. */
 int vdi_break_locks(struct job *job, void *task, const char *vdi, bool *held_out, struct err *err);
 /* A new, empty disk and its record; fields: of class VDI, SR, virtual_size and what else is given.
  */
@@ -305,6 +304,14 @@ int vbd_break_locks(struct job *job, void *task, const char *vm);
 void vbd_facts_write(struct db_txn *txn, const struct db_view *view, const struct db_row *vm,
 	const struct facts *f);
 bool vbd_facts_differ(const struct db_view *view, const struct db_row *vm, const struct facts *f);
+
+/* host_gone.c */
+/* Is that boot of a host over? The host was declared dead, has been started again, or has left. Of
+ * one that has never announced itself: no. */
+bool host_boot_over(const struct db_view *view, const char *host_uuid, const char *boot);
+/* What boots of this host that are over have left of tasks: disks that they were making, locks on
+ * what is no VM. On a job's thread; 0, ERR_DEAD. */
+int host_clear_own(struct job *job, struct pool *pool);
 
 /* host_power.c */
 /* The agent is another one than was last announced: when the machine has been started since then,

@@ -447,6 +447,18 @@ static bool look_at_changed(
 	return true;
 }
 
+/* We were declared dead and are not, without a boot in between: we announce ourselves once more. */
+static void answer_dead(struct pool *pool, const struct db_view *view)
+{
+	const struct db_row *member = db_view_get(view, MODEL_CLASS__member, pool->host_uuid);
+
+	if (member == NULL || strcmp(db_row_s(member, _MEMBER_incarnation), POOL_DEAD) != 0 ||
+		db_row_modified(member) <= pool->dead_seen || pool->incarnation[0] == 0)
+		return;
+	pool->dead_seen = db_row_modified(member);
+	reconcile_all(pool);
+}
+
 static void on_owner(struct loop_call *call)
 {
 	struct pool *pool = container_of(call, struct pool, owner_call);
@@ -458,6 +470,7 @@ static void on_owner(struct loop_call *call)
 	loop_assert(pool->loops[0].loop);
 	db_view_pin(pool->db, &view);
 	reap(pool, &view);
+	answer_dead(pool, &view);
 	self = pool_self(pool, &view);
 	seen = db_view_index(&view);
 	c = db_rows_modified(&view, MODEL_CLASS_task, pool->owner_seen);

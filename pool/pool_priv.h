@@ -14,6 +14,8 @@
 /* Users that are no users: origins of what the pool does by itself. */
 #define POOL_COORDINATOR "coordinator"
 #define POOL_HOST	 "host"
+#define POOL_DEAD                                                                                  \
+	"dead" /* incarnation of a host that was declared dead, until it announces itself */
 
 enum {
 	POOL_RETRY_MS = 20000,	    /* a call whose version precondition fails is evaluated again */
@@ -104,6 +106,7 @@ struct pool {
 	struct loop_call owner_call;
 	struct owned *owned;
 	uint64_t owner_seen;   /* rows of tasks up to this index have been looked at */
+	uint64_t dead_seen;    /* of the entry that said we were dead, the last we answered */
 	char incarnation[128]; /* of the agent; "" until it has been reached; under
 				  incarnation_mutex */
 	pthread_mutex_t incarnation_mutex;

@@ -238,6 +238,8 @@ static void reconcile_main(struct job *job, void *arg)
 		return;
 	forget_tasks(job, pool);
 	pbd_reconcile(job, pool);
+	if (host_clear_own(job, pool) == ERR_DEAD)
+		return;
 	collect_vms(job, pool, &vms);
 	for (uint32_t i = 0; i < vms.n; i++)
 		if (reconcile_settled(job, pool, vms.items[i].s) == ERR_DEAD)

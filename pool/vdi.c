@@ -81,6 +81,7 @@ int vdi_make(struct job *job, void *task, const char *word, struct val *fields,
 	val_map_push(a, &params, "type", or_else(fields[VDI_type], val_string("user")));
 	val_map_push(a, &params, "sharable", or_else(fields[VDI_sharable], val_bool(false)));
 	val_map_push(a, &params, "read_only", or_else(fields[VDI_read_only], val_bool(false)));
+	val_map_push(a, &params, "made_by", val_string(((struct owned *)task)->task_uuid));
 	owner_made(job, task, at.sr, at.vdi);
 	rc = owner_agent_ask(job, task, AGENT_VDI_create, &params, &made, err);
 	if (rc != 0)
@@ -200,6 +201,7 @@ int vdi_copies_add(struct job *job, void *task, struct vdi_copies *c, const char
 	val_map_push(a, &one, "new", val_string(arena_strdup(a, uuid)));
 	val_map_push(a, &one, "is_a_snapshot", val_bool(c->snapshot));
 	val_set_push(a, &c->disks, one);
+	owner_made(job, task, val_get_s(&one, "new_sr"), val_get_s(&one, "new"));
 	for (size_t i = 0; i < ARRAY_LEN(as_source); i++)
 		fields[as_source[i]] = db_row_field(row, as_source[i], a);
 	fields[VDI_uuid] = fields[VDI_location] = val_string(uuid);
@@ -443,15 +445,16 @@ int vdi_forget(struct call *call, const struct vdi_forget_args *args, struct err
 
 /* Locks. */
 
-static bool in_pool(void *task, const char *host_uuid)
+/* Asked of a view that is newer than the lock: whoever takes one has announced its boot before. */
+static bool stands(void *task, const struct val *holder)
 {
 	struct db_view view;
-	bool known;
+	bool over;
 
 	db_view_pin(owner_pool(task)->db, &view);
-	known = pool_host_of(&view, host_uuid) != NULL;
+	over = host_boot_over(&view, val_get_s(holder, "host"), val_get_s(holder, "boot"));
 	db_view_unpin(&view);
-	return known;
+	return !over;
 }
 
 int vdi_break_locks(struct job *job, void *task, const char *vdi, bool *held_out, struct err *err)
@@ -467,15 +470,18 @@ int vdi_break_locks(struct job *job, void *task, const char *vdi, bool *held_out
 	params = place_params(&job->arena, &at);
 	rc = owner_agent_ask(job, task, AGENT_VDI_stat, &params, &stat, err);
 	holders = rc == 0 ? val_get(&stat, "holders") : NULL;
+	if (holders != NULL && holders->n > 0)
+		rc = pool_catch_up(job, owner_pool(task));
 	for (uint32_t i = 0; holders != NULL && i < holders->n && rc == 0; i++) {
-		const char *host = val_get_s(&holders->items[i], "host");
+		const struct val *holder = &holders->items[i];
 
-		if (in_pool(task, host)) {
+		if (stands(task, holder)) {
 			*held_out = true;
 			continue;
 		}
 		params = place_params(&job->arena, &at);
-		val_map_push(&job->arena, &params, "host", val_string(host));
+		val_map_push(&job->arena, &params, "host", *val_get(holder, "host"));
+		val_map_push(&job->arena, &params, "boot", *val_get(holder, "boot"));
 		rc = owner_agent_ask(job, task, AGENT_VDI_force_unlock, &params, NULL, err);
 	}
 	return rc;

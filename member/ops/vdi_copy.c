@@ -274,6 +274,7 @@ static int show_one(struct agent_run *run, struct work *w, unsigned i, struct er
 	about.is_a_snapshot = snapshot != NULL && snapshot->b;
 	about.snapshot_of = about.is_a_snapshot ? one->from : "";
 	about.snapshot_time = about.is_a_snapshot ? env_wall_s(run->agent->env) : 0;
+	about.made_by = run->task;
 	about.read_only = false; /* of a snapshot the kind says it */
 	if (disk_show(&one->to_sr, one->to, &one->made, &about, err) != 0)
 		return ERR_API;

@@ -136,11 +136,11 @@ with Pool() as pool:
     eventually("all of a host are plugged after its boot", lambda: second("PBD.get_currently_attached", pbd))
     assert pool.status()[2].get("ready") == "yes"
 
-    # killed while disks are made and copied: wholly there or not at all
+    # a loss of power while disks are made and copied: wholly there or not at all
     (source,) = first("VDI.get_by_name_label", "renamed")
     tasks = [first("Async.VDI.copy", source, sr) if n % 2 else first("Async.VDI.create", vdi_record(sr, "k")) for n in range(16)]
     leader = pool.leader()
-    pool.quickstart("kill", str(leader))
+    pool.quickstart("poweroff", str(leader))
     api = apis[leader % 3]
     pool.leader()
     pool.quickstart("start", str(leader))

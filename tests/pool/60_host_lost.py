@@ -1,12 +1,14 @@
 """Hosts are gone for longer than 60 s: their tasks end with HOST_OFFLINE, what had started keeps its lock, nothing hangs. One
-comes back. The other is declared dead and destroyed. A third is ejected. Who has left is told, and stays out."""
+comes back. The other is declared dead and destroyed: then its VM's disk is free, for one VM, and what its tasks have left on
+the shared SR is gone. A third is ejected. Who has left is told, and stays out."""
+import json
 import os
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, Pool, eventually, vm_record
+from xpool import Api, ApiError, Pool, at_once, eventually, vbd_record, vdi_record, vm_record
 
 MEMBERS = 5
 
@@ -26,6 +28,13 @@ def stays_out(pool, member, api, host):
     assert done.returncode != 0 and "has left its pool" in done.stderr, done.stderr
 
 
+def outcome(api, method, *args):
+    try:
+        return api(method, *args) or "ok"
+    except ApiError as fault:
+        return fault.code
+
+
 def changes(pool, members):
     return [pool.counters(n)["raft_changes"] for n in members]
 
@@ -36,7 +45,20 @@ with Pool(members=MEMBERS) as pool:
     hosts = {number: ref for ref, number in member.items()}
     vm = api("VM.create", vm_record("deaf", other_config={"xpool-sim-guest": "deaf"}))
     idle = api("VM.create", vm_record("idle"))
-    doomed = api("VM.create", vm_record("doomed"))
+    doomed = api("VM.create", vm_record("doomed", other_config={"xpool-sim-guest": json.dumps({"delay_ms": {"save": 1500}})}))
+    sr = pool.make_sr(api)
+    rivals = [doomed, api("VM.create", vm_record("rival"))]
+    disk = api("VDI.create", vdi_record(sr))
+    for rival in rivals:
+        api("VBD.create", vbd_record(rival, disk))
+    disk = api("VDI.get_location", disk)
+    folder = pool.storage("shared")["location"]
+    lying = lambda: {name for name in os.listdir(folder) if len(name) == 36}
+
+    def writers():
+        with open(os.path.join(folder, disk, "holders.json")) as handle:
+            return [holder["vm"] for holder in json.load(handle)]
+
     api("VM.start", vm, False, True)
     host = api("VM.get_resident_on", vm)
     home = member[host]
@@ -54,6 +76,12 @@ with Pool(members=MEMBERS) as pool:
     eventually("it has started", lambda: api("task.get_resident_on", started) == host and
                api("VM.get_current_operations", vm) != {})
     time.sleep(0.5)
+    # a checkpoint is made, and lies there before the pool hears of it
+    api("pool.set_suspend_image_SR", api("pool.get_all")[0], sr)
+    api("Async.VM.checkpoint", doomed, "c")
+    eventually("it is under way", lambda: any(name.endswith(".new") for name in os.listdir(folder)))
+    pool.kill(lost, "xpoold")
+    eventually("its disks are there", lambda: len(lying()) == 3)
     pool.quickstart("kill", str(home))
     pool.quickstart("kill", str(lost))
     began = time.time()
@@ -75,14 +103,21 @@ with Pool(members=MEMBERS) as pool:
     assert api.fails("HOST_OFFLINE", "pool.eject", hosts[lost]) == [hosts[lost]]
     assert api.fails("HOST_HAS_RESIDENT_VMS", "host.destroy", hosts[lost]) == [hosts[lost]]
     assert api("VM.get_power_state", doomed) == "Running"
+    assert api.fails("HOST_OFFLINE", "VM.start", rivals[1], False, True) == [hosts[lost]] and writers() == [api("VM.get_uuid", doomed)]
     api("host.declare_dead", hosts[lost])
+    assert writers() == [] and lying() == {disk} and api("SR.get_current_operations", sr) == {}
     record = api("VM.get_record", doomed)
     assert (record["power_state"], record["resident_on"], record["domid"]) == ("Halted", "OpaqueRef:NULL", -1), record
     assert record["consoles"] == [] and len(api("VM.get_consoles", vm)) == 1
     assert api("host.get_enabled", hosts[lost]) is False
-    api("VM.start", doomed, False, True)
-    assert api("VM.get_resident_on", doomed) != hosts[lost]
-    api("VM.hard_shutdown", doomed)
+    for turn in range(3):
+        ends = at_once(*(lambda rival=rival: outcome(api, "VM.start", rival, False, True) for rival in rivals))
+        assert sorted(ends) in (["VDI_IN_USE", "ok"], ["VDI_IN_USE", "VDI_IN_USE"]), ends
+        runs = [rival for rival, end in zip(rivals, ends) if end == "ok"]
+        assert writers() == [api("VM.get_uuid", rival) for rival in runs], (writers(), ends)
+        for rival in runs:
+            assert api("VM.get_resident_on", rival) != hosts[lost]
+            api("VM.hard_shutdown", rival)
     api("host.destroy", hosts[lost])
     assert hosts[lost] not in api("host.get_all")
     pool.quickstart("start", str(lost))
