@@ -12,7 +12,9 @@
  *
  * A checkpoint is an image with copies of the disks of that moment: with those a guest may go back,
  * so it is sealed when they are whole. The guest goes on in its domain, before they are shown: when
- * it does not there is no checkpoint, and repair finds a guest that was asked to suspend.
+ * it does not there is no checkpoint, and repair finds a guest that was asked to suspend. One that
+ * is paused cannot answer: it runs until it has, and is paused again whatever comes of it; after a
+ * death of the agent it runs.
  */
 #include "member/ops/ops_priv.h"
 #include "member/sr_priv.h"
@@ -295,6 +297,37 @@ static int open_beside(struct job *job, void *state, struct err *err)
 	return rc;
 }
 
+static void pause_again(struct job *job, void *state)
+{
+	struct agent_run *run = state;
+	struct err ignored = { 0 };
+
+	(void)job;
+	if (run->was_paused && hv_domain_pause(run->agent->hv, run->domid, &ignored) != 0)
+		log_warn(run->agent->env, "event=not_paused vm=%s", run->uuid);
+	err_fini(&ignored);
+}
+
+static int let_run(struct job *job, void *state, struct err *err)
+{
+	struct agent_run *run = state;
+	struct hv_domain d;
+
+	(void)job;
+	if (!hv_domain_find(run->agent->hv, run->uuid, &d))
+		return not_running("halted", err);
+	run->domid = d.domid;
+	run->was_paused = d.paused && !d.marked;
+	return run->was_paused ? hv_domain_unpause(run->agent->hv, d.domid, err) : 0;
+}
+
+static int pause_step(struct job *job, void *state, struct err *err)
+{
+	(void)err;
+	pause_again(job, state);
+	return 0;
+}
+
 static int resume_in_place(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
@@ -308,10 +341,12 @@ static const struct op_step checkpoint_steps[] = {
 	/* name, weight, flags, run, undo */
 	{ "disks.take",  5, 0, vdi_step_take, vdi_undo_take },
 	{ "disk.hold",   5, 0, open_beside, NULL },
+	{ "domain.unpause", 1, 0, let_run, pause_again },
 	VM_STILL,
 	{ "image.write",   30, 0, write_image, NULL }, /* whoever asked destroys the disk */
 	{ "disks.copy",    30, 0, vdi_step_copy, NULL },
-	{ "domain.resume",  5, 0, resume_in_place, NULL },
+	{ "domain.resume",  4, 0, resume_in_place, NULL },
+	{ "domain.pause",   1, 0, pause_step, NULL },
 	{ "image.seal",     5, 0, seal, NULL },
 	{ "disks.show",     5, 0, vdi_step_show, NULL },
 };

@@ -137,11 +137,20 @@ with Pool() as pool:
         assert len(first("VDI.get_all")) == disks and first("VM.get_current_operations", bad) == {}
         eventually("nothing is left", whole)
         first("VM.hard_shutdown", bad)
-    paused = make("paused")
+    # of a paused guest, which stays paused, also when it fails
+    paused = make("paused", **guest(suspend="ignore"))
     first("VM.pause", paused)
-    assert first.fails("VM_BAD_POWER_STATE", "VM.checkpoint", paused, "no") == [paused, "running", "paused"]
-    assert state(paused) == "Paused"
+    assert "checkpoint" in first("VM.get_allowed_operations", paused) and "suspend" not in first("VM.get_allowed_operations", paused)
+    task = second("Async.VM.checkpoint", paused, "no")
+    time.sleep(0.4)
+    third("task.cancel", task)
+    assert second.wait_task(task)["status"] == "cancelled" and state(paused) == "Paused"
     eventually("nothing is left of it", whole)
+    first("VM.remove_from_other_config", paused, "xpool-sim-guest")
+    first("VM.hard_shutdown", paused)
+    first("VM.start", paused, True, True)
+    point = second("VM.checkpoint", paused, "paused")
+    assert state(paused) == "Paused" and state(point) == "Suspended"
     first("VM.hard_shutdown", paused)
 
     # xpoold or the agent dies in between: it runs on; the checkpoint is there, with its image, or nothing is
