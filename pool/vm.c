@@ -199,6 +199,7 @@ int vm_creating(struct call *call, struct db_txn *txn, struct val *fields, struc
 	metrics[VM_METRICS_uuid] = val_string(arena_strdup(&call->arena, uuid));
 	db_txn_create(txn, MODEL_CLASS_VM_metrics, ref, metrics);
 	fields[VM_metrics] = val_string(arena_strdup(&call->arena, ref));
+	fields[VM_memory_overhead] = vm_overhead_of(fields);
 	fields[VM_power_state] = val_string("Halted");
 	fields[VM_domid] = val_int(-1);
 	return 0;

@@ -10,7 +10,16 @@
 
 #include <string.h>
 
-enum { MIB = 1 << 20, PAGE = 4096, WAIT_S = 256, TOLERANCE_KIB = 1024, LOOK_MS = 500 };
+enum {
+	MIB = 1 << 20,
+	PAGE = 4096,
+	WAIT_S = 256,
+	TOLERANCE_KIB = 1024,
+	LOOK_MS = 500,
+	MANY_VCPUS = 64,	 /* what VM.maximise_memory takes for any number */
+	COST_VCPUS_MAX = 1 << 16 /* more is counted as so many */
+};
+#define COST_MULTIPLIER_MAX 1000.0 /* likewise */
 
 struct limits {
 	int64_t static_min, dynamic_min, dynamic_max, static_max;
@@ -39,6 +48,65 @@ static int bad_value(struct arena *a, const char *field, int64_t value, struct e
 {
 	return err_set(
 		err, ERR_INVALID_VALUE, field, arena_printf(a, "%lld", (long long)value), NULL);
+}
+
+/* memory-numa.md 1.3: what a VM costs beside its own memory. It is in VM.memory_overhead from the
+ * write on that changes what it depends on. */
+struct cost {
+	const char *type, *boot_policy;
+	double multiplier;
+	int64_t static_max, vcpus;
+};
+
+static struct cost cost_of(const struct db_row *vm, struct arena *a)
+{
+	return (struct cost){ db_row_s(vm, VM_domain_type), db_row_s(vm, VM_HVM_boot_policy),
+		db_row_field(vm, VM_HVM_shadow_multiplier, a).f, db_row_i(vm, VM_memory_static_max),
+		db_row_i(vm, VM_VCPUs_max) };
+}
+
+static int64_t between(int64_t least, int64_t value, int64_t most)
+{
+	return value < least ? least : value > most ? most : value;
+}
+
+static int64_t mib_of(int64_t pages)
+{
+	return (pages * PAGE + MIB - 1) / MIB;
+}
+
+/* Bytes. */
+static int64_t overhead(const struct cost *c)
+{
+	bool pv = strcmp(vm_domain_type_of(c->type, c->boot_policy), "pv") == 0,
+	     shim = strcmp(c->type, "pv_in_pvh") == 0;
+	int64_t m = between(0, c->static_max, INT64_MAX) / MIB,
+		v = between(0, c->vcpus, COST_VCPUS_MAX), mib;
+	double k = pv ? 1.0 : c->multiplier;
+
+	if (!(k >= 0))
+		k = 0;
+	if (k > COST_MULTIPLIER_MAX)
+		k = COST_MULTIPLIER_MAX;
+	mib = (int64_t)(k * (double)mib_of(256 * v + 2 * m));
+	mib = (mib > 1 ? mib : 1) + 1 + !pv + mib_of(38 * v) + (shim ? 23 + m / 90 : 0);
+	return mib * MIB;
+}
+
+static const char *text_or(const struct val *v, const char *absent)
+{
+	return v->kind == VAL_STRING ? v->s : absent;
+}
+
+struct val vm_overhead_of(const struct val *fields)
+{
+	const struct val *k = &fields[VM_HVM_shadow_multiplier], *m = &fields[VM_memory_static_max],
+			 *v = &fields[VM_VCPUs_max];
+	struct cost cost = { text_or(&fields[VM_domain_type], "unspecified"),
+		text_or(&fields[VM_HVM_boot_policy], ""), k->kind == VAL_FLOAT ? k->f : 1.0,
+		m->kind == VAL_INT ? m->i : 0, v->kind == VAL_INT ? v->i : 0 };
+
+	return val_int(overhead(&cost));
 }
 
 /* One write. */
@@ -72,15 +140,25 @@ static void put_limits(struct db_txn *txn, const char *ref, const struct limits 
 	db_txn_set(txn, MODEL_CLASS_VM, ref, VM_memory_target, val_int(l->dynamic_min));
 }
 
+static void put_overhead(struct db_txn *txn, const struct db_row *vm, const struct cost *cost)
+{
+	db_txn_set(
+		txn, MODEL_CLASS_VM, db_row_ref(vm), VM_memory_overhead, val_int(overhead(cost)));
+}
+
 static int write_limits(
 	struct call *call, const struct db_row *vm, const struct limits *l, struct err *err)
 {
+	struct cost cost;
 	struct db_txn txn;
 
 	if (limits_check(l, err) != 0)
 		return ERR_API;
+	cost = cost_of(vm, &call->arena);
+	cost.static_max = l->static_max;
 	txn_for(&txn, vm);
 	put_limits(&txn, db_row_ref(vm), l);
+	put_overhead(&txn, vm, &cost);
 	return call_write(call, &txn, NULL);
 }
 
@@ -146,38 +224,60 @@ int vm_set_memory_static_min(
 	return write_limits(call, vm, &l, err);
 }
 
-static int write_vcpus(
-	struct call *call, const struct db_row *vm, int field, int64_t value, struct err *err)
+/* cost: as it is then. */
+static int write_field(struct call *call, const struct db_row *vm, int field, struct val value,
+	const struct cost *cost)
 {
 	struct db_txn txn;
 
-	(void)err;
 	txn_for(&txn, vm);
-	db_txn_set(&txn, MODEL_CLASS_VM, db_row_ref(vm), field, val_int(value));
+	db_txn_set(&txn, MODEL_CLASS_VM, db_row_ref(vm), field, value);
+	put_overhead(&txn, vm, cost);
 	return call_write(call, &txn, NULL);
 }
 
 int vm_set_vcpus_max(struct call *call, const struct vm_set_vcpus_max_args *args, struct err *err)
 {
 	const struct db_row *vm = may(call, args->self, "changing_VCPUs", err);
+	struct cost cost;
 
 	if (vm == NULL)
 		return ERR_API;
 	if (args->value < 1 || args->value < db_row_i(vm, VM_VCPUs_at_startup))
 		return bad_value(&call->arena, "VCPUs_max", args->value, err);
-	return write_vcpus(call, vm, VM_VCPUs_max, args->value, err);
+	cost = cost_of(vm, &call->arena);
+	cost.vcpus = args->value;
+	return write_field(call, vm, VM_VCPUs_max, val_int(args->value), &cost);
 }
 
 int vm_set_vcpus_at_startup(
 	struct call *call, const struct vm_set_vcpus_at_startup_args *args, struct err *err)
 {
 	const struct db_row *vm = may(call, args->self, "changing_VCPUs", err);
+	struct cost cost;
 
 	if (vm == NULL)
 		return ERR_API;
 	if (args->value < 1 || args->value > db_row_i(vm, VM_VCPUs_max))
 		return bad_value(&call->arena, "VCPUs_at_startup", args->value, err);
-	return write_vcpus(call, vm, VM_VCPUs_at_startup, args->value, err);
+	cost = cost_of(vm, &call->arena);
+	return write_field(call, vm, VM_VCPUs_at_startup, val_int(args->value), &cost);
+}
+
+int vm_set_hvm_shadow_multiplier(
+	struct call *call, const struct vm_set_hvm_shadow_multiplier_args *args, struct err *err)
+{
+	const struct db_row *vm = may(call, args->self, "changing_shadow_memory", err);
+	struct cost cost;
+
+	if (vm == NULL)
+		return ERR_API;
+	if (!(args->value >= 1.0))
+		return err_set(err, ERR_INVALID_VALUE, "multiplier",
+			arena_printf(&call->arena, "%g", args->value), NULL);
+	cost = cost_of(vm, &call->arena);
+	cost.multiplier = args->value;
+	return write_field(call, vm, VM_HVM_shadow_multiplier, val_float(args->value), &cost);
 }
 
 /* Operations. */
@@ -359,31 +459,41 @@ int vm_set_vcpus_number_live_run(struct job *job, void *task,
 	return owner_agent_op(job, task, AGENT_VM_set_vcpus, &params, err);
 }
 
-/* memory-numa.md 1.3: what a VM costs beside its own memory, bytes. */
-static int64_t mib_of(int64_t pages)
-{
-	return (pages * PAGE + MIB - 1) / MIB;
-}
-
 int vm_compute_memory_overhead(
 	struct call *call, const struct vm_compute_memory_overhead_args *args, struct err *err)
 {
 	const struct db_row *vm = db_view_get(&call->view, MODEL_CLASS_VM, args->vm);
-	const char *type;
-	int64_t m, v, mib;
-	bool pv, shim;
-	double k;
+	struct cost cost;
 
 	if (vm == NULL)
 		return err_set(err, ERR_HANDLE_INVALID, "VM", args->vm, NULL);
-	type = vm_domain_type(vm);
-	shim = strcmp(db_row_s(vm, VM_domain_type), "pv_in_pvh") == 0;
-	pv = strcmp(type, "pv") == 0;
-	k = pv ? 1.0 : db_row_field(vm, VM_HVM_shadow_multiplier, &call->arena).f;
-	m = db_row_i(vm, VM_memory_static_max) / MIB;
-	v = db_row_i(vm, VM_VCPUs_max);
-	mib = (int64_t)(k * (double)mib_of(256 * v + 2 * m));
-	mib = (mib > 1 ? mib : 1) + 1 + !pv + mib_of(38 * v) + (shim ? 23 + m / 90 : 0);
-	call->result = val_int(mib * MIB);
+	cost = cost_of(vm, &call->arena);
+	call->result = val_int(overhead(&cost));
+	return 0;
+}
+
+/* The largest static maximum, in whole MiB, with which the VM and its overhead fit into total. */
+int vm_maximise_memory(
+	struct call *call, const struct vm_maximise_memory_args *args, struct err *err)
+{
+	const struct db_row *vm = db_view_get(&call->view, MODEL_CLASS_VM, args->self);
+	int64_t fits = 0, beyond = args->total / MIB + 1;
+	struct cost cost;
+
+	if (vm == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "VM", args->self, NULL);
+	cost = cost_of(vm, &call->arena);
+	if (args->approximate)
+		cost.vcpus = MANY_VCPUS;
+	while (fits + 1 < beyond) {
+		int64_t half = fits + (beyond - fits) / 2;
+
+		cost.static_max = half * MIB;
+		if (cost.static_max + overhead(&cost) <= args->total)
+			fits = half;
+		else
+			beyond = half;
+	}
+	call->result = val_int(fits * MIB);
 	return 0;
 }

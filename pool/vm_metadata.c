@@ -23,15 +23,18 @@ static const char *action(const char *choice)
 	return "shutdown";
 }
 
-const char *vm_domain_type(const struct db_row *vm)
+const char *vm_domain_type_of(const char *type, const char *boot_policy)
 {
-	const char *type = db_row_s(vm, VM_domain_type);
-
 	if (strcmp(type, "hvm") == 0 || strcmp(type, "pv") == 0 || strcmp(type, "pvh") == 0)
 		return type;
 	if (strcmp(type, "pv_in_pvh") == 0)
 		return "pvh";
-	return *db_row_s(vm, VM_HVM_boot_policy) != 0 ? "hvm" : "pv";
+	return *boot_policy != 0 ? "hvm" : "pv";
+}
+
+const char *vm_domain_type(const struct db_row *vm)
+{
+	return vm_domain_type_of(db_row_s(vm, VM_domain_type), db_row_s(vm, VM_HVM_boot_policy));
 }
 
 /* How a simulated guest behaves: other_config:xpool-sim-guest, "deaf" or the keys of `sim` in

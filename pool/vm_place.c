@@ -98,20 +98,6 @@ int vm_assert_agile(struct call *call, const struct vm_assert_agile_args *args, 
 	return 0;
 }
 
-/* The static maximum, in whole MiB, with which the VM and its overhead fit into total. */
-int vm_maximise_memory(
-	struct call *call, const struct vm_maximise_memory_args *args, struct err *err)
-{
-	const struct db_row *vm = vm_of(call, args->self, err);
-	int64_t left;
-
-	if (vm == NULL)
-		return ERR_API;
-	left = args->total - db_row_i(vm, VM_memory_overhead);
-	call->result = val_int(left > 0 ? left / MIB * MIB : 0);
-	return 0;
-}
-
 /* The number that a device has by its name: 3, xvdd, hdd, sdd; -1: none. */
 static long number_of(const char *name)
 {

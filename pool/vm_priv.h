@@ -32,8 +32,14 @@ int vm_image_disk(struct job *job, void *task, const char *vm_ref, struct val *p
 /* vm_metadata.c */
 /* hvm, pv or pvh: what its next domain is. */
 const char *vm_domain_type(const struct db_row *vm);
+/* The same of fields domain_type and HVM_boot_policy. */
+const char *vm_domain_type_of(const char *type, const char *boot_policy);
 /* What the agent of `host` makes the domain of the VM from: "metadata" of member/agent.json. */
 struct val vm_metadata(struct arena *a, const struct db_view *view, const struct db_row *vm,
 	const struct db_row *host);
 /* Tell it to the agent of this host, for the task's VM. 0, ERR_API, ERR_DEAD. */
 int vm_push_metadata(struct job *job, void *task, struct err *err);
+
+/* vm_memory.c */
+/* VM.memory_overhead of a new VM with these fields, those that are void at their defaults. */
+struct val vm_overhead_of(const struct val *fields);

@@ -19,7 +19,7 @@ with Pool() as pool:
 
     def known():
         needed, left = first.fails("HOST_NOT_ENOUGH_FREE_MEMORY", "VM.start", probe, False, True)
-        return needed == str(1 << 50) and int(left) > total // 2
+        return int(needed) == (1 << 50) + int(first("VM.get_memory_overhead", probe)) and int(left) > total // 2
 
     eventually("reservations are counted", known, 20)
     # one host takes one of them: of four started at once on one host one runs
