@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static void path_of(const struct sr *sr, const char *vdi, const char *rest, char out[DISK_PATH_MAX])
@@ -33,6 +34,18 @@ bool disk_there(const struct sr *sr, const char *vdi)
 
 	path_of(sr, vdi, "", path);
 	return access(path, F_OK) == 0;
+}
+
+int disk_fits(const struct sr *sr, int64_t size, struct err *err)
+{
+	struct statvfs fs;
+
+	if (statvfs(sr->location, &fs) != 0)
+		return sr_io_error("the location cannot be read", err);
+	if ((uint64_t)size / fs.f_frsize < fs.f_blocks)
+		return 0;
+	errno = ENOSPC;
+	return sr_io_error("the disk is larger than the storage", err);
 }
 
 static int missing(const char *vdi, struct err *err)

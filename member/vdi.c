@@ -45,7 +45,7 @@ static int make(const struct sr *sr, const char *vdi, int64_t size, const struct
 	struct disk_new made;
 	int rc;
 
-	if (disk_make(sr, vdi, &made, err) != 0)
+	if (disk_fits(sr, size, err) != 0 || disk_make(sr, vdi, &made, err) != 0)
 		return ERR_API;
 	rc = ftruncate(made.fd, size) != 0 ? sr_io_error("the disk cannot be made", err)
 					   : disk_show(sr, vdi, &made, about, err);
@@ -107,7 +107,8 @@ int vdi_resize_call(struct agent *agent, struct job *job, const struct val *para
 	int rc = 0;
 
 	if (subject(agent, params, &sr, &vdi, err) != 0 || size_check(size, err) != 0 ||
-		disk_hold(&sr, vdi, true, &disk, err) != 0)
+		disk_fits(&sr, size, err) != 0 ||
+		disk_hold(&sr, vdi, !flag(params, "online", false), &disk, err) != 0)
 		return ERR_API;
 	if (fstat(disk.fd, &st) != 0)
 		rc = sr_io_error("the disk cannot be read", err);

@@ -289,9 +289,10 @@ static void on_decided(struct db_proposal *p)
 	}
 	if (res->status == DB_DONE)
 		call->result = val_string(call->task);
-	else if (res->status == DB_REFUSED)
+	else if (res->status == DB_REFUSED) {
 		err_move(&call->err, &res->err);
-	else if (res->status == DB_FAILED)
+		call->task_due = call->async; /* it says so */
+	} else if (res->status == DB_FAILED)
 		err_set(&call->err, ERR_INTERNAL_ERROR, "the object kept changing", NULL);
 	else
 		call_undecided(call, res->leader);

@@ -111,3 +111,14 @@ void host_after_boot(struct pool *pool, const struct db_view *view, struct db_tx
 		return;
 	db_txn_set(txn, MODEL_CLASS_host, db_row_ref(host), HOST_enabled, val_bool(true));
 }
+
+/* The rule always says no, and why: there is no plug-in that could. */
+int host_power_on(struct call *call, const struct host_power_on_args *args, struct err *err)
+{
+	const struct db_row *host = db_view_get(&call->view, MODEL_CLASS_host, args->host);
+	const char *waits_for;
+
+	if (host == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "host", args->host, NULL);
+	return rules_check(&call->view, host, "power_on", &call->arena, &waits_for, err);
+}

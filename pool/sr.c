@@ -18,9 +18,9 @@ static const struct driver {
 	{ "file", "File", "A folder that one or several hosts see, with one sparse file per disk",
 		{ "SR_PROBE", "SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN",
 			"SR_UPDATE", "SR_METADATA", "VDI_CREATE", "VDI_DELETE", "VDI_ATTACH",
-			"VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE", "VDI_RESIZE", "VDI_CLONE",
-			"VDI_SNAPSHOT", "VDI_INTRODUCE", "VDI_UPDATE", "VDI_REVERT",
-			"THIN_PROVISIONING" } },
+			"VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE", "VDI_RESIZE",
+			"VDI_RESIZE_ONLINE", "VDI_CLONE", "VDI_SNAPSHOT", "VDI_INTRODUCE",
+			"VDI_UPDATE", "VDI_REVERT", "THIN_PROVISIONING" } },
 };
 
 static bool driver_known(const char *type)

@@ -138,24 +138,37 @@ int vdi_destroy_run(
 	return 0;
 }
 
-int vdi_resize_run(struct job *job, void *task, const struct vdi_resize_args *args, struct err *err)
+static int resize(
+	struct job *job, void *task, const char *vdi, int64_t size, bool online, struct err *err)
 {
 	struct vdi_place at;
 	struct val params, now;
-	int rc = vdi_place(job, task, args->vdi, &at, err);
+	int rc = vdi_place(job, task, vdi, &at, err);
 
 	if (rc != 0)
 		return rc;
 	params = place_params(&job->arena, &at);
-	val_map_push(&job->arena, &params, "size", val_int(args->size));
+	val_map_push(&job->arena, &params, "size", val_int(size));
+	val_map_push(&job->arena, &params, "online", val_bool(online));
 	rc = owner_agent_ask(job, task, AGENT_VDI_resize, &params, &now, err);
 	if (rc != 0)
 		return rc;
-	db_txn_set(owner_then(task), MODEL_CLASS_VDI, args->vdi, VDI_virtual_size,
-		*val_get(&now, "size"));
-	db_txn_set(owner_then(task), MODEL_CLASS_VDI, args->vdi, VDI_physical_utilisation,
+	db_txn_set(
+		owner_then(task), MODEL_CLASS_VDI, vdi, VDI_virtual_size, *val_get(&now, "size"));
+	db_txn_set(owner_then(task), MODEL_CLASS_VDI, vdi, VDI_physical_utilisation,
 		*val_get(&now, "utilisation"));
-	return sr_sizes(job, task, at.sr_ref, args->size - at.size, err);
+	return sr_sizes(job, task, at.sr_ref, size - at.size, err);
+}
+
+int vdi_resize_run(struct job *job, void *task, const struct vdi_resize_args *args, struct err *err)
+{
+	return resize(job, task, args->vdi, args->size, false, err);
+}
+
+int vdi_resize_online_run(
+	struct job *job, void *task, const struct vdi_resize_online_args *args, struct err *err)
+{
+	return resize(job, task, args->vdi, args->size, true, err);
 }
 
 /* Copies. */
@@ -297,6 +310,35 @@ static bool named(const char *ref)
 	return strcmp(ref, NULL_REF) != 0;
 }
 
+/* Into a disk that is there, and that nobody has. */
+static int into_admit(struct admit *ad, const struct db_row *vdi, const char *ref, struct err *err)
+{
+	const struct db_row *from = db_view_get(ad->view, MODEL_CLASS_SR, db_row_s(vdi, VDI_SR)),
+			    *into = db_view_get(ad->view, MODEL_CLASS_VDI, ref), *sr, *vbd;
+	struct db_cursor c;
+
+	if (into == NULL)
+		return gone(ref, err);
+	sr = db_view_get(ad->view, MODEL_CLASS_SR, db_row_s(into, VDI_SR));
+	if (sr == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "SR", db_row_s(into, VDI_SR), NULL);
+	if (db_row_b(into, VDI_read_only) || db_row_b(into, VDI_is_a_snapshot))
+		return err_set(err, ERR_VDI_READONLY, ref, NULL);
+	if (db_row_i(into, VDI_virtual_size) < db_row_i(vdi, VDI_virtual_size))
+		return err_set(err, ERR_VDI_TOO_SMALL, ref,
+			arena_printf(ad->arena, "%lld", (long long)db_row_i(vdi, VDI_virtual_size)),
+			NULL);
+	c = db_rows_related(ad->view, MODEL_RELATION_VBD_VDI, ref);
+	while ((vbd = db_next(&c)) != NULL)
+		if (db_row_b(vbd, VBD_currently_attached))
+			return err_set(err, ERR_VDI_IN_USE, ref, "copy", NULL);
+	return into == vdi ? err_set(err, ERR_VDI_IN_USE, ref, "copy", NULL)
+	       : place_also_sr(ad, from, sr, err) != 0 ||
+			       locks_also(ad, into, "revert_to", err) != 0
+		       ? ERR_API
+		       : locks_also(ad, sr, "vdi_revert", err);
+}
+
 int vdi_copy_admit(struct admit *admit, const struct vdi_copy_args *args, struct err *err)
 {
 	const struct db_row *vdi = db_view_get(admit->view, MODEL_CLASS_VDI, args->vdi),
@@ -304,7 +346,7 @@ int vdi_copy_admit(struct admit *admit, const struct vdi_copy_args *args, struct
 			    *sr;
 
 	if (named(args->into_vdi))
-		return err_set(err, ERR_NOT_IMPLEMENTED, "VDI.copy", NULL);
+		return into_admit(admit, vdi, args->into_vdi, err);
 	sr = db_view_get(admit->view, MODEL_CLASS_SR, args->sr);
 	if (sr == NULL)
 		return err_set(err, ERR_HANDLE_INVALID, "SR", args->sr, NULL);
@@ -312,39 +354,55 @@ int vdi_copy_admit(struct admit *admit, const struct vdi_copy_args *args, struct
 							: locks_also(admit, sr, "vdi_create", err);
 }
 
+/* A disk gets the content of another. */
+static int give_content(
+	struct job *job, void *task, const char *from, const char *to, struct err *err)
+{
+	struct arena *a = &job->arena;
+	struct val params = val_map(), list = val_set(), one = val_map();
+	struct vdi_place source, at;
+	int rc = vdi_place(job, task, from, &source, err);
+
+	if (rc == 0)
+		rc = vdi_place(job, task, to, &at, err);
+	if (rc != 0)
+		return rc;
+	val_map_push(a, &one, "sr", val_string(at.sr));
+	val_map_push(a, &one, "vdi", val_string(at.vdi));
+	val_map_push(a, &one, "snapshot_sr", val_string(source.sr));
+	val_map_push(a, &one, "snapshot", val_string(source.vdi));
+	val_set_push(a, &list, one);
+	val_map_push(a, &params, "uuid", val_string(at.vdi));
+	val_map_push(a, &params, "disks", list);
+	rc = owner_agent_op(job, task, AGENT_VDI_revert, &params, err);
+	return rc != 0 ? rc : sr_sizes(job, task, at.sr_ref, 0, err);
+}
+
 /* A base would only save bytes. */
 int vdi_copy_run(struct job *job, void *task, const struct vdi_copy_args *args, struct err *err)
 {
-	return copy_one(job, task, args->vdi, args->sr, false, err);
+	int rc;
+
+	if (!named(args->into_vdi))
+		return copy_one(job, task, args->vdi, args->sr, false, err);
+	rc = give_content(job, task, args->vdi, args->into_vdi, err);
+	if (rc == 0)
+		owner_result(job, task, val_string(args->into_vdi));
+	return rc;
 }
 
 /* The disk of a snapshot gets the snapshot's content. */
 int vdi_revert_run(struct job *job, void *task, const struct vdi_revert_args *args, struct err *err)
 {
-	struct arena *a = &job->arena;
-	struct val params = val_map(), list = val_set(), one = val_map();
 	const struct db_row *row;
-	struct vdi_place snapshot, at;
 	struct db_view view;
 	const char *of;
-	int rc;
 
 	db_view_pin(owner_pool(task)->db, &view);
 	row = db_view_get(&view, MODEL_CLASS_VDI, args->snapshot);
-	of = row != NULL ? arena_strdup(a, db_row_s(row, VDI_snapshot_of)) : NULL_REF;
+	of = row != NULL ? arena_strdup(&job->arena, db_row_s(row, VDI_snapshot_of)) : NULL_REF;
 	db_view_unpin(&view);
-	rc = vdi_place(job, task, args->snapshot, &snapshot, err);
-	if (rc == 0)
-		rc = vdi_place(job, task, of, &at, err);
-	if (rc != 0)
-		return rc;
-	val_map_push(a, &one, "sr", val_string(at.sr));
-	val_map_push(a, &one, "vdi", val_string(at.vdi));
-	val_map_push(a, &one, "snapshot", val_string(snapshot.vdi));
-	val_set_push(a, &list, one);
-	val_map_push(a, &params, "uuid", val_string(at.vdi));
-	val_map_push(a, &params, "disks", list);
-	return owner_agent_op(job, task, AGENT_VDI_revert, &params, err);
+	return give_content(job, task, args->snapshot, of, err);
 }
 
 int vdi_revert_admit(struct admit *admit, const struct vdi_revert_args *args, struct err *err)

@@ -72,14 +72,6 @@ static bool happened(struct job *job, void *task, const struct val *place)
 	return whole;
 }
 
-static bool no_space(const struct err *err)
-{
-	static const char code[] = "SR_BACKEND_FAILURE_44";
-
-	return strcmp(err->code->name, code) == 0 ||
-	       (err->n > 0 && strcmp(err->params[0], code) == 0);
-}
-
 int vm_image_disk(struct job *job, void *task, const char *vm_ref, struct val *place,
 	const char **ref_out, struct err *err)
 {
@@ -104,7 +96,7 @@ int vm_image_disk(struct job *job, void *task, const char *vm_ref, struct val *p
 		&job->arena, "Memory of %s", arena_strdup(&job->arena, db_row_s(vm, VM_uuid))));
 	db_view_unpin(&view);
 	rc = vdi_make(job, task, "suspend", fields, ref_out, err);
-	if (rc == ERR_API && no_space(err))
+	if (rc == ERR_API && err->code == ERR_SR_BACKEND_FAILURE_44)
 		return err_set(err, ERR_SR_SUSPEND_SPACE_INSUFFICIENT, sr_ref, NULL);
 	if (rc == 0)
 		*place = place_of(&job->arena, sr_uuid, fields[VDI_location].s);

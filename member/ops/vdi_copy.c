@@ -216,12 +216,17 @@ static int take_one(struct agent_run *run, struct work *w, unsigned i, struct er
 {
 	const struct val *p = disk_param(run, i);
 	struct one *one = &w->items[i];
+	struct stat st;
 
 	one->to = val_get_s(p, "new");
 	if (!uuid_ok(one->to))
 		return err_set(err, AGENT_ERR_bad_request, "new is no uuid", NULL);
 	if (sr_get(run->agent, val_get_s(p, "new_sr"), &one->to_sr, err) != 0 ||
 		take_source(run, w, i, "sr", "vdi", err) != 0)
+		return ERR_API;
+	if (fstat(one->source.fd, &st) != 0)
+		return sr_io_error("the disk cannot be read", err);
+	if (disk_fits(&one->to_sr, st.st_size, err) != 0)
 		return ERR_API;
 	if (disk_there(&one->to_sr, one->to))
 		return err_set(err, AGENT_ERR_already_exists, "VDI", one->to, NULL);
@@ -433,7 +438,8 @@ static int take_target(struct agent_run *run, struct work *w, unsigned i, struct
 	if (!uuid_ok(one->to))
 		return err_set(err, AGENT_ERR_bad_request, "vdi is no uuid", NULL);
 	if (sr_get(run->agent, val_get_s(p, "sr"), &one->to_sr, err) != 0 ||
-		take_source(run, w, i, "sr", "snapshot", err) != 0 ||
+		take_source(run, w, i, val_get(p, "snapshot_sr") != NULL ? "snapshot_sr" : "sr",
+			"snapshot", err) != 0 ||
 		disk_hold(&one->to_sr, one->to, true, &one->target, err) != 0)
 		return ERR_API;
 	content_path(one, "disk.new", path);
@@ -456,14 +462,30 @@ static int revert_take(struct job *job, void *state, struct err *err)
 	return rc;
 }
 
+/* A disk never shrinks. */
+static int keep_size(const struct one *one, struct err *err)
+{
+	struct stat was, is;
+
+	return fstat(one->target.fd, &was) == 0 && fstat(one->fd, &is) == 0 &&
+			       (is.st_size >= was.st_size ||
+				       (ftruncate(one->fd, was.st_size) == 0 &&
+					       fsync(one->fd) == 0))
+		       ? 0
+		       : sr_io_error("the disk cannot be copied", err);
+}
+
 static int revert_data(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
 	struct work *w = run->state;
 	int rc = 0;
 
-	for (unsigned i = 0; i < w->n && rc == 0; i++)
+	for (unsigned i = 0; i < w->n && rc == 0; i++) {
 		rc = copy_bytes(job, run, w, w->items[i].source.fd, w->items[i].fd, err);
+		if (rc == 0)
+			rc = keep_size(&w->items[i], err);
+	}
 	return rc;
 }
 

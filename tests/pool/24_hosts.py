@@ -18,6 +18,7 @@ with Pool() as pool:
     assert first.fails("HANDLE_INVALID", "host.get_servertime", "OpaqueRef:none") == ["host", "OpaqueRef:none"]
     assert "VM.start" in first("host.list_methods") and not third("host.is_in_emergency_mode")
     assert first.fails("XENAPI_MISSING_PLUGIN", "host.call_plugin", away, "updater.py", "check", {}) == ["updater.py"]
+    assert first.fails("HOST_IS_LIVE", "host.power_on", away) == [away]
     second.memory_known()
 
     # disabled: nothing starts there, by the right error; what is told of it is an event everywhere

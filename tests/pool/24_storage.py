@@ -70,10 +70,15 @@ with Pool() as pool:
 
     with open(os.path.join(folder, record["uuid"], "disk"), "r+b") as handle:
         handle.write(b"content")
-    content = lambda ref: open(os.path.join(folder, first("VDI.get_location", ref), "disk"), "rb").read(7)
+    def content(ref):
+        with open(os.path.join(pool.storage(first("SR.get_name_label", first("VDI.get_SR", ref)))["location"], first("VDI.get_location", ref), "disk"), "rb") as handle:
+            return handle.read(7)
+
     second("VDI.resize", vdi, str(4 * MIB))
     assert int(third("VDI.get_virtual_size", vdi)) == 4 * MIB
     assert first.fails("SR_BACKEND_FAILURE", "VDI.resize", vdi, str(MIB))[1] == "VDI Invalid size"
+    for method, args in (("create", [vdi_record(sr, size=60 << 40)]), ("resize", [vdi, str(60 << 40)])):
+        assert first.fails("SR_BACKEND_FAILURE_44", "VDI." + method, *args)[1] == "There is insufficient space"
     clone, snapshot = second("VDI.clone", vdi), third("VDI.snapshot", vdi)
     copy = first("VDI.copy", vdi, own)
     assert content(clone) == content(snapshot) == b"content" and third("VDI.get_SR", copy) == own
@@ -81,6 +86,13 @@ with Pool() as pool:
     assert record["is_a_snapshot"] and record["snapshot_of"] == vdi and record["snapshot_time"] > "2020", record
     assert third("VDI.get_snapshots", vdi) == [snapshot] and int(third("VDI.get_virtual_size", clone)) == 4 * MIB
     assert first.fails("HANDLE_INVALID", "VDI.copy", vdi, DEAD) == ["SR", DEAD]
+    # into a disk that is there, which keeps its size
+    into, small = (first("VDI.create", vdi_record(own, "into", n * MIB)) for n in (5, 3))
+    assert third("VDI.copy", vdi, NULL, NULL, into) == into and content(into) == b"content"
+    assert int(first("VDI.get_virtual_size", into)) == 5 * MIB == os.stat(os.path.join(pool.storage("own")["location"], first("VDI.get_uuid", into), "disk")).st_size
+    assert first.fails("VDI_TOO_SMALL", "VDI.copy", vdi, NULL, NULL, small) == [small, str(4 * MIB)]
+    assert first.fails("VDI_READONLY", "VDI.copy", vdi, NULL, NULL, snapshot) == [snapshot]
+    assert first.fails("VDI_IN_USE", "VDI.copy", vdi, NULL, NULL, vdi) == [vdi, "copy"]
     with open(os.path.join(folder, first("VDI.get_location", vdi), "disk"), "r+b") as handle:
         handle.write(b"changed")
     first("VDI.revert", snapshot)

@@ -99,6 +99,7 @@ with Pool(members=MEMBERS) as pool:
     metrics = {number: api("host.get_metrics", ref) for number, ref in hosts.items()}
     eventually("not live", lambda: not any(api("host_metrics.get_live", metrics[n]) for n in (home, lost)))
 
+    assert api.fails("HOST_POWER_ON_MODE_DISABLED", "host.power_on", hosts[lost]) == []
     # one is said to be dead: what it had is free, and it leaves
     assert api.fails("HOST_OFFLINE", "pool.eject", hosts[lost]) == [hosts[lost]]
     assert api.fails("HOST_HAS_RESIDENT_VMS", "host.destroy", hosts[lost]) == [hosts[lost]]
