@@ -100,8 +100,8 @@ with Pool() as pool:
 
     # with more memory than there is room for: it gives back what it can, or stays where it is
     room = free[hosts[1]] // MIB
-    fat = first("VM.create", vm_record("fat", memory_static_max=str((room - 256) * MIB), memory_dynamic_max=str((room - 256) * MIB),
-                                       memory_dynamic_min=str((room - 256) * MIB)))
+    fat = first("VM.create", vm_record("fat"))
+    first("VM.set_memory", fat, first("VM.maximise_memory", fat, (room - 256) * MIB, False))
     first("VM.start_on", fat, hosts[1], False, True)
     for balloon in (True, False):
         vm = first("VM.create", vm_record("wide", **guest(balloon=balloon)))
