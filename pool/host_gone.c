@@ -371,7 +371,10 @@ static int clear_left(struct left *l)
 	collect_tasks(l, &srs);
 	for (uint32_t i = 0; i < srs.n && (l->dead || l->tasks.n > 0) && rc == 0; i++)
 		rc = clear_sr(l, srs.items[i].s);
-	return rc != 0 ? rc : facts_commit(l->job, l->pool, "clear", build_release, l);
+	return rc != 0 ? rc
+		       : commit_settled(l->job, l->pool,
+				 &(struct commit){ DB_FOR_FACTS, { POOL_HOST, "", "clear" },
+					 build_release, l });
 }
 
 int host_clear_own(struct job *job, struct pool *pool)
