@@ -220,8 +220,8 @@ void call_drop(struct call *call);
 /* Propose and continue with written(call) when it is applied here (NULL: call_finish). Returns
  * CALL_PENDING, or ERR_API when the transaction is too large. The transaction is taken. */
 int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call));
-/* A version precondition failed, so somebody else's change came first: evaluate again? Somebody gets
- * on each time, so it ends; a limit of time is there for the client. */
+/* A version precondition failed, so somebody else's change came first: evaluate again? Somebody
+ * gets on each time, so it ends; a limit of time is there for the client. */
 bool call_may_retry(struct call *call);
 /* The error for a proposal without outcome: database promise P12. */
 void call_undecided(struct call *call, uint64_t leader);
