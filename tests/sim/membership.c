@@ -21,7 +21,7 @@
 enum { PLACES = 6, FIRST = 3, ACKED_MAX = 100000, LOST_MS = 4000 };
 
 struct place {
-	struct life life; /* first */
+	struct life life; /* first: what its callbacks get */
 	unsigned number;
 	uint64_t raft_id;
 	bool member, leaving;			  /* as far as the test knows */
@@ -67,7 +67,7 @@ static void on_removed(void *arg)
 {
 	struct place *p = arg;
 
-	p->removed = true; /* the life is first in it */
+	p->removed = true;
 }
 
 static void boot(struct test *t, unsigned i)
