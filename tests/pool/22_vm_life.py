@@ -83,6 +83,8 @@ with Pool() as pool:
         first("VM.start", vm, False, True)
         domid = first("VM.get_domid", vm)
         eventually(label, lambda: until(vm, domid))
+        if until is again:  # for ever, else the members never stand still
+            first("VM.hard_shutdown", vm)
         return vm
 
     halted = lambda vm, domid: state(vm) == "Halted" and third("VM.get_resident_on", vm) == "OpaqueRef:NULL"
