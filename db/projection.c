@@ -103,6 +103,8 @@ static int make_tables(struct projection *p)
 
 /* Opening. */
 
+static int layout_renew(struct projection *p);
+
 /* NULL: ours and sound; else why not. */
 static const char *judge(struct projection *p, uint64_t most)
 {
@@ -111,8 +113,6 @@ static const char *judge(struct projection *p, uint64_t most)
 	if (!sql_text(p->sql, text, sizeof text, "PRAGMA quick_check(1)", "") ||
 		strcmp(text, "ok") != 0)
 		return "damaged";
-	if (!layout_same(p))
-		return "of another schema";
 	if (!sql_text(p->sql, text, sizeof text, "SELECT pool FROM projection", "") ||
 		strcmp(text, p->cfg->pool_uuid) != 0)
 		return "of another pool";
@@ -122,7 +122,9 @@ static const char *judge(struct projection *p, uint64_t most)
 	p->time = sql_number(p->sql, 0, "SELECT time FROM projection", "");
 	sql_text(p->sql, text, sizeof text, "SELECT hash FROM projection", "");
 	p->hash = strtoull(text, NULL, 16);
-	return p->index > most ? "ahead of the state" : NULL;
+	if (p->index > most)
+		return "ahead of the state";
+	return layout_same(p) || layout_renew(p) == 0 ? NULL : "of another schema";
 }
 
 void db__projection_close(struct projection *p)
@@ -296,6 +298,110 @@ static unsigned row_values(
 		if (db__column(&c->fields[i]))
 			out[n++] = column_value(class_id, i, &fields[i], a);
 	return n;
+}
+
+/* The file of a version with other fields or classes: its tables become ours, and history goes on.
+ * A field that came has its initial value in every row until the schema is raised, which is history
+ * like any other; of one that went, what is in history stays there. */
+
+struct names {
+	struct arena a;
+	struct val set;
+};
+
+static void on_name(void *arg, struct sql_row *row)
+{
+	struct names *n = arg;
+
+	val_set_push(&n->a, &n->set, val_string(arena_strdup(&n->a, sql_string(row, 0))));
+}
+
+/* From the table of before, which has "was" before its name now. */
+static int fill_table(struct projection *p, int class_id, struct arena *a)
+{
+	const struct model_class *c = &model_classes[class_id];
+	struct names had = { .a = *a, .set = val_set() };
+	struct buf columns = { 0 }, text = { 0 };
+	int rc = sql_query(p->sql, on_name, &had, "SELECT name FROM pragma_table_info(?)", "s",
+		arena_printf(&had.a, "was %s", c->name));
+
+	buf_puts(&columns, "ref");
+	for (unsigned i = 0; i < c->n_fields; i++)
+		if (db__column(&c->fields[i]) && val_set_has(&had.set, c->fields[i].column))
+			buf_printf(&columns, ", \"%s\"", c->fields[i].column);
+	buf_printf(&text, "INSERT INTO \"%s\"(%s) SELECT %s FROM \"was %s\"", c->name,
+		buf_text(&columns), buf_text(&columns), c->name);
+	if (rc == 0)
+		rc = sql_run(p->sql, buf_text(&text), "");
+	for (unsigned i = 0; i < c->n_fields && rc == 0; i++) {
+		struct val first;
+
+		if (!db__column(&c->fields[i]) || val_set_has(&had.set, c->fields[i].column))
+			continue;
+		first = column_value(class_id, i, &c->fields[i].initial, &had.a);
+		rc = sql_run_vals(p->sql,
+			arena_printf(&had.a, "UPDATE \"%s\" SET \"%s\" = ?", c->name,
+				c->fields[i].column),
+			&first, 1);
+	}
+	buf_fini(&columns);
+	buf_fini(&text);
+	*a = had.a;
+	return rc;
+}
+
+static int renew_tables(struct projection *p, struct names *had)
+{
+	struct buf text = { 0 };
+	int rc = 0;
+
+	for (uint32_t i = 0; i < had->set.n && rc == 0; i++)
+		rc = strchr(had->set.items[i].s, '"') != NULL
+			     ? ERR_CORRUPT
+			     : sql_run(p->sql,
+				       arena_printf(&had->a,
+					       "ALTER TABLE \"%s\" RENAME TO \"was %s\"",
+					       had->set.items[i].s, had->set.items[i].s),
+				       "");
+	for (int c = 0; c < MODEL_CLASS_COUNT && rc == 0; c++) {
+		if (!db__projected(c))
+			continue;
+		text.len = 0;
+		put_table(&text, c);
+		rc = sql_run(p->sql, buf_text(&text), "");
+		if (rc == 0 && val_set_has(&had->set, model_classes[c].name))
+			rc = fill_table(p, c, &had->a);
+	}
+	for (uint32_t i = 0; i < had->set.n && rc == 0; i++)
+		rc = sql_run(p->sql,
+			arena_printf(&had->a, "DROP TABLE \"was %s\"", had->set.items[i].s), "");
+	buf_fini(&text);
+	return rc;
+}
+
+static int layout_renew(struct projection *p)
+{
+	struct names had = { .set = val_set() };
+	int rc = ERR_CORRUPT;
+
+	if (sql_number(p->sql, 0, "SELECT count(*) FROM sqlite_master WHERE sql IN (?, ?)", "ss",
+		    fixed_tables[0], fixed_tables[1]) != ARRAY_LEN(fixed_tables))
+		return rc;
+	arena_init(&had.a);
+	if (sql_run(p->sql, "BEGIN IMMEDIATE", "") == 0) {
+		rc = sql_query(p->sql, on_name, &had,
+			"SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN "
+			"('projection', 'history')",
+			"");
+		if (rc == 0)
+			rc = renew_tables(p, &had);
+		sql_run(p->sql, rc == 0 ? "COMMIT" : "ROLLBACK", "");
+	}
+	arena_fini(&had.a);
+	if (rc == 0)
+		log_info(p->cfg->env, "event=projection_renewed file=%s why=\"another schema\"",
+			p->path);
+	return rc == 0 && layout_same(p) ? 0 : ERR_CORRUPT;
 }
 
 static int add_history(struct projection *p, const struct stamp *st, int class_id, const char *ref,

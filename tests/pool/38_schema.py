@@ -4,8 +4,10 @@ The newer programs (tests/schema/overlay) know one more field, VM.notes, which t
 the schema is raised, and one more value of an enumeration.
 """
 import itertools
+import json
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -113,6 +115,20 @@ def after(pool, load):
         api("VM.destroy", fresh)
 
 
+def tells(pool, load):
+    """History goes on over it: what was before, and what the rule has done."""
+    api = Api(pool, 1).login()
+    for n in (1, 2, 3):
+        for k, vm in load.vms.items():
+            done = subprocess.run([os.path.join(NEWER, "xpoolctl"), "db", "log", "VM", api("VM.get_uuid", vm), "--field", "notes", "--json",
+                                   "--dir", pool.data(n)], stdout=subprocess.PIPE, check=True)
+            story = json.loads(done.stdout)
+            assert [(c["old"], c["new"]) for c in story if c["change"] == "set"] == [("", "from %d" % k)], (n, story)
+            made = json.loads(pool.ctl(n, "sql", "SELECT method FROM history WHERE ref = '%s' AND field = '' AND old IS NULL" % vm, "--json"))
+            assert made == [{"method": "VM.create"}], (n, made)
+        assert pool.counters(n)["projection_aside"] == 0
+
+
 def refuses(pool, n):
     """An older xpoold ends, and says why."""
     log = os.path.join(pool.dir, "member%d" % n, "xpoold.log")
@@ -180,6 +196,7 @@ for k, order in enumerate(itertools.permutations((1, 2, 3))):
             in_turn(pool, load, order, downgrade=k in (0, 5))
         after(pool, load)
         load.end()
+        tells(pool, load)
         for n in (1, 2, 3):
             assert schema(pool, n) == (1000, [1000] * 3)
             pool.check(n)
