@@ -1,10 +1,11 @@
-"""Debian's fence_xenapi, unmodified and verifying the certificate, through every member, also without the coordinator."""
+"""Debian's fence_xenapi, unmodified and verifying the certificate, through every member, while the coordinator freezes and dies,
+and without it."""
 import os
 import subprocess
 import sys
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import PASSWORD, Api, Pool, eventually
+from xpool import PASSWORD, Api, Pool, at_once, eventually
 
 
 def fence(pool, member, *args, ok=True, ca="ca.pem", password=PASSWORD):
@@ -32,6 +33,16 @@ def whole_round(pool, members):
         assert api("VM.get_power_state", vm) == "Halted"
 
 
+def off_while(pool, member, what, victim):
+    """The command is under way at that member, for a VM that runs there, when it happens to another."""
+    api = Api(pool, member).login()
+    vm = api("VM.get_by_name_label", "web")[0]
+    api("VM.start_on", vm, api("session.get_this_host", api.session), False, True)
+    said, _ = at_once(lambda: fence(pool, member, "-o", "off", "-n", "web"), lambda: pool.quickstart(what, str(victim)))
+    assert said is not None, "the command has failed"
+    assert api("VM.get_power_state", vm) == "Halted"
+
+
 with Pool() as pool:
     whole_round(pool, (1, 2, 3))
     open(os.path.join(pool.dir, "none.pem"), "w").close()
@@ -43,8 +54,14 @@ with Pool() as pool:
         api("VM.set_name_description", vm, "mark %d" % number)
         marks[vm] = "mark %d" % number
     leader = pool.leader()
-    pool.quickstart("kill", str(leader))
     others = [n for n in (1, 2, 3) if n != leader]
+    off_while(pool, others[0], "freeze", leader)
+    whole_round(pool, others[1:])
+    pool.quickstart("thaw", str(leader))
+    eventually("it goes on", lambda: pool.status()[leader - 1].get("ready") == "yes")
+    leader = pool.leader()
+    others = [n for n in (1, 2, 3) if n != leader]
+    off_while(pool, others[0], "kill", leader)
     whole_round(pool, others)
     kept = Api(pool, others[0]).login()("VM.get_all_records")
     assert {vm: kept[vm]["name_description"] for vm in marks} == marks, "an acknowledged write is gone"
