@@ -108,7 +108,7 @@ int pool_catch_up(struct job *job, struct pool *pool)
 	return rc;
 }
 
-enum progress { NOT_OURS, ADMITTED_TO_US, STARTED_BY_US };
+enum progress { NOT_OURS, NOT_ANNOUNCED, ADMITTED_TO_US, STARTED_BY_US };
 
 /* What the row says of a task, and by which incarnation it was started. */
 static enum progress look_at_task(
@@ -129,15 +129,22 @@ struct start {
 	enum progress progress; /* before it */
 };
 
+/* Under the condition that our boot is the announced one: others break the locks of any other. */
 static void build_start(struct db_txn *txn, const struct db_view *view, void *arg)
 {
 	struct start *s = arg;
-	const struct db_row *task = db_view_get(view, MODEL_CLASS_task, s->o->task);
-	const char *ref = s->o->task;
+	const char *ref = s->o->task, *host = s->o->pool->host_uuid;
+	const struct db_row *task = db_view_get(view, MODEL_CLASS_task, ref),
+			    *member = db_view_get(view, MODEL_CLASS__member, host);
 
 	s->progress = look_at_task(s->o, view, task, s->incarnation);
+	if (s->progress == ADMITTED_TO_US && host_boot_over(view, host, s->incarnation))
+		s->progress = NOT_ANNOUNCED;
 	if (s->progress != ADMITTED_TO_US)
 		return;
+	if (member != NULL)
+		db_txn_need_field(txn, MODEL_CLASS__member, host, _MEMBER_incarnation,
+			val_string(db_row_s(member, _MEMBER_incarnation)));
 	db_txn_origin(txn, task_origin(task, &s->o->job->arena));
 	db_txn_need_field(
 		txn, MODEL_CLASS_task, ref, TASK_owner, val_string(db_row_s(task, TASK_owner)));
@@ -157,17 +164,18 @@ static int commit_started(struct job *job, struct owned *o)
 
 	for (;;) {
 		incarnation_of(o->pool, s.incarnation);
-		if (s.incarnation[0] == 0) {
+		s.progress = NOT_ANNOUNCED;
+		rc = s.incarnation[0] != 0 ? commit_once(job, o->pool, &commit) : 0;
+		if (rc == ERR_DEAD)
+			return rc;
+		if (s.progress == NOT_OURS)
+			return 1;
+		if (s.progress == NOT_ANNOUNCED) {
 			if (job_sleep(job, RETRY_MS) == ERR_DEAD)
 				return ERR_DEAD;
 			job->cancelled = false;
 			continue;
 		}
-		rc = commit_once(job, o->pool, &commit);
-		if (rc == ERR_DEAD)
-			return rc;
-		if (s.progress == NOT_OURS)
-			return 1;
 		if (s.progress == ADMITTED_TO_US && rc != 0)
 			continue; /* decided or not, the row says what holds */
 		if (s.progress == ADMITTED_TO_US || caught_up)

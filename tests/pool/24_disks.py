@@ -67,7 +67,7 @@ with Pool() as pool:
     assert third.fails("VDI_IN_USE", "VDI.resize", disks[0], str(2 * MIB)) == [disks[0], "resize"]
     third("VDI.resize_online", disks[0], str(2 * MIB))
     assert int(second("VDI.get_virtual_size", disks[0])) == 2 * MIB and holders(disks[0]) == [(uuid, "RW")]
-    assert third.fails("VDI_IN_USE", "VDI.copy", disks[1], NULL, NULL, disks[0]) == [disks[0], "copy"]
+    assert third.fails("VDI_IN_USE", "VDI.copy", iso, NULL, NULL, disks[0]) == [disks[0], "copy"]
     assert first.fails("OPERATION_NOT_ALLOWED", "VBD.destroy", root)[0].startswith("VBD '")
     assert {"unplug", "unplug_force"} <= set(first("VBD.get_allowed_operations", data)) and "plug" not in first("VBD.get_allowed_operations", data)
     (pbd,) = [p for p, r in first("PBD.get_all_records").items() if r["host"] == first("VM.get_resident_on", vm)]
