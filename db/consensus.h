@@ -28,9 +28,9 @@ enum {
 	CONSENSUS_SPACE_STOP = 32 << 20,
 	CONSENSUS_SNAPSHOT_SCARCE = 1024,   /* entries between snapshots when it is scarce */
 	CONSENSUS_SNAPSHOT_MAX = 512 << 20, /* bytes: what members take */
-	CONSENSUS_SNAPSHOT_LARGE = CONSENSUS_SNAPSHOT_MAX / 2, /* it is said */
+	CONSENSUS_SNAPSHOT_LARGE = CONSENSUS_SNAPSHOT_MAX / 2,	  /* it is said */
 	CONSENSUS_SNAPSHOT_FULL = CONSENSUS_SNAPSHOT_MAX / 4 * 3, /* room.c */
-	CONSENSUS_TERM_JUMP = 1 << 20,			       /* terms by a forced recovery */
+	CONSENSUS_TERM_JUMP = 1 << 20,				  /* terms by a forced recovery */
 	CONSENSUS_NOTE_SLOT = 512,
 	CONSENSUS_ASIDE_MAX = 4,	   /* logs kept aside; then nothing more is set aside */
 	CONSENSUS_SNAPSHOT_ENTRIES = 8192, /* a snapshot after so many entries */
