@@ -224,10 +224,8 @@ struct left {
  * what is about a VM is reported with the facts about that. */
 static bool is_left(const struct left *l, const struct db_view *view, const struct db_row *task)
 {
-	struct val locks = db_row_field(task, TASK_locks, &l->job->arena);
-
-	return locks.n > 0 && !task_pending(task) && db_row_b(task, TASK_started) &&
-	       strcmp(db_row_s(task, TASK_owner), l->host) == 0 &&
+	return locks_held(task, &l->job->arena) && !task_pending(task) &&
+	       db_row_b(task, TASK_started) && strcmp(db_row_s(task, TASK_owner), l->host) == 0 &&
 	       host_boot_over(view, l->uuid, db_row_s(task, TASK_incarnation));
 }
 

@@ -229,6 +229,11 @@ void locks_take(struct admit *ad, struct val *list_out)
 	}
 }
 
+bool locks_held(const struct db_row *task, struct arena *a)
+{
+	return db_row_field(task, TASK_locks, a).n > 0;
+}
+
 void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *task)
 {
 	struct val locks = db_row_field(task, TASK_locks, a);

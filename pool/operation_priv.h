@@ -68,6 +68,8 @@ int locks_cancel_others(struct admit *ad, struct err *err);
 void locks_take(struct admit *ad, struct val *list_out);
 /* Operations of a transaction that give back what a task holds. */
 void locks_release(struct db_txn *txn, struct arena *a, const struct db_row *task);
+/* Does a task hold any? */
+bool locks_held(const struct db_row *task, struct arena *a);
 bool task_cancel_asked(const struct db_row *task, struct arena *a);
 
 /* place.c */

@@ -241,7 +241,8 @@ struct finish {
 	uint64_t version; /* of the VM's row before them */
 };
 
-/* When the reaper was quicker, the facts and the locks remain. */
+/* When the reaper was quicker, the client knows another end, but what was done is done: it is
+ * written down while the locks are ours. Without them only the facts remain. */
 static void build_finish(struct db_txn *txn, const struct db_view *view, void *arg)
 {
 	const struct finish *f = arg;
@@ -259,7 +260,7 @@ static void build_finish(struct db_txn *txn, const struct db_view *view, void *a
 		task_set_ended(txn, &o->job->arena, o->task, env_wall_s(o->pool->env), err);
 	if (task_pending(task) && err->code == NULL && o->result != NULL)
 		db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_result, val_string(o->result));
-	if (err->code == NULL)
+	if (err->code == NULL && (task_pending(task) || locks_held(task, &o->job->arena)))
 		db_txn_append(txn, &o->then);
 	if (vm != NULL && f->known)
 		db_txn_need_version(txn, MODEL_CLASS_VM, o->vm, f->version);
@@ -289,22 +290,32 @@ static int commit_finished(struct job *job, struct owned *o, const struct err *e
 	return rc;
 }
 
-static void destroy_disks(struct job *job, struct owned *o, const struct val *disks)
+/* Those that have no record; how many have one. */
+static unsigned destroy_disks(struct job *job, struct owned *o, const struct val *disks)
 {
 	struct val ignored;
 	struct err err = { 0 };
+	struct db_view view;
+	unsigned recorded = 0;
+	bool is;
 
 	for (uint32_t i = 0; i < disks->n; i++) {
-		if (agent_ask(job, o->pool, AGENT_VDI_destroy, &disks->items[i], &ignored, &err) ==
-			ERR_API)
-			log_warn(job->env, "event=disk_left vdi=%s why=%s",
-				val_get_s(&disks->items[i], "vdi"), err.code->name);
+		const char *vdi = val_get_s(&disks->items[i], "vdi");
+
+		db_view_pin(o->pool->db, &view);
+		is = db_view_by_uuid(&view, MODEL_CLASS_VDI, vdi) != NULL;
+		db_view_unpin(&view);
+		recorded += is;
+		if (!is && agent_ask(job, o->pool, AGENT_VDI_destroy, &disks->items[i], &ignored,
+				   &err) == ERR_API)
+			log_warn(job->env, "event=disk_left vdi=%s why=%s", vdi, err.code->name);
 		err_fini(&err);
 	}
+	return recorded;
 }
 
-/* Behind the end. The record says how it ended: the reaper may have been quicker than our success.
- */
+/* Behind the end. The records say what stays: the reaper may have been quicker than our success,
+ * which has held all the same when the locks were still ours. */
 static void clean_up(struct job *job, struct owned *o)
 {
 	const struct db_row *task;
@@ -316,8 +327,10 @@ static void clean_up(struct job *job, struct owned *o)
 	known = task != NULL && !task_pending(task);
 	good = known && strcmp(db_row_s(task, TASK_status), "success") == 0;
 	db_view_unpin(&view);
-	if (known)
-		destroy_disks(job, o, good ? &o->old : &o->made);
+	if (known) {
+		destroy_disks(job, o, &o->old);
+		good |= destroy_disks(job, o, &o->made) > 0;
+	}
 	agent_forget(job, o, known && !good);
 }
 

@@ -205,11 +205,10 @@ static bool sweep_cancelled(const struct db_view *view, const struct db_row *tas
 static bool sweep_ended(
 	struct pool *pool, const struct db_row *task, struct db_txn *txn, struct arena *a)
 {
-	struct val locks = db_row_field(task, TASK_locks, a);
 	uint64_t old = db_row_b(task, TASK_keep) ? minutes_ago(pool, POOL_TASK_KEEP_MIN)
 						 : pool->marks.seconds[0];
 
-	if (locks.n > 0 || db_row_modified(task) > old)
+	if (locks_held(task, a) || db_row_modified(task) > old)
 		return false;
 	db_txn_delete(txn, MODEL_CLASS_task, db_row_ref(task));
 	return true;

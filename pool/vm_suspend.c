@@ -198,7 +198,11 @@ static int resume(struct job *job, void *task, const char *vm_ref, bool paused, 
 	params = place_of(&job->arena, at.sr, at.vdi);
 	val_map_push(&job->arena, &params, "start_paused", val_bool(paused));
 	rc = owner_agent_op(job, task, AGENT_VM_resume, &params, err);
-	return rc != 0 ? rc : drop_disk(job, task, vm_ref, &at, vdi);
+	if (rc != 0)
+		return rc;
+	/* unless the facts know of its domain: it may have gone already, and its memory with it */
+	db_txn_set(owner_then(task), MODEL_CLASS_VM, vm_ref, VM_power_state, val_string("Halted"));
+	return drop_disk(job, task, vm_ref, &at, vdi);
 }
 
 int vm_resume_admit(struct admit *admit, const struct vm_resume_args *args, struct err *err)

@@ -114,7 +114,19 @@ with Pool() as pool:
         if state == "Suspended":
             first("VM.resume_on", vm, hosts[2], False, False)
             assert first("VM.get_power_state", vm) == "Running" and images() == set()
-    if first("VM.get_power_state", vm) == "Running":
-        first("VM.hard_shutdown", vm)
+    # frozen for longer than the pool waits: its task has another end, the guest is suspended all the same and can be resumed
+    victim = member[hosts[2]]
+    first = Api(pool, 1 + victim % 3, first.session)
+    if first("VM.get_power_state", vm) == "Halted":
+        first("VM.start_on", vm, hosts[2], False, True)
+    task = first("Async.VM.suspend", vm)
+    eventually("it is under way", images)
+    pool.quickstart("freeze", str(victim))
+    assert first.wait_task(task, timeout=120)["error_info"] == ["HOST_OFFLINE", hosts[2]]
+    pool.quickstart("thaw", str(victim))
+    eventually("its lock is gone", lambda: first("VM.get_current_operations", vm) == {})
+    assert first("VM.get_power_state", vm) == "Suspended" and len(images()) == 1
+    first("VM.resume", vm, False, False)
+    first("VM.hard_shutdown", vm)
     pool.check()
     pool.agree()
