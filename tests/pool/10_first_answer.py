@@ -32,7 +32,7 @@ with Pool() as pool:
         api.fails("SESSION_INVALID", "VM.get_all")
     coverage = dict(reversed(line.rsplit(None, 1)) for line in pool.ctl(1, "coverage").splitlines())
     coverage = {name: state.strip() for name, state in coverage.items()}
-    assert coverage["VM.start"] == coverage["session.logout"] == "written" and coverage["pool.join"] == "not yet", coverage
+    assert coverage["VM.start"] == coverage["session.logout"] == "written" and coverage["Bond.create"] == "not yet", coverage
     for member in (1, 2, 3):
         pool.check(member)
         counters = pool.counters(member)

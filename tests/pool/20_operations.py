@@ -103,6 +103,7 @@ with Pool() as pool:
         first("VM.hard_shutdown", vm)
     assert first.fails("HANDLE_INVALID", "VM.start_on", vm, "OpaqueRef:dead", False, True) == ["host", "OpaqueRef:dead"]
     # no host has room: nothing is left behind
+    first.memory_known()
     huge = str(1 << 50)
     vm = first("VM.create", vm_record("huge", memory_static_max=huge, memory_dynamic_max=huge, memory_dynamic_min=huge))
     needed, _ = first.fails("HOST_NOT_ENOUGH_FREE_MEMORY", "VM.start", vm, False, True)
