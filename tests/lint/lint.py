@@ -151,7 +151,7 @@ def check_shell():
             complain(done.stdout)
 
 
-BUDGET_MAX = 14500
+BUDGET_MAX = 15000
 
 
 def check_budget():

@@ -50,6 +50,8 @@ def make_objects(api, make_sr):
 
 def fitting(rng, full, param, refs):
     head, args = split_type(param["type"])
+    if head == "ref" and param.get("default") == NULL:
+        return NULL
     if head == "ref":
         return (refs.get(args[0]) or [NULL if (full, param["name"]) in MAY_BE_NULL else DEAD])[0]
     return sample(rng, param["type"], refs)
