@@ -151,7 +151,7 @@ def check_shell():
             complain(done.stdout)
 
 
-BUDGET_MAX = 15000
+BUDGET_MAX = 15500
 
 
 def check_budget():
