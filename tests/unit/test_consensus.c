@@ -26,7 +26,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { SELF = 1, LEADER = 2, TERM = 3, WAIT_MS = 10000, PATH = 512 };
+enum { SELF = 1, LEADER = 2, TERM = 3, WAIT_MS = 60000, PATH = 512 };
 enum {
 	F_APPEND = CHANNEL_RAFT_FIRST,
 	F_VOTE = CHANNEL_RAFT_FIRST + 2,
@@ -1484,5 +1484,5 @@ int main(void)
 	said = mmap(NULL, sizeof *said, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (said == MAP_FAILED)
 		return 1;
-	return suite_run("consensus", tests, ARRAY_LEN(tests), 60);
+	return suite_run_apart("consensus", tests, ARRAY_LEN(tests), 200);
 }

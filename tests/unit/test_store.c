@@ -1093,6 +1093,13 @@ static double own_us(void)
 	return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1000;
 }
 
+/* A sanitizer counts each access of memory: what it makes of the ratio is its own. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define BURST_RATIO_MAX 6
+#else
+#define BURST_RATIO_MAX 2
+#endif
+
 /* Of one apply with all it makes, in microseconds; the thread works beside it. */
 static double burst_us(struct bench *b, bool with)
 {
@@ -1150,7 +1157,7 @@ START_TEST(a_burst_is_not_slowed)
 	}
 	printf("apply without projection %.2f us, with %.2f us: ratio %.2f\n", without, with,
 		with / without);
-	ck_assert(with < 2 * without);
+	ck_assert(with < BURST_RATIO_MAX * without);
 }
 END_TEST
 
