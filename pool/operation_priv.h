@@ -167,6 +167,7 @@ struct owned {
 	bool fresh;	       /* in this life: the agent cannot know its job yet */
 	bool stopping;	       /* its parts were asked to stop */
 	bool suspended; /* X_run has put the guest on a disk: a VM without a domain is Suspended */
+	bool anyhow;	/* what owner_then says holds although X_run fails */
 	enum { GO_ON, END, END_AND_BEGIN } after; /* what this program does when it has ended */
 };
 

@@ -260,7 +260,8 @@ static void build_finish(struct db_txn *txn, const struct db_view *view, void *a
 		task_set_ended(txn, &o->job->arena, o->task, env_wall_s(o->pool->env), err);
 	if (task_pending(task) && err->code == NULL && o->result != NULL)
 		db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_result, val_string(o->result));
-	if (err->code == NULL && (task_pending(task) || locks_held(task, &o->job->arena)))
+	if ((err->code == NULL || o->anyhow) &&
+		(task_pending(task) || locks_held(task, &o->job->arena)))
 		db_txn_append(txn, &o->then);
 	if (vm != NULL && f->known)
 		db_txn_need_version(txn, MODEL_CLASS_VM, o->vm, f->version);

@@ -4,14 +4,18 @@
  * The disk is made for it in the SR for images (of the VM, the pool, or the host: the first that is
  * set and seen) and is VM.suspend_VDI from the entry that says Suspended. A task that fails takes
  * it away again (owner_made). When the agent has died meanwhile the disk says what has come of it:
- * a sealed image is there only when the guest's domain is not (member/ops/vm_image.c). What is
- * resumed loses its disk.
+ * a sealed image is there only when the guest's domain is not (member/ops/vm_image.c).
+ *
+ * A guest that is resumed has no image from the entry that says so, and its disk goes behind it. A
+ * host that dies before leaves one that is marked as used: the guest went on and is lost with the
+ * host, so the VM is Halted, when its task is looked at again or at the next resume anywhere. A
+ * Suspended VM always has its disk.
  */
 #include "pool/vm_priv.h"
 
 #include <string.h>
 
-enum { MIB = 1 << 20, EXTRA_MIB = 100 };
+enum { MIB = 1 << 20, EXTRA_MIB = 100, ATTACH_MS = 10000, LOOK_MS = 200 };
 
 /* vm-lifecycle 1.5; whole MiB. */
 static int64_t image_size(int64_t static_max)
@@ -53,23 +57,50 @@ static struct val place_of(struct arena *a, const char *sr, const char *vdi)
 	return params;
 }
 
-/* Of a suspend that the agent says has failed: the domain is gone and its image whole. */
-static bool happened(struct job *job, void *task, const struct val *place)
+/* What the agent says of an image. A host that has just come back attaches its SRs at first. */
+static int ask_image(
+	struct job *job, void *task, const struct val *place, struct val *out, struct err *err)
 {
+	uint64_t until = env_now_ms(job->env) + ATTACH_MS;
+
+	for (;;) {
+		int rc = owner_agent_ask(job, task, AGENT_VM_image, place, out, err);
+
+		if (rc != ERR_API || err->code != ERR_SR_NOT_ATTACHED ||
+			env_now_ms(job->env) >= until)
+			return rc;
+		err_fini(err);
+		if (job_sleep(job, LOOK_MS) == ERR_DEAD)
+			return ERR_DEAD;
+		job->cancelled = false;
+	}
+}
+
+/* Where the guest is, of an operation that the agent says has failed. */
+enum guest_is { NOT_KNOWN, IN_A_DOMAIN, ON_ITS_DISK, LOST };
+
+static enum guest_is look_at_guest(struct job *job, void *task, const struct val *place)
+{
+	enum guest_is is = NOT_KNOWN;
 	struct facts facts;
 	struct err ignored = { 0 };
-	const struct val *kib;
+	const struct val *kib, *used;
 	struct val v;
-	bool whole = false;
 
-	if (facts_read(job, owner_pool(task), owner_vm_uuid(task), &facts) == 0 &&
-		strcmp(facts.power_state, "Halted") == 0 &&
-		owner_agent_ask(job, task, AGENT_VM_image, place, &v, &ignored) == 0) {
+	if (facts_read(job, owner_pool(task), owner_vm_uuid(task), &facts) != 0)
+		return NOT_KNOWN;
+	if (strcmp(facts.power_state, "Halted") != 0)
+		return IN_A_DOMAIN;
+	if (ask_image(job, task, place, &v, &ignored) == 0) {
 		kib = val_get(&v, "memory_kib");
-		whole = kib != NULL && kib->kind == VAL_INT && kib->i > 0;
+		used = val_get(&v, "used");
+		if (kib != NULL && kib->kind == VAL_INT && kib->i > 0)
+			is = ON_ITS_DISK;
+		else if (used != NULL && used->kind == VAL_BOOL && used->b)
+			is = LOST; /* it went on, and its domain is gone */
 	}
 	err_fini(&ignored);
-	return whole;
+	return is;
 }
 
 int vm_image_disk(struct job *job, void *task, const char *vm_ref, struct val *place,
@@ -114,7 +145,7 @@ int vm_suspend_run(struct job *job, void *task, const struct vm_suspend_args *ar
 	params = val_map();
 	val_map_push(&job->arena, &params, "disk", *val_get(&place, "disk"));
 	rc = owner_agent_op(job, task, AGENT_VM_suspend, &params, err);
-	if (rc == ERR_API && happened(job, task, &place)) {
+	if (rc == ERR_API && look_at_guest(job, task, &place) == ON_ITS_DISK) {
 		err_fini(err);
 		rc = 0;
 	}
@@ -137,6 +168,8 @@ static int drop_disk(struct job *job, void *task, const char *vm_ref, const stru
 	val_map_push(&job->arena, &params, "sr", val_string(at->sr));
 	val_map_push(&job->arena, &params, "vdi", val_string(at->vdi));
 	rc = owner_agent_ask(job, task, AGENT_VDI_destroy, &params, NULL, &why);
+	if (rc == ERR_API && why.code == ERR_VDI_NOT_AVAILABLE) /* by an earlier life of ours */
+		rc = 0;
 	if (rc == 0)
 		db_txn_delete(owner_then(task), MODEL_CLASS_VDI, vdi_ref);
 	else if (rc == ERR_API)
@@ -185,9 +218,11 @@ static int resume_admit(struct admit *admit, struct err *err)
 
 static int resume(struct job *job, void *task, const char *vm_ref, bool paused, struct err *err)
 {
+	struct owned *o = task;
 	const char *vdi = image_of(job, task);
+	enum guest_is is = IN_A_DOMAIN;
 	struct vdi_place at;
-	struct val params;
+	struct val params, place;
 	int rc = *vdi != 0 ? vm_push_metadata(job, task, err)
 			   : err_set(err, ERR_VM_HAS_NO_SUSPEND_VDI, vm_ref, NULL);
 
@@ -196,13 +231,20 @@ static int resume(struct job *job, void *task, const char *vm_ref, bool paused, 
 	if (rc != 0)
 		return rc;
 	params = place_of(&job->arena, at.sr, at.vdi);
+	place = place_of(&job->arena, at.sr, at.vdi);
 	val_map_push(&job->arena, &params, "start_paused", val_bool(paused));
 	rc = owner_agent_op(job, task, AGENT_VM_resume, &params, err);
-	if (rc != 0)
+	if (rc == ERR_API)
+		is = look_at_guest(job, task, &place);
+	if (rc == ERR_DEAD || is == NOT_KNOWN || is == ON_ITS_DISK)
 		return rc;
+	o->anyhow = true;
 	/* unless the facts know of its domain: it may have gone already, and its memory with it */
-	db_txn_set(owner_then(task), MODEL_CLASS_VM, vm_ref, VM_power_state, val_string("Halted"));
-	return drop_disk(job, task, vm_ref, &at, vdi);
+	db_txn_set(&o->then, MODEL_CLASS_VM, vm_ref, VM_power_state, val_string("Halted"));
+	db_txn_set(&o->then, MODEL_CLASS_VM, vm_ref, VM_suspend_VDI, val_string(NULL_REF));
+	db_txn_delete(&o->then, MODEL_CLASS_VDI, vdi);
+	owner_old(job, task, at.sr, at.vdi);
+	return rc;
 }
 
 int vm_resume_admit(struct admit *admit, const struct vm_resume_args *args, struct err *err)

@@ -23,10 +23,13 @@
 	{ "disks.attach",    5, 0, vm_step_attach,  vm_undo_attach }, \
 	{ "vifs.plug",       5, 0, vm_step_vifs,    NULL           } /* they go with the domain */
 
-/* The disks are this domain's alone; it survives the agent from here on; let it run. */
-#define VM_GO \
+/* The disks are this domain's alone; it survives the agent from here on. */
+#define VM_KEEP \
 	{ "disks.activate",  5, 0,               vm_step_activate, vm_undo_attach }, \
-	{ "domain.keep",     5, OP_COMMIT_POINT, vm_step_keep,    NULL }, \
+	{ "domain.keep",     5, OP_COMMIT_POINT, vm_step_keep,    NULL }
+
+/* Let it run. */
+#define VM_UNPAUSE \
 	{ "domain.unpause",  5, 0,               vm_step_unpause, NULL }
 
 /* With timeout_s: the guest stops by itself. */

@@ -2,11 +2,12 @@
  *
  * The disk (a VDI of the pool) is held while it is written, so nobody has it active meanwhile:
  *
- *   0     "xpoolimg", u32 format, u32 sealed, u64 length, u64 hash of the image; zeros: no image
+ *   0     "xpoolimg", u32 format, u32 seal, u64 length, u64 hash of the image; zeros: no image
  *   4096  the image
  *
  * The head is written behind the image, and sealed when the guest's domain is no more: only a
- * sealed image is one, for a guest that has gone on since must never go back. A guest that has
+ * sealed image is one, for a guest that has gone on since must never go back. So it is marked as
+ * used before a guest that is resumed runs, once its domain cannot be lost by us. A guest that has
  * suspended goes on when its image cannot be written, and also when the agent dies before its
  * domain has ended: we had asked it, which the domain remembers (repair.c).
  *
@@ -33,6 +34,8 @@ enum {
 	SEAL_AT = 12,
 	BODY_AT = 4096
 };
+
+enum seal { NOT_SEALED, SEALED, USED /* the guest went on from it */ };
 
 static const char magic[8] = "xpoolimg";
 
@@ -205,16 +208,20 @@ static int put_image(int fd, const struct buf *image, struct err *err)
 }
 
 /* The image as text in the arena; NULL: there is no whole one, or it is not sealed. */
-static const char *get_image(int fd, struct arena *a)
+static const char *get_image(int fd, struct arena *a, enum seal *seal)
 {
 	uint8_t head[HEAD] = { 0 };
 	struct reader r = reader_of(head, HEAD);
 	uint64_t n, hash;
 	char *image;
 
+	*seal = NOT_SEALED;
 	if (read_all(fd, head, HEAD, 0) != 0 ||
 		memcmp(rd_bytes(&r, sizeof magic), magic, sizeof magic) != 0 ||
-		rd_u32(&r) != FORMAT || rd_u32(&r) != 1)
+		rd_u32(&r) != FORMAT)
+		return NULL;
+	*seal = rd_u32(&r);
+	if (*seal != SEALED)
 		return NULL;
 	n = rd_u64(&r);
 	hash = rd_u64(&r);
@@ -249,20 +256,24 @@ static int write_image(struct job *job, void *state, struct err *err)
 	return rc;
 }
 
-static int seal(struct job *job, void *state, struct err *err)
+static int put_seal(struct agent_run *run, enum seal seal, struct err *err)
 {
-	struct agent_run *run = state;
 	int fd = run->image_disk->fd;
-	struct buf one = { 0 };
+	struct buf word = { 0 };
 	int rc;
 
-	(void)job;
-	buf_u32(&one, 1);
-	rc = write_all(fd, one.data, one.len, SEAL_AT);
+	buf_u32(&word, seal);
+	rc = write_all(fd, word.data, word.len, SEAL_AT);
 	if (rc == 0 && fsync(fd) != 0)
 		rc = ERR_IO;
-	buf_fini(&one);
+	buf_fini(&word);
 	return rc == 0 ? 0 : err_set(err, AGENT_ERR_image_io, strerror(errno), NULL);
+}
+
+static int seal(struct job *job, void *state, struct err *err)
+{
+	(void)job;
+	return put_seal(state, SEALED, err);
 }
 
 /* clang-format off */
@@ -361,13 +372,20 @@ static int read_image(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
 	const char *image;
+	enum seal seal;
 
 	(void)job;
-	if (hold(run, false, err) != 0)
+	if (hold(run, true, err) != 0)
 		return ERR_API;
-	image = get_image(run->image_disk->fd, &run->arena);
+	image = get_image(run->image_disk->fd, &run->arena, &seal);
 	return image == NULL ? err_set(err, AGENT_ERR_image_io, "there is no memory image", NULL)
 			     : vm_image_take(run, image, err);
+}
+
+static int use_up(struct job *job, void *state, struct err *err)
+{
+	(void)job;
+	return put_seal(state, USED, err);
 }
 
 /* clang-format off */
@@ -375,20 +393,24 @@ static const struct op_step resume_steps[] = {
 	/* name, weight, flags, run, undo */
 	{ "image.read", 20, 0, read_image, NULL },
 	VM_MAKE(vm_step_restore),
-	VM_GO,
+	VM_KEEP,
+	{ "image.use", 5, 0, use_up, NULL },
+	VM_UNPAUSE,
 };
 /* clang-format on */
 
 const struct op vm_resume_op = { "VM.resume", resume_steps, ARRAY_LEN(resume_steps),
 	AGENT_ERR_cancelled };
 
-/* Is there a whole image on the disk? What a suspend has come to when its agent died. */
+/* Is there a whole image on the disk? What a suspend or a resume has come to when its agent died.
+ */
 int vm_image_call(struct agent *agent, struct job *job, const struct val *params, struct val *out,
 	struct err *err)
 {
 	const struct val *place = val_get(params, "disk");
 	const char *vdi = val_get_s(place, "vdi"), *image;
 	struct disk disk = { .fd = -1 };
+	enum seal seal;
 	struct sr sr;
 
 	if (!uuid_ok(vdi))
@@ -396,11 +418,12 @@ int vm_image_call(struct agent *agent, struct job *job, const struct val *params
 	if (sr_get(agent, val_get_s(place, "sr"), &sr, err) != 0 ||
 		disk_hold(&sr, vdi, false, &disk, err) != 0)
 		return ERR_API;
-	image = get_image(disk.fd, &job->arena);
+	image = get_image(disk.fd, &job->arena, &seal);
 	disk_let_go(&disk);
 	*out = val_map();
 	val_map_push(&job->arena, out, "memory_kib",
 		val_int(image != NULL ? hv_image_memory_kib(image) : 0));
+	val_map_push(&job->arena, out, "used", val_bool(seal == USED));
 	return 0;
 }
 

@@ -20,7 +20,8 @@ static const struct op_step steps[] = {
 	VM_END(0), /* a VM that is not made again is halted, and the task says why */
 	{ "reboot", 0, 0, start_over, NULL },
 	VM_MAKE(vm_step_build),
-	VM_GO,
+	VM_KEEP,
+	VM_UNPAUSE,
 };
 /* clang-format on */
 

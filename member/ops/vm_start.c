@@ -5,7 +5,8 @@
 
 static const struct op_step steps[] = {
 	VM_MAKE(vm_step_build),
-	VM_GO,
+	VM_KEEP,
+	VM_UNPAUSE,
 };
 
 const struct op vm_start_op = { "VM.start", steps, ARRAY_LEN(steps), AGENT_ERR_cancelled };

@@ -195,11 +195,16 @@ class Pool:
             print("--- %s" % name)
             print(text[max(0, found.start() - 200):found.start() + 6000] if found else "\n".join(text.splitlines()[-15:]))
 
-    def kill(self, member, program):
-        """SIGKILL of xpoold or agent alone; it is gone when this returns, so that `start` sees that."""
+    def signal(self, member, program, number):
+        """To xpoold or agent alone; its pid."""
         with open(os.path.join(self.dir, "member%d" % member, program + ".pid")) as handle:
             pid = int(handle.read().split()[0])
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
+        return pid
+
+    def kill(self, member, program):
+        """SIGKILL of xpoold or agent alone; it is gone when this returns, so that `start` sees that."""
+        pid = self.signal(member, program, signal.SIGKILL)
         eventually("%s is gone" % program, lambda: gone(pid))
 
     def close(self):

@@ -631,8 +631,12 @@ START_TEST(a_guest_is_suspended_and_resumed_on_another_host)
 	ck_assert_str_eq(operate(&c, AGENT_VM_resume, VM, SEED "4", ON_IMAGE), "");
 	ck_assert(hv_domain_find(c.agent->hv, VM, &d) && !d.paused && !d.shut_down);
 	ck_assert_str_eq(holder(&c, DISK), VM "/RW");
-	ck_assert_str_eq(operate(&c, AGENT_VM_resume, VM, SEED "5", ON_IMAGE), "bad_power_state");
-	ck_assert_str_eq(operate(&c, AGENT_VM_shutdown, VM, SEED "6", ""), "");
+	/* it never goes back */
+	good(&b, AGENT_VM_image, "{\"disk\": {" OF(IMAGE) "}}");
+	ck_assert(val_get(&b.result, "used")->b && val_get(&b.result, "memory_kib")->i == 0);
+	ck_assert_str_eq(operate(&b, AGENT_VM_resume, VM, SEED "5", ON_IMAGE), "image_io");
+	ck_assert_str_eq(operate(&c, AGENT_VM_resume, VM, SEED "5", ON_IMAGE), "image_io");
+	ck_assert_str_eq(operate(&c, AGENT_VM_suspend, VM, SEED "6", ON_IMAGE), "");
 	/* what is not whole is no image */
 	snprintf(path, sizeof path, "%s/sr/%s/disk", b.root, IMAGE);
 	ck_assert_int_eq(file_write_at(path, 4100, "x", 1), 0);

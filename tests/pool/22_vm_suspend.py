@@ -1,10 +1,13 @@
 """Suspend and resume: the memory of a guest on a disk of the pool, on any host that sees it, whoever dies; nothing of it is left."""
 import json
 import os
+import re
+import signal
 import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+from twice import Twice
 from xpool import MIB, NULL, Api, Pool, eventually, guest, vbd_record, vdi_record, vm_record
 
 
@@ -114,6 +117,38 @@ with Pool() as pool:
         if state == "Suspended":
             first("VM.resume_on", vm, hosts[2], False, False)
             assert first("VM.get_power_state", vm) == "Running" and images() == set()
+    # stopped while it is resumed, asked of another member: the resume ends first
+    if first("VM.get_power_state", vm) == "Halted":
+        first("VM.start_on", vm, hosts[2], False, True)
+    first("VM.suspend", vm)
+    task = first("Async.VM.resume_on", vm, hosts[2], False, False)
+    second("VM.hard_shutdown", vm)
+    assert first("task.get_status", task) in ("cancelled", "success")
+    record = first("VM.get_record", vm)
+    assert (record["power_state"], record["suspend_VDI"], record["current_operations"]) == ("Halted", NULL, {}), record
+    eventually("no image", lambda: images() == set() and first("VDI.get_all") == [])
+
+    # a host dies when the guest has gone on, before the pool hears of it: it is lost as by any crash, and never goes back
+    victim = member[hosts[2]]
+    first = Api(pool, 1 + victim % 3, first.session)
+    if first("VM.get_power_state", vm) == "Halted":
+        first("VM.start_on", vm, hosts[2], False, True)
+    first("VM.suspend", vm)
+    task = first("Async.VM.resume_on", vm, hosts[2], False, False)
+    uuid = first("VM.get_uuid", vm)
+    eventually("it is under way", lambda: uuid in Twice(pool.dir).all(os.path.join(pool.dir, "member%d" % victim, "agent", "domains.db")))
+    pool.signal(victim, "xpoold", signal.SIGSTOP)
+    eventually("it has gone on", lambda: re.search(r"event=op_ended op=VM.resume vm=%s task=%s result=ok" % (uuid, first("task.get_uuid", task)),
+                                                   dict(pool.logs())["member%d/agent.log" % victim]))
+    assert first("VM.get_power_state", vm) == "Suspended" and len(images()) == 1
+    pool.kill(victim, "xpoold")
+    pool.quickstart("poweroff", str(victim))
+    pool.quickstart("start", str(victim))
+    assert first.wait_task(task)["status"] == "failure"
+    record = first("VM.get_record", vm)
+    assert (record["power_state"], record["suspend_VDI"], record["resident_on"], record["current_operations"]) == ("Halted", NULL, NULL, {}), record
+    eventually("no image", lambda: images() == set() and first("VDI.get_all") == [])
+
     # frozen for longer than the pool waits: its task has another end, the guest is suspended all the same and can be resumed
     victim = member[hosts[2]]
     first = Api(pool, 1 + victim % 3, first.session)

@@ -45,7 +45,7 @@ with Pool(members=MEMBERS) as pool:
     hosts = {number: ref for ref, number in member.items()}
     vm = api("VM.create", vm_record("deaf", other_config={"xpool-sim-guest": "deaf"}))
     idle = api("VM.create", vm_record("idle"))
-    doomed = api("VM.create", vm_record("doomed", other_config={"xpool-sim-guest": json.dumps({"delay_ms": {"save": 1500}})}))
+    doomed = api("VM.create", vm_record("doomed", other_config={"xpool-sim-guest": json.dumps({"delay_ms": {"save": 5000}})}))
     sr = pool.make_sr(api)
     rivals = [doomed, api("VM.create", vm_record("rival"))]
     disk = api("VDI.create", vdi_record(sr))
@@ -88,7 +88,7 @@ with Pool(members=MEMBERS) as pool:
     pool.leader()
     # placed operations go elsewhere at once
     api("VM.start", idle, False, True)
-    assert api("VM.get_resident_on", idle) not in (host, hosts[lost]) and time.time() - began < 20
+    assert api("VM.get_resident_on", idle) not in (host, hosts[lost]) and time.time() - began < 40
     ended = api.wait_task(started, timeout=90)
     assert ended["status"] == "failure" and ended["error_info"] == ["HOST_OFFLINE", host], ended
     assert time.time() - began > 50, "ended too early: the host could have come back"

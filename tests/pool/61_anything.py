@@ -68,7 +68,7 @@ class Run:
                 name, *rest = operations(random.Random(seed), self.hosts, api("VM.get_power_state", vm, timeout=10))
                 task = api("Async.VM." + name, vm, *rest, timeout=25)
                 with self.lock:
-                    self.tasks[task] = name
+                    self.tasks[task] = name, vm
                 # until it has ended, or for a moment, so that calls meet each other's locks
                 until = time.time() + self.rng.random()
                 while time.time() < until and api("task.get_status", task, timeout=10) == "pending":
@@ -118,10 +118,17 @@ def settled(run, api):
     assert not [r["uuid"] for r in api("host.get_all_records").values() if r["current_operations"]]
 
 
+def story(run, api, vm):
+    """What happened to a VM, by all tasks and all logs."""
+    uuid = api("VM.get_uuid", vm)
+    lines = [line for name, text in run.pool.logs() for line in ("%s: %s" % (line[:18], name + line[18:]) for line in text.splitlines() if uuid in line)]
+    return "\n".join([""] + sorted(lines)[-60:] + [""])
+
+
 def ends(run, api):
     """How many of each end; an end that is none of the pool's words is a fault."""
     ended, gone = {}, 0
-    for task, name in run.tasks.items():
+    for task, (name, vm) in run.tasks.items():
         try:
             status, info = api("task.get_status", task), api("task.get_error_info", task)
         except ApiError:
@@ -129,7 +136,7 @@ def ends(run, api):
             continue
         ended[status] = ended.get(status, 0) + 1
         if status == "failure" and (info[0] not in EXPECTED or (info[0] == "INTERNAL_ERROR" and not any(w in " ".join(info) for w in OF_A_LOSS))):
-            run.odd.append((name, info))
+            run.odd.append((name, info, story(run, api, vm)))
     return ended, gone
 
 
@@ -175,6 +182,6 @@ with Pool() as pool:
     assert not twice.found, twice.found
     reality(pool, api, twice)
     assert len(run.lost) >= 3 and ended.get("success", 0) > 100, (run.lost, ended)
-    assert not run.odd, run.odd[:10]
+    assert not run.odd, "\n".join(" ".join(map(str, odd)) for odd in run.odd[:3])
     pool.agree()
     pool.check()

@@ -32,7 +32,7 @@ ROOTS = {"owner": "host", "pool": "pool"}
 # Where an operation runs (pool/place.c). All but the last two are "kind:path".
 ROUTES = ("placed", "resident", "host", "sr", "storage", "coordinator", "compound")
 # Limits of the tables in model_head.h.
-STEPS_MAX, LOCKS_MAX, CANCELS_MAX, OPERATIONS_MAX = 2, 5, 8, 64
+STEPS_MAX, LOCKS_MAX, CANCELS_MAX, OPERATIONS_MAX = 2, 5, 10, 64
 
 
 def split_type(text):

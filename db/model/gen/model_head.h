@@ -157,7 +157,7 @@ enum model_route {
 	MODEL_COMPOUND,    /* made of other operations: by the coordinator's host, and by another when that is lost */
 };
 
-enum { MODEL_STEPS_MAX = 2, MODEL_LOCKS_MAX = 5, MODEL_CANCELS_MAX = 8, MODEL_OPERATIONS_MAX = 64 };
+enum { MODEL_STEPS_MAX = 2, MODEL_LOCKS_MAX = 5, MODEL_CANCELS_MAX = 10, MODEL_OPERATIONS_MAX = 64 };
 
 /* Where a path begins that begins at no parameter. */
 enum model_root { MODEL_ROOT_OWNER = -1 /* the host that becomes owner */, MODEL_ROOT_POOL = -2 /* the one object of class pool */ };
