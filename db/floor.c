@@ -652,6 +652,8 @@ static void round_start(struct floors *f)
 		f->seats[i].owes = i != slot;
 	send_forget(f);
 	round_look(f);
+	if (f->phase == WORDS) /* who does not answer is waited for by the tick */
+		loop_post(f->db->cfg.loop, &f->call, on_call);
 }
 
 static void on_take(struct floors *f, int slot, uint64_t number, const struct keys *keys)

@@ -55,5 +55,17 @@ with Pool() as pool:
     for n in (1, 2, 3):
         value = int(sessions[1]("VM.get_name_description", vms[n]))
         assert value >= acknowledged[n], "member %d: %d acknowledged, %d is there" % (n, acknowledged[n], value)
+    # its session goes on at a member that does not lead, though the new coordinator serves nobody and who held it does not answer
+    leader = pool.leader()
+    api = Api(pool, leader).login()
+    time.sleep(3)  # nobody else holds one
+    api("VM.get_name_label", vms[1])
+    pool.quickstart("kill", str(leader))
+    other = next(n for n in (1, 2, 3) if n not in (leader, pool.leader()))
+    began = time.time()
+    Api(pool, other, api.session)("VM.get_name_label", vms[1])
+    assert time.time() - began < 8, "it took %.1f s" % (time.time() - began)
+    pool.quickstart("start", str(leader))
+    eventually("it is back", lambda: pool.status()[leader - 1].get("ready") == "yes")
     for n in (1, 2, 3):
         pool.check(n)
