@@ -31,6 +31,7 @@ struct db_member {
 	char certificate[2 * TLS_FINGERPRINT_LEN + 1]; /* hexadecimal SHA-256 */
 	bool standby; /* it was no voter when the file was written */
 	bool gone;    /* private */
+	bool alive;   /* private: of one that is gone; it was in contact when it left */
 };
 
 struct db_applied {
@@ -79,8 +80,9 @@ struct db_config {
 	void (*role)(void *arg, enum consensus_role role, uint64_t term, uint64_t leader);
 	/* What db_members says has changed: keep it for the next start. May be NULL. */
 	void (*members_changed)(void *arg);
-	/* This member has left the pool: end it. NULL: the process ends. */
-	void (*removed)(void *arg);
+	/* This member has left the pool: end it. NULL: the process ends. alive: it was in contact
+	 * then, so it was not taken for lost. */
+	void (*removed)(void *arg, bool alive);
 	struct loop *plane_loop;	  /* of the volatile plane; NULL: there is none */
 	void (*plane_changed)(void *arg); /* on plane_loop: numbers have changed */
 	/* A frame of the pool's own. 0 or ERR_CORRUPT. May be NULL. */

@@ -45,6 +45,8 @@ struct members {
 	uint64_t freed_ms[CHANNEL_PEERS_MAX];
 };
 
+#define ALIVE "alive"
+
 static const struct db_member *roster_find(const struct roster *r, uint64_t raft_id)
 {
 	for (unsigned i = 0; i < r->n; i++)
@@ -76,18 +78,21 @@ static bool of_row(const struct db_view *view, const struct db_row *row, struct 
 	       copy(out->certificate, sizeof out->certificate, db_row_s(row, _MEMBER_certificate));
 }
 
-/* "left ID" = "HOST ADDRESS CERTIFICATE". */
+/* "left ID" = "HOST ADDRESS CERTIFICATE", and the word alive. */
 static bool of_word(const struct db_row *row, struct db_member *out)
 {
 	unsigned long long id;
-	int end = 0;
+	char alive[8] = "";
+	int end = 0, n;
 
 	*out = (struct db_member){ .gone = true };
 	if (sscanf(db_row_ref(row), DB_LEFT "%llu%n", &id, &end) != 1 || db_row_ref(row)[end] != 0)
 		return false;
 	out->raft_id = id;
-	return sscanf(db_row_s(row, _CONFIG_value), "%36s %79s %64s", out->host_uuid,
-		       out->channel_address, out->certificate) == 3;
+	n = sscanf(db_row_s(row, _CONFIG_value), "%36s %79s %64s %7s", out->host_uuid,
+		out->channel_address, out->certificate, alive);
+	out->alive = strcmp(alive, ALIVE) == 0;
+	return n >= 3;
 }
 
 static void roster_read(const struct db_view *view, struct roster *out)
@@ -120,7 +125,7 @@ static void roster_send(struct db *db, uint64_t peer)
 		const struct db_member *m = &r->m[i];
 
 		buf_u64(&b, m->raft_id);
-		buf_u8(&b, m->gone);
+		buf_u8(&b, m->gone ? 1 + m->alive : 0);
 		buf_str(&b, m->host_uuid);
 		buf_str(&b, m->name);
 		buf_str(&b, m->api_address);
@@ -140,7 +145,7 @@ static bool take_text(struct reader *r, char *out, size_t size)
 
 static bool roster_decode(struct reader *r, struct roster *out)
 {
-	uint8_t fingerprint[TLS_FINGERPRINT_LEN];
+	uint8_t fingerprint[TLS_FINGERPRINT_LEN], left;
 
 	*out = (struct roster){ .index = rd_u64(r) };
 	out->n = rd_u32(r);
@@ -150,7 +155,9 @@ static bool roster_decode(struct reader *r, struct roster *out)
 		struct db_member *m = &out->m[i];
 
 		m->raft_id = rd_u64(r);
-		m->gone = rd_u8(r) != 0;
+		left = rd_u8(r);
+		m->gone = left != 0;
+		m->alive = left == 2;
 		if (!take_text(r, m->host_uuid, sizeof m->host_uuid) ||
 			!take_text(r, m->name, sizeof m->name) ||
 			!take_text(r, m->api_address, sizeof m->api_address) ||
@@ -244,11 +251,11 @@ static void tell(struct db *db)
 		db->cfg.members_changed(db->cfg.arg);
 }
 
-static void end_here(struct db *db)
+static void end_here(struct db *db, bool alive)
 {
 	db->who->ended = true;
 	if (db->cfg.removed != NULL)
-		db->cfg.removed(db->cfg.arg);
+		db->cfg.removed(db->cfg.arg, alive);
 	else
 		env_die(db->cfg.loop->env, "this member has been removed from the pool");
 }
@@ -289,7 +296,7 @@ static void roster_follow(struct db *db, struct roster *fresh)
 		else if (fresh->m[i].raft_id != db->cfg.raft_id)
 			channel_follow(db, &fresh->m[i]);
 	if (self == NULL || self->gone)
-		end_here(db);
+		end_here(db, self != NULL && self->alive);
 	else
 		tell(db);
 }
@@ -478,8 +485,9 @@ static void write_left(struct db *db, const struct db_view *view, const struct d
 		db_txn_delete(&txn, MODEL_CLASS_host, db_row_s(row, _MEMBER_host));
 	db_txn_delete(&txn, MODEL_CLASS__member, db_row_ref(row));
 	snprintf(name, sizeof name, DB_LEFT "%lld", (long long)db_row_i(row, _MEMBER_raft_id));
-	snprintf(value, sizeof value, "%s %s %s", db_row_ref(row), db_row_s(row, _MEMBER_address),
-		db_row_s(row, _MEMBER_certificate));
+	snprintf(value, sizeof value, "%s %s %s%s", db_row_ref(row), db_row_s(row, _MEMBER_address),
+		db_row_s(row, _MEMBER_certificate),
+		db_silence_ms(db, (uint64_t)db_row_i(row, _MEMBER_raft_id)) == 0 ? " " ALIVE : "");
 	f[_CONFIG_value] = val_string(value);
 	db_txn_create(&txn, MODEL_CLASS__config, name, f);
 	write_row(db, &txn);

@@ -236,22 +236,66 @@ static void forget(struct job *job, struct pool *pool, const char *name, bool un
 	err_fini(&none);
 }
 
-int owner_agent_part(struct job *job, void *task, const char *word, enum agent_method_id method,
-	struct val *params, struct err *err)
+/* A job of the agent's beside that of a task: no row bears its name. */
+struct agent_part {
+	struct agent_part *next;
+	char name[UUID_LEN + 1];
+};
+
+static void part_keep(struct pool *pool, struct agent_part *part)
+{
+	pthread_mutex_lock(&pool->parts_mutex);
+	part->next = pool->parts;
+	pool->parts = part;
+	pthread_mutex_unlock(&pool->parts_mutex);
+}
+
+static void part_drop(struct pool *pool, const struct agent_part *part)
+{
+	struct agent_part **at = &pool->parts;
+
+	pthread_mutex_lock(&pool->parts_mutex);
+	while (*at != part)
+		at = &(*at)->next;
+	*at = part->next;
+	pthread_mutex_unlock(&pool->parts_mutex);
+}
+
+/* By an earlier life of this program: asked again it will have the same name. */
+static bool part_of_pending(const struct db_view *view, const char *name)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
+	const struct db_row *task;
+	char derived[UUID_LEN + 1];
+
+	while ((task = db_next(&c)) != NULL) {
+		if (!task_pending(task))
+			continue;
+		uuid_derive(db_row_s(task, TASK_uuid), AGENT_PART_RECEIVE, derived);
+		if (strcmp(derived, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool agent_part_wanted(struct pool *pool, const struct db_view *view, const char *name)
+{
+	bool is = false;
+
+	pthread_mutex_lock(&pool->parts_mutex);
+	for (const struct agent_part *p = pool->parts; p != NULL && !is; p = p->next)
+		is = strcmp(p->name, name) == 0;
+	pthread_mutex_unlock(&pool->parts_mutex);
+	return is || part_of_pending(view, name);
+}
+
+static int part_run(struct job *job, struct owned *o, const char *name, enum agent_method_id method,
+	const struct val *params, struct err *err)
 {
 	enum { FIRST_MS = 5, MOST_MS = 500 };
-	struct owned *o = task;
-	char *name = arena_alloc(&job->arena, UUID_LEN + 1);
 	uint64_t ms = FIRST_MS;
-	int rc;
+	int rc = owner_agent_ask(job, o, method, params, NULL, err);
 
-	if (word != NULL)
-		uuid_derive(o->task_uuid, word, name);
-	else
-		env_uuid(o->pool->env, name);
-	val_map_push(&job->arena, params, "uuid", val_string(o->vm_uuid));
-	val_map_push(&job->arena, params, "job", val_string(name));
-	rc = owner_agent_ask(job, o, method, params, NULL, err);
 	if (rc != 0)
 		return rc;
 	while ((rc = task_state(job, o, name, err)) == 1) {
@@ -260,8 +304,27 @@ int owner_agent_part(struct job *job, void *task, const char *word, enum agent_m
 		job->cancelled = false;
 		ms = ms * 2 < MOST_MS ? ms * 2 : MOST_MS;
 	}
+	return rc;
+}
+
+int owner_agent_part(struct job *job, void *task, const char *word, enum agent_method_id method,
+	struct val *params, struct err *err)
+{
+	struct owned *o = task;
+	struct agent_part *part = arena_alloc(&job->arena, sizeof *part);
+	int rc;
+
+	if (word != NULL)
+		uuid_derive(o->task_uuid, word, part->name);
+	else
+		env_uuid(o->pool->env, part->name);
+	val_map_push(&job->arena, params, "uuid", val_string(o->vm_uuid));
+	val_map_push(&job->arena, params, "job", val_string(part->name));
+	part_keep(o->pool, part);
+	rc = part_run(job, o, part->name, method, params, err);
+	part_drop(o->pool, part);
 	if (rc != ERR_DEAD && word == NULL)
-		forget(job, o->pool, name, false);
+		forget(job, o->pool, part->name, false);
 	return rc;
 }
 

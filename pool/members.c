@@ -222,11 +222,29 @@ bool members_parse_one(
 	return take_member(&v, out, 0, why, n);
 }
 
+static struct consensus_disk *disk_of(struct env *env, const char *dir)
+{
+	return consensus_disk_open(loop_new(env, "members"), dir);
+}
+
+/* Its log has one entry, which says that it is the only voter. Killed, it is run again. */
+static int found(struct env *env, const char *dir, const struct members *members)
+{
+	struct consensus_recovery first = { .term = 1, .new_term = 2 };
+	struct consensus_voter self = { .raft_id = members->self };
+
+	CHECK(members->n == 1 && members->m[0].raft_id == members->self);
+	self.address = members->m[0].host_uuid;
+	return consensus_recover(
+		disk_of(env, dir), dir, members->self, self.address, &self, 1, &first);
+}
+
 int members_enlist(struct env *env, const char *dir, const struct members *members)
 {
 	char path[512];
 
-	if (consensus_enlist(consensus_disk_open(loop_new(env, "enlist"), dir), members->self) != 0)
+	if (consensus_enlist(disk_of(env, dir), members->self) != 0 ||
+		(members->index == 0 && found(env, dir, members) != 0))
 		return ERR_IO;
 	snprintf(path, sizeof path, "%s/members.json", dir);
 	/* last: until then it can be run again */
@@ -254,6 +272,30 @@ static int take(struct env *env, const char *dir, const struct members *next)
 	}
 	free(old);
 	return taken || rc != 0 ? rc : members_enlist(env, dir, next);
+}
+
+int members_alone(struct env *env, const char *dir, const struct members *old)
+{
+	struct members *next = mem_new(sizeof *next);
+	char path[512];
+	int rc = ERR_IO;
+
+	for (unsigned i = 0; i < old->n; i++)
+		if (old->m[i].raft_id == old->self)
+			next->m[next->n++] = old->m[i];
+	if (next->n == 1) {
+		env_uuid(env, next->pool_uuid);
+		strcpy(next->epochs[next->n_epochs++], next->pool_uuid);
+		next->self = next->m[0].raft_id = 1;
+		next->m[0].standby = false;
+		snprintf(path, sizeof path, "%s/" MEMBERS_NEXT, dir);
+		rc = members_write(path, next) == 0 ? 0 : ERR_IO;
+	}
+	if (rc != 0)
+		log_err(env, "event=members_not_kept file=" MEMBERS_NEXT " why=\"%s\"",
+			next->n == 1 ? strerror(errno) : "this member is not in the list");
+	free(next);
+	return rc;
 }
 
 static int remove_in(struct env *env, const char *dir, const char *name)
@@ -287,7 +329,8 @@ int members_take_next(struct env *env, const char *dir)
 	else if (take(env, dir, next) == 0 && remove_in(env, dir, MEMBERS_JOIN) == 0)
 		rc = remove_in(env, dir, MEMBERS_NEXT); /* last: until then it is run again */
 	if (rc == 0)
-		log_info(env, "event=joined pool=%s member=%llu", next->pool_uuid,
+		log_info(env, "event=%s pool=%s member=%llu",
+			next->index == 0 ? "pool_of_one" : "joined", next->pool_uuid,
 			(unsigned long long)next->self);
 	free(next);
 	return rc == 0 ? 1 : rc;

@@ -48,9 +48,13 @@ int members_write(const char *path, const struct members *members);
  * members.json. Killed, it is run again. Nothing else uses the directory. 0; ERR_IO after a log
  * line. */
 int members_enlist(struct env *env, const char *dir, const struct members *members);
-/* What join.c has kept of the pool that has let this host in, taken at the next start: members.json
- * of the pool so far is kept as members.POOL.json. 0: there is nothing; 1: taken, and the directory
- * stays locked until this program begins anew; ERR_IO after a log line. */
+/* A pool of its own for the member that has left `old`, under a new uuid: kept for the next start.
+ * 0, or ERR_IO after a log line. */
+int members_alone(struct env *env, const char *dir, const struct members *old);
+/* What join.c has kept of the pool that has let this host in, or members_alone (its log index is
+ * 0), taken at the next start: members.json of the pool so far is kept as members.POOL.json. 0:
+ * there is nothing; 1: taken, and the directory stays locked until this program begins anew; ERR_IO
+ * after a log line. */
 #define MEMBERS_NEXT "members.next.json"
 #define MEMBERS_JOIN "join.json" /* the join under way, which ends with this */
 int members_take_next(struct env *env, const char *dir);

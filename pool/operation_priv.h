@@ -208,6 +208,9 @@ int agent_ask(struct job *job, struct pool *pool, enum agent_method_id method,
 /* The task's jobs at the agent may be forgotten; undo: what they have made has not been taken over.
  */
 void agent_forget(struct job *job, struct owned *o, bool undo);
+/* The agent's job of that name is a part of a task under way (owner_agent_part). */
+#define AGENT_PART_RECEIVE "receive" /* the only word there is */
+bool agent_part_wanted(struct pool *pool, const struct db_view *view, const char *name);
 void incarnation_of(struct pool *pool, char out[128]);
 
 /* compound.c: an operation made of others (route "compound"). Its X_run begins parts and waits for

@@ -108,11 +108,30 @@ static void on_members_changed(void *arg)
 		log_warn(pool->env, "event=members_not_kept why=\"too much to do\"");
 }
 
-/* On the Raft loop: nothing else happens here any more. */
-static void on_removed(void *arg)
+/* A pool of its own from its next start on, which is now. */
+static bool go_alone(struct pool *pool)
+{
+	int rc;
+
+	pthread_mutex_lock(&pool->members_mutex);
+	rc = members_alone(pool->env, pool->cfg.db.dir, pool->cfg.members);
+	pthread_mutex_unlock(&pool->members_mutex);
+	if (rc != 0)
+		return false;
+	log_info(pool->env, "event=ejected pool=%s", pool->cfg.members->pool_uuid);
+	pool->again = true;
+	env_uv_stop_self();
+	return true;
+}
+
+/* On the Raft loop: nothing else happens here any more. The machine of one that was taken for lost
+ * may still have what others have begun anew: it stays out. */
+static void on_removed(void *arg, bool alive)
 {
 	struct pool *pool = arg;
 
+	if (pool->cfg.members != NULL && alive && go_alone(pool))
+		return;
 	if (pool->cfg.members != NULL)
 		keep_members(pool, true);
 	env_die(pool->env, "this member has left the pool: its directory can be set aside");
@@ -144,6 +163,7 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	audit_init(pool);
 	pool->role_call.fn = on_role_call;
 	pthread_mutex_init(&pool->incarnation_mutex, NULL);
+	pthread_mutex_init(&pool->parts_mutex, NULL);
 	pthread_mutex_init(&pool->members_mutex, NULL);
 	snprintf(pool->password_file, sizeof pool->password_file, "%s", config->password_file);
 	snprintf(pool->agent_address, sizeof pool->agent_address, "%s", config->agent);

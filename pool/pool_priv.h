@@ -110,6 +110,8 @@ struct pool {
 	char incarnation[128]; /* of the agent; "" until it has been reached; under
 				  incarnation_mutex */
 	pthread_mutex_t incarnation_mutex;
+	struct agent_part *parts; /* of agent_job.c, under parts_mutex */
+	pthread_mutex_t parts_mutex;
 
 	_Atomic bool again;	       /* after the stop the program begins anew */
 	_Atomic int joining;	       /* join.c */

@@ -309,7 +309,7 @@ static int prepare(struct job *job, struct owned *o, const struct guest *g, stru
 		return rc;
 	val_map_push(&job->arena, &params, "migration", val_string(o->task_uuid));
 	val_map_push(&job->arena, &params, "image", val_string(g->image));
-	return owner_agent_part(job, o, "receive", AGENT_VM_migrate_receive, &params, err);
+	return owner_agent_part(job, o, AGENT_PART_RECEIVE, AGENT_VM_migrate_receive, &params, err);
 }
 
 static void guest_main(struct job *job, void *arg)

@@ -138,11 +138,12 @@ class Pool:
         lines = self.quickstart("status").stdout.splitlines()
         return [dict(re.findall(r"(\w+)=(\S+)", line)) if "role=" in line else {} for line in lines]
 
-    def leader(self, timeout=60):
+    def leader(self, timeout=60, of=None):
+        """Who leads; of: among these members."""
         until = time.time() + timeout
         while time.time() < until:
             for number, line in enumerate(self.status(), 1):
-                if line.get("role") == "leader-ready":
+                if line.get("role") == "leader-ready" and (of is None or number in of):
                     return number
             time.sleep(0.05)
         self.dump()

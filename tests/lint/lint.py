@@ -6,7 +6,7 @@ usage: lint.py ROOT BUILD
 arrows      who may include whom (style section 2); raft.h, http_parser.h only where they belong
 headers     every header compiles alone
 objects     nothing mutable in .data or .bss, no stray clock, random, socket or thread calls in rpc, db, pool, member
-docs        file names in docs/ and README.md exist; every promise names a test that exists
+docs        file names in docs/ and README.md exist; every promise names a test that exists; docs/map.md has every source file
 format      clang-format agrees
 shell       shellcheck, when installed, has nothing to say
 budget      the sum of tests/budget is under BUDGET_MAX (suites run two at a time, and CI has 90 minutes)
@@ -134,6 +134,17 @@ def check_docs():
                 complain("docs/promises.md:%d: no %s in %s" % (number, what, test))
 
 
+def check_map():
+    """The table of docs/map.md: folders, what it is about, files; an empty first cell means the folder above."""
+    known, folders = set(), []
+    for row in re.findall(r"(?m)^\| (.*?) *\| .* \| ([^|]*) \|$", read("docs/map.md")):
+        folders = re.findall(r"`([\w/]+)`", row[0]) or folders
+        known |= {"%s/%s.c" % (folder, name) for folder in folders for name in re.split(r"[,;] ", row[1])}
+    for path in sources(".c"):
+        if path not in known:
+            complain("docs/map.md: %s is missing in the table of files" % path)
+
+
 def check_format():
     files = list(sources(".c", ".h")) + [os.path.relpath(os.path.join(top, n), ROOT) for top, _, names in
                                          os.walk(os.path.join(ROOT, "tests")) for n in names if n.endswith((".c", ".h"))]
@@ -161,7 +172,7 @@ def check_budget():
         complain("tests/budget: %d s in all; %d is the limit" % (total, BUDGET_MAX))
 
 
-for check in (check_budget, check_arrows, check_headers, check_objects, check_docs, check_format, check_shell):
+for check in (check_budget, check_arrows, check_headers, check_objects, check_docs, check_map, check_format, check_shell):
     check()
 print("%d complaints" % len(bad))
 sys.exit(bool(bad))

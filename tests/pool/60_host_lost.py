@@ -1,6 +1,6 @@
 """Hosts are gone for longer than 60 s: their tasks end with HOST_OFFLINE, what had started keeps its lock, nothing hangs. One
 comes back. The other is declared dead and destroyed: then its VM's disk is free, for one VM, and what its tasks have left on
-the shared SR is gone. A third is ejected. Who has left is told, and stays out."""
+the shared SR is gone. A third is ejected, is a pool of one, and joins again. Who was destroyed is told, and stays out."""
 import json
 import os
 import subprocess
@@ -8,7 +8,7 @@ import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, ApiError, Pool, at_once, eventually, vbd_record, vdi_record, vm_record
+from xpool import PASSWORD, Api, ApiError, Pool, at_once, eventually, vbd_record, vdi_record, vm_record
 
 MEMBERS = 5
 
@@ -26,6 +26,14 @@ def stays_out(pool, member, api, host):
     done = subprocess.run([os.path.join(sys.argv[1], "xpoold"), "--allow-root", "--dir", pool.data(member),
                            "--listen", pool.address(member) + ":443"], text=True, timeout=30, stderr=subprocess.PIPE)
     assert done.returncode != 0 and "has left its pool" in done.stderr, done.stderr
+
+
+def alone(pool, member):
+    """It leads a pool that has no other host."""
+    try:
+        return pool.status()[member - 1].get("role") == "leader-ready" and len(Api(pool, member).login()("host.get_all")) == 1
+    except (ApiError, OSError):
+        return False
 
 
 def outcome(api, method, *args):
@@ -83,7 +91,7 @@ with Pool(members=MEMBERS) as pool:
     pool.kill(lost, "xpoold")
     eventually("its disks are there", lambda: len(lying()) == 3)
     pool.quickstart("kill", str(home))
-    pool.quickstart("kill", str(lost))
+    pool.quickstart("poweroff", str(lost))
     began = time.time()
     pool.leader()
     # placed operations go elsewhere at once
@@ -139,7 +147,18 @@ with Pool(members=MEMBERS) as pool:
     there = [n for n in hosts if n not in (lost, third)]
     api("pool.eject", hosts[third])
     assert sorted(api("host.get_all")) == sorted(hosts[n] for n in there)
-    stays_out(pool, third, api, hosts[third])
+    api.fails("HANDLE_INVALID", "host.get_uuid", hosts[third])
+    # it is a pool of one at once, with nothing of what it was in
+    eventually("it is alone", lambda: alone(pool, third))
+    own = Api(pool, third).login()
+    assert own("pool.get_all_records").popitem()[1]["uuid"] != api("pool.get_all_records").popitem()[1]["uuid"]
+    assert own("VM.get_all") == [] and own("SR.get_all") == [] and len(own("PIF.get_all")) == 1
+    own("VM.create", vm_record("of its own"))
+    pool.kill(third, "xpoold")
+    pool.quickstart("start", str(third))
+    eventually("it is alone still", lambda: alone(pool, third))
+    own = Api(pool, third).login()
+    own("VM.destroy", own("VM.get_by_name_label", "of its own")[0])
     settled = None
     while settled != (settled := changes(pool, there)):
         time.sleep(1.5)
@@ -147,8 +166,15 @@ with Pool(members=MEMBERS) as pool:
     eventually("they agree", lambda: len({(line.get("applied"), line.get("hash")) for line in
                                           (pool.status()[n - 1] for n in there)}) == 1)
     # three vote: one may die
-    dead = pool.leader()
+    dead = pool.leader(of=there)
     pool.quickstart("kill", str(dead))
-    pool.leader()
     there.remove(dead)
+    pool.leader(of=there)
     assert Api(pool, there[0], api.session)("VM.get_name_label", vm) == "three are left"
+    # and the third may come back
+    own("pool.join", pool.address(there[0]), "root", PASSWORD)
+    eventually("it has what the pool has", lambda: pool.status()[third - 1].get("hash", "0") == pool.status()[there[0] - 1].get("hash"))
+    own = Api(pool, third, api.session)
+    assert own("VM.get_name_label", vm) == "three are left"
+    eventually("its PBD is plugged", lambda: all(own("PBD.get_currently_attached", p) for h in own("host.get_by_name_label", "host%d" % third)
+                                                 for p in own("host.get_PBDs", h)))

@@ -8,7 +8,7 @@ import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from twice import Twice
-from xpool import Api, ApiError, Pool, eventually, vbd_record, vdi_record, vm_record
+from xpool import NULL, Api, ApiError, Pool, eventually, vbd_record, vdi_record, vm_record
 
 CALLS, CALLERS, WRITERS, VMS, SEED = 1000, 8, 2, 24, int(os.environ.get("SEED", "1"))
 LIVE = {"live": "true"}
@@ -25,11 +25,11 @@ OF_A_LOSS = ("agent restarted", "the agent", "domain is gone")
 def operations(rng, hosts, state):
     """Mostly one that fits the state; now and then any."""
     host = rng.choice(hosts)
-    fit = {"Halted": [("start", False, False), ("start_on", host, False, False), ("snapshot", "s", [])],
+    fit = {"Halted": [("start", False, False), ("start_on", host, False, False), ("snapshot", "s", []), ("revert",)],
            "Running": [("hard_shutdown",), ("clean_shutdown",), ("hard_reboot",), ("clean_reboot",), ("pause",), ("suspend",),
-                       ("pool_migrate", host, LIVE), ("pool_migrate", host, LIVE)],
+                       ("pool_migrate", host, LIVE), ("pool_migrate", host, LIVE), ("checkpoint", "c"), ("revert",)],
            "Paused": [("unpause",), ("unpause",), ("hard_shutdown",)],
-           "Suspended": [("resume", False, False), ("resume_on", host, False, False), ("hard_shutdown",)]}
+           "Suspended": [("resume", False, False), ("resume_on", host, False, False), ("hard_shutdown",), ("revert",)]}
     return rng.choice(fit[state if rng.random() < 0.9 else rng.choice(list(fit))])
 
 
@@ -41,6 +41,7 @@ class Run:
         api.memory_known()
         sr = pool.make_sr(api)
         self.vms = [api("VM.create", vm_record("any%d" % n, suspend_SR=sr)) for n in range(VMS)]
+        self.written = [api("VM.create", vm_record("written%d" % n)) for n in range(WRITERS)]  # a revert would take it back
         for vm in self.vms[::2]:
             api("VBD.create", vbd_record(vm, api("VDI.create", vdi_record(sr)), "0", bootable=True))
         self.away, self.made, self.tasks, self.acked, self.odd = set(), 0, {}, set(), []
@@ -65,8 +66,14 @@ class Run:
             vm, seed = call
             api, name = Api(self.pool, self.pick(), self.session), "get_power_state"
             try:
-                name, *rest = operations(random.Random(seed), self.hosts, api("VM.get_power_state", vm, timeout=10))
-                task = api("Async.VM." + name, vm, *rest, timeout=25)
+                rng = random.Random(seed)
+                name, *rest = operations(rng, self.hosts, api("VM.get_power_state", vm, timeout=10))
+                of = vm
+                if name == "revert":  # or, so that they stay few, one goes
+                    of = rng.choice(api("VM.get_snapshots", vm, timeout=10) or [NULL])
+                    name, *rest = ("snapshot", "s", []) if of == NULL else rng.choice([("revert",), ("destroy",)])
+                    of = vm if of == NULL else of
+                task = api("Async.VM." + name, of, *rest, timeout=25)
                 with self.lock:
                     self.tasks[task] = name, vm
                 # until it has ended, or for a moment, so that calls meet each other's locks
@@ -84,8 +91,8 @@ class Run:
         while self.made < CALLS:
             key, count = "any-%d-%d" % (number, count), count + 1
             try:
-                Api(self.pool, self.pick(), self.session)("VM.add_to_other_config", self.vms[number], key, "", timeout=25)
-                self.acked.add((self.vms[number], key))
+                Api(self.pool, self.pick(), self.session)("VM.add_to_other_config", self.written[number], key, "", timeout=25)
+                self.acked.add((self.written[number], key))
             except (ApiError, OSError):
                 pass
             time.sleep(0.05)
@@ -157,6 +164,16 @@ def reality(pool, api, twice):
             assert not has, (vm["name_label"], vm["power_state"], has)
 
 
+def disks(pool, api):
+    """Each record has its disk, and each VM or snapshot that is suspended its image."""
+    records = {v["uuid"]: v for v in api("VDI.get_all_records").values()}
+    there = {name for name in os.listdir(pool.storage("shared")["location"]) if len(name) == 36}
+    assert set(records) <= there, [records[uuid] for uuid in set(records) - there]
+    for vm in api("VM.get_all_records").values():
+        assert vm["power_state"] != "Suspended" or api("VDI.get_type", vm["suspend_VDI"]) == "suspend", vm
+    return len(there - set(records))
+
+
 with Pool() as pool:
     run = Run(pool)
     twice = Twice(pool.dir)
@@ -181,6 +198,8 @@ with Pool() as pool:
     twice.stop = True
     assert not twice.found, twice.found
     reality(pool, api, twice)
+    left = disks(pool, api)
+    print("%d disks, %d without a record" % (len(api("VDI.get_all")), left))
     assert len(run.lost) >= 3 and ended.get("success", 0) > 100, (run.lost, ended)
     assert not run.odd, "\n".join(" ".join(map(str, odd)) for odd in run.odd[:3])
     pool.agree()

@@ -63,10 +63,11 @@ static void on_members(void *arg)
 		p->n_file = db_members(p->life.db, p->file, &p->file_index);
 }
 
-static void on_removed(void *arg)
+static void on_removed(void *arg, bool alive)
 {
 	struct place *p = arg;
 
+	(void)alive;
 	p->removed = true;
 }
 
