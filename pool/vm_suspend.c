@@ -61,7 +61,8 @@ static struct val place_of(struct arena *a, const char *sr, const char *vdi)
 static int ask_image(
 	struct job *job, void *task, const struct val *place, struct val *out, struct err *err)
 {
-	uint64_t until = env_now_ms(job->env) + ATTACH_MS;
+	const struct owned *o = task;
+	uint64_t until = env_now_ms(job->env) + (o->same_incarnation ? 0 : ATTACH_MS);
 
 	for (;;) {
 		int rc = owner_agent_ask(job, task, AGENT_VM_image, place, out, err);
