@@ -1,9 +1,10 @@
 """Xen Orchestra's library (npm xen-api), unmodified: mirrors every class from each member in both encodings, uses barriers, follows
-other clients' writes, runs tasks, and goes on when the member it talks to is killed."""
+other clients' writes, runs tasks, and goes on when the member it talks to, or the coordinator, is killed or frozen."""
 import json
 import os
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from model import fields, split_type
@@ -166,6 +167,29 @@ def killed(pool, library, member, back):
     eventually("ready again", lambda: pool.status()[member - 1].get("ready") == "yes")
 
 
+def frozen(pool, library, member, victim):
+    """A member freezes: the one the library talks to, which then comes back to it by itself; or the coordinator, and the library
+    goes on meanwhile."""
+    others = [n for n in (1, 2, 3) if n != victim]
+    pool.quickstart("freeze", str(victim))
+    api = Api(pool, next(n for n in others if n != member), library.session)
+    vm = api("VM.get_by_name_label", "mail")[0]
+    text = "while %d stood still" % victim
+    api("VM.set_name_description", vm, text)
+    if victim == member:
+        time.sleep(4)
+        pool.quickstart("thaw", str(victim))
+    eventually("it goes on", lambda: library.object(vm)["name_description"] == text)
+    if victim != member:
+        assert library("barrier", ref=vm)["name_description"] == text
+        made = library("task", method="VM.create", args=[vm_record("meanwhile")])
+        assert library("task", method="VM.destroy", args=[made]) == ""
+        pool.quickstart("thaw", str(victim))
+    eventually("all are in contact", lambda: all(line.get("ready") == "yes" for line in pool.status()))
+    library("complaints")  # whatever it says of the pause
+    same(library, api)
+
+
 def unknown(api):
     try:
         api("pool.get_all")
@@ -186,6 +210,11 @@ with Pool() as pool:
         for member in (pool.leader(), 1 + pool.leader() % 3):
             with Library(pool, member) as library:
                 killed(pool, library, member, back)
+    for at_coordinator in (True, False):
+        leader = pool.leader()
+        member = leader if at_coordinator else 1 + leader % 3
+        with Library(pool, member) as library:
+            frozen(pool, library, member, leader)
     # a session made at one member serves at another
     with Library(pool, 2, auth={"sessionId": Api(pool, 1).login().session}) as library:
         same(library, Api(pool, 3).login())
