@@ -130,6 +130,10 @@ static const char *compose(struct job *job, struct pool *pool, const struct db_v
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_HOST, .method = "add" });
 	m->raft_id = next_id(view, txn);
 	bootstrap_newcomer(pool, view, txn, &job->arena, m);
+	if (db_view_count(view, MODEL_CLASS_host) == 1)
+		message_of_pool(pool, view, txn, "POOL_HAS_NO_FAULT_TOLERANCE", 3,
+			"Two hosts have no majority without each other: when one of them is lost "
+			"the other can change nothing. Add a third host.");
 	return NULL;
 }
 

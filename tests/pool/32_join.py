@@ -99,6 +99,7 @@ with Pool(members=1) as pool:
     host = Api(pool, 2).login()
     assert host("VM.get_name_label", vm) == "of the pool"
     assert sorted(r["name_label"] for r in host("host.get_all_records").values()) == ["host1", "host2"]
+    assert "POOL_HAS_NO_FAULT_TOLERANCE" in [m["name"] for m in host("message.get_all_records").values()]
     eventually("its PBD is plugged", lambda: all(r["currently_attached"] for r in host("PBD.get_all_records").values()))
     assert any(name.startswith("raft.aside") for name in os.listdir(pool.data(2)))
     host.fails("OPERATION_NOT_ALLOWED", "pool.join", *TARGET)
