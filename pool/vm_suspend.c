@@ -235,9 +235,9 @@ static int resume(struct job *job, void *task, const char *vm_ref, bool paused, 
 	place = place_of(&job->arena, at.sr, at.vdi);
 	val_map_push(&job->arena, &params, "start_paused", val_bool(paused));
 	rc = owner_agent_op(job, task, AGENT_VM_resume, &params, err);
-	if (rc == ERR_API)
-		is = look_at_guest(job, task, &place);
-	if (rc == ERR_DEAD || is == NOT_KNOWN || is == ON_ITS_DISK)
+	if (rc != 0)
+		is = rc == ERR_API ? look_at_guest(job, task, &place) : NOT_KNOWN;
+	if (is == NOT_KNOWN || is == ON_ITS_DISK)
 		return rc;
 	o->anyhow = true;
 	/* unless the facts know of its domain: it may have gone already, and its memory with it */
