@@ -227,31 +227,40 @@ static struct consensus_disk *disk_of(struct env *env, const char *dir)
 	return consensus_disk_open(loop_new(env, "members"), dir);
 }
 
-/* Its log has one entry, which says that it is the only voter. Killed, it is run again. */
-static int found(struct env *env, const char *dir, const struct members *members)
-{
-	struct consensus_recovery first = { .term = 1, .new_term = 2 };
-	struct consensus_voter self = { .raft_id = members->self };
-
-	CHECK(members->n == 1 && members->m[0].raft_id == members->self);
-	self.address = members->m[0].host_uuid;
-	return consensus_recover(
-		disk_of(env, dir), dir, members->self, self.address, &self, 1, &first);
-}
-
-int members_enlist(struct env *env, const char *dir, const struct members *members)
+/* Last: until then the directory can be made again. */
+static int keep(struct env *env, const char *dir, const struct members *members)
 {
 	char path[512];
 
-	if (consensus_enlist(disk_of(env, dir), members->self) != 0 ||
-		(members->index == 0 && found(env, dir, members) != 0))
-		return ERR_IO;
 	snprintf(path, sizeof path, "%s/members.json", dir);
-	/* last: until then it can be run again */
 	if (members_write(path, members) == 0)
 		return 0;
 	log_err(env, "event=members_not_kept file=%s why=\"%s\"", path, strerror(errno));
 	return ERR_IO;
+}
+
+int members_enlist(struct env *env, const char *dir, const struct members *members)
+{
+	return consensus_enlist(disk_of(env, dir), members->self) == 0 ? keep(env, dir, members)
+								       : ERR_IO;
+}
+
+/* Its log has one entry, which says that it is the only voter. Killed, it is run again. */
+static int found(struct env *env, const char *dir, const struct members *members)
+{
+	struct consensus_recovery first = { .term = 1, .new_term = 2 };
+	struct consensus_voter self = { .raft_id = members->self,
+		.address = members->m[0].host_uuid };
+
+	if (members->n != 1 || members->m[0].raft_id != members->self) {
+		log_err(env, "event=pool_not_founded why=\"it has other members\"");
+		return ERR_IO;
+	}
+	return consensus_enlist(disk_of(env, dir), members->self) == 0 &&
+			       consensus_recover(disk_of(env, dir), dir, members->self,
+				       self.address, &self, 1, &first) == 0
+		       ? keep(env, dir, members)
+		       : ERR_IO;
 }
 
 /* What members.json says is kept, and the pool of `next` takes its place. */
@@ -271,7 +280,9 @@ static int take(struct env *env, const char *dir, const struct members *next)
 		rc = ERR_IO;
 	}
 	free(old);
-	return taken || rc != 0 ? rc : members_enlist(env, dir, next);
+	if (taken || rc != 0)
+		return rc;
+	return next->index == 0 ? found(env, dir, next) : members_enlist(env, dir, next);
 }
 
 int members_alone(struct env *env, const char *dir, const struct members *old)

@@ -208,8 +208,9 @@ int agent_ask(struct job *job, struct pool *pool, enum agent_method_id method,
 /* The task's jobs at the agent may be forgotten; undo: what they have made has not been taken over.
  */
 void agent_forget(struct job *job, struct owned *o, bool undo);
-/* The agent's job of that name is a part of a task under way (owner_agent_part). */
-#define AGENT_PART_RECEIVE "receive" /* the only word there is */
+#define AGENT_PART_RECEIVE "receive" /* the only word that owner_agent_part is given */
+/* Is the agent's job of that name, of which there is no task, a part of one under way
+ * (owner_agent_part)? Any thread. */
 bool agent_part_wanted(struct pool *pool, const struct db_view *view, const char *name);
 void incarnation_of(struct pool *pool, char out[128]);
 

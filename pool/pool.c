@@ -130,10 +130,11 @@ static void on_removed(void *arg, bool alive)
 {
 	struct pool *pool = arg;
 
-	if (pool->cfg.members != NULL && alive && go_alone(pool))
-		return;
-	if (pool->cfg.members != NULL)
+	if (pool->cfg.members != NULL) {
+		if (alive && go_alone(pool))
+			return;
 		keep_members(pool, true);
+	}
 	env_die(pool->env, "this member has left the pool: its directory can be set aside");
 }
 

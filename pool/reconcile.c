@@ -126,7 +126,7 @@ static void forget_tasks(struct job *job, struct pool *pool)
 			continue;
 		db_view_pin(pool->db, &view);
 		task = db_view_by_uuid(&view, MODEL_CLASS_task, uuid);
-		ended = !task_pending(task) && !agent_part_wanted(pool, &view, uuid);
+		ended = task != NULL ? !task_pending(task) : !agent_part_wanted(pool, &view, uuid);
 		undo = task != NULL && strcmp(db_row_s(task, TASK_status), "success") != 0;
 		db_view_unpin(&view);
 		if (!ended)

@@ -5,7 +5,7 @@ import sys
 LINES, WIDTH = 12, 400
 # where a suite says what went wrong; without any its last lines stand for it
 TELLING = re.compile(r'^\w*(Error|Exception|Timeout\w*|Empty)\b|^  File "|:[FE]:|assertion_failed|fail_stop|^SUMMARY|Sanitizer: |runtime error|'
-                     r"Assertion .* failed|^Test time|Terminated|^lint")
+                     r"Assertion .* failed")
 
 
 def suites(text):

@@ -128,7 +128,7 @@ def settled(run, api):
 def story(run, api, vm):
     """What happened to a VM, by all tasks and all logs."""
     uuid = api("VM.get_uuid", vm)
-    lines = [line for name, text in run.pool.logs() for line in ("%s: %s" % (line[:18], name + line[18:]) for line in text.splitlines() if uuid in line)]
+    lines = ["%s (%s)" % (line, name) for name, text in run.pool.logs() for line in text.splitlines() if uuid in line]
     return "\n".join([""] + sorted(lines)[-60:] + [""])
 
 
