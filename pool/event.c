@@ -4,8 +4,8 @@
  * POOL_EVENT_BATCH_MS, a round looks at all that are parked. Who asks the same (what is watched,
  * from where, in which encoding) gets the same text, made once in the round. After a look that
  * found nothing a call stands where the view was, so those that watch the same come to stand at the
- * same place. A round is cut into slices, so that a loop with many readers still does its other
- * work; a client that does not read has a queue of its own and holds nobody.
+ * same place. A round is cut into slices, and so is a long answer, so that a loop with many readers
+ * still does its other work; a client that does not read has a queue of its own and holds nobody.
  * Calls of one session have no limit of their own, connections have: ending the oldest of too many
  * would make clients that ask again at once chase each other.
  *
@@ -18,6 +18,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* What came of a look at a call. LOOK_MORE: its answer is being made, look again soon. */
+enum looked { LOOK_WAITS, LOOK_ENDS, LOOK_MORE };
 
 /* What a loop knows of its round. */
 struct event_round {
@@ -70,39 +73,63 @@ static void answer_keep(struct pool *pool, struct event_answer *a)
 	pthread_mutex_unlock(&pool->events->mutex);
 }
 
-static struct event_answer *answer_for(
-	struct pool_loop *io, const struct db_view *view, const struct event_question *q)
+static struct event_answer *answer_find(struct pool_loop *io, const struct event_question *q)
 {
-	struct event_answer *a;
-
 	for (unsigned i = 0; i < EVENT_ANSWERS_MAX; i++)
 		if (io->round->answers[i].of.watch != NULL &&
 			same_question(&io->round->answers[i].of, q))
 			return &io->round->answers[i];
+	return NULL;
+}
+
+static void making_forget(struct event_wait *w)
+{
+	event_answer_fini(&w->making);
+	w->making = (struct event_answer){ 0 };
+}
+
+/* The answer to its question, or NULL after a piece more of it. */
+static struct event_answer *answer_for(struct call *call)
+{
+	struct pool_loop *io = call->io;
+	struct event_wait *w = call->event;
+	struct event_answer *a = answer_find(io, &w->question);
+
+	if (a != NULL)
+		return a;
+	if (w->making.of.watch != NULL && !same_question(&w->making.of, &w->question))
+		making_forget(w);
+	if (w->making.of.watch == NULL) {
+		event_answer_begin(
+			&w->question, io->pool->db, env_wall_s(io->pool->env), &w->making);
+		COUNT(io->pool->env, events_answers);
+	}
+	if (!event_answer_more(
+		    &w->making, &io->pool->events->tokens, &io->round->texts, EVENT_PIECE_BYTES))
+		return NULL;
 	a = answer_place(io);
-	event_answer_make(q, view, &io->pool->events->tokens, env_wall_s(io->pool->env),
-		&io->round->texts, a);
-	COUNT(io->pool->env, events_answers);
+	*a = w->making;
+	w->making = (struct event_answer){ 0 };
 	answer_keep(io->pool, a);
 	return a;
 }
 
 /* This member has not applied yet what the client has seen. */
-static bool look_behind(struct call *call, const struct db_view *view, bool last)
+static enum looked look_behind(struct call *call, const struct db_view *view, bool last)
 {
 	struct event_answer *a;
 
 	if (!last)
-		return false;
+		return LOOK_WAITS;
 	a = answer_place(call->io);
 	event_answer_behind(&call->event->question, view, call->event->token, a);
 	answer_keep(call->pool, a);
 	call->result = val_encoded((const char *)a->text.data, a->text.len);
-	return true;
+	return LOOK_ENDS;
 }
 
-/* true: the call has its answer, which lives until the next look, or its error. */
-static bool look(struct call *call, const struct db_view *view, bool last)
+/* LOOK_ENDS: the call has its answer, which lives until the next look, or its error. */
+static enum looked look(struct call *call, const struct db_view *view, bool last)
 {
 	struct event_wait *w = call->event;
 	struct event_answer *a;
@@ -112,23 +139,25 @@ static bool look(struct call *call, const struct db_view *view, bool last)
 		return look_behind(call, view, last);
 	if (!session_lives(call, view)) {
 		err_set(&call->err, ERR_SESSION_INVALID, session_given(call), NULL);
-		return true;
+		return LOOK_ENDS;
 	}
 	if (w->question.old && !event_next_prepare(call, &call->err))
-		return true;
-	a = answer_for(call->io, view, &w->question);
+		return LOOK_ENDS;
+	a = answer_for(call);
+	if (a == NULL)
+		return LOOK_MORE;
 	if (w->question.old)
 		event_next_told(call, a);
 	if (a->lost) {
 		err_set(&call->err, ERR_EVENTS_LOST, NULL);
-		return true;
+		return LOOK_ENDS;
 	}
 	if (a->n == 0 && !last) {
 		w->question.from = a->to;
-		return false;
+		return LOOK_WAITS;
 	}
 	call->result = val_encoded((const char *)a->text.data, a->text.len);
-	return true;
+	return LOOK_ENDS;
 }
 
 void event_unpark(struct call *call)
@@ -143,20 +172,31 @@ void event_unpark(struct call *call)
 		w->next->event->at = w->at;
 	counter_add(&call->pool->env->counters, COUNTER_events_parked_now, -1);
 	loop_timer_stop(&call->timer);
+	making_forget(w);
 	pthread_mutex_lock(&call->pool->events->mutex);
 	event_watch_drop(call->pool->events, w->question.watch);
 	pthread_mutex_unlock(&call->pool->events->mutex);
 	call->event = NULL;
 }
 
+static void on_timeout(struct loop_timer *t);
+
 static void answer_now(struct call *call)
 {
 	struct pool_loop *io = call->io;
+	uint64_t until_ms = env_now_ms(io->pool->env) + EVENT_SLICE_MS;
+	enum looked found;
 	struct db_view view;
 
 	db_view_pin(io->pool->db, &view);
-	look(call, &view, true);
+	do
+		found = look(call, &view, true);
+	while (found == LOOK_MORE && env_now_ms(io->pool->env) < until_ms);
 	db_view_unpin(&view);
+	if (found == LOOK_MORE) {
+		loop_timer_start(io->loop, &call->timer, 0, on_timeout);
+		return;
+	}
 	event_unpark(call);
 	call_finish(call);
 	if (io->round->next == NULL)
@@ -182,9 +222,12 @@ static void round_slice(struct pool_loop *io)
 	while (io->round->next != NULL && bytes < EVENT_SLICE_BYTES &&
 		env_now_ms(io->pool->env) < until_ms) {
 		struct call *call = io->round->next;
+		enum looked found = look(call, &view, false);
 
+		if (found == LOOK_MORE)
+			continue;
 		io->round->next = call->event->next;
-		if (!look(call, &view, false))
+		if (found == LOOK_WAITS)
 			continue;
 		bytes += call->err.code == NULL ? call->result.n : 0;
 		event_unpark(call);

@@ -1,4 +1,5 @@
-/* What has changed between a position and a view, as the text of an answer.
+/* What has changed between a position and a view, as the text of an answer; in pieces, for after a
+ * long absence that may be the whole database.
  *
  * State based: at most one event for each object, with its record in the view. Hundreds of clients
  * that watch the same get the same text (event.c keeps it for the round); clients that differ in
@@ -251,43 +252,81 @@ void event_writer_close(struct event_writer *w, const struct db_view *view, cons
 	arena_fini(&a);
 }
 
-void event_answer_make(const struct event_question *q, const struct db_view *view,
-	const struct event_tokens *tokens, int64_t now_s, struct event_texts *texts,
-	struct event_answer *out)
+/* An answer that is being made, of one view. */
+struct event_making {
+	struct db_view view;
+	struct changes changes;
+	size_t next; /* of them */
+	char timestamp[24];
+	struct event_writer writer;
+};
+
+void event_answer_begin(
+	const struct event_question *q, struct db *db, int64_t now_s, struct event_answer *out)
 {
-	struct changes c = { 0 };
-	struct numbers numbers = { q, view, &c };
-	char token[EVENT_TOKEN_LEN + 1], timestamp[24] = "0.0";
+	struct event_making *m = mem_new(sizeof *m);
+	struct numbers numbers = { q, &m->view, &m->changes };
+
+	*m = (struct event_making){ .timestamp = "0.0" };
+	db_view_pin(db, &m->view);
+	CHECK(q->from.first || q->from.index <= db_view_index(&m->view));
+	*out = (struct event_answer){ .of = *q, .making = m };
+	out->to.index = db_view_index(&m->view);
+	out->to.numbers = db_plane_changed(db, q->from.numbers, on_number, &numbers);
+	out->lost = !collect(q, &m->view, &m->changes);
+	if (out->lost)
+		return;
+	if (m->changes.n > 0)
+		qsort(m->changes.items, m->changes.n, sizeof *m->changes.items, in_order);
+	if (q->old)
+		snprintf(m->timestamp, sizeof m->timestamp, "%" PRId64 ".0", now_s);
+	event_writer_open(&m->writer, q->old, codec(q->json), &out->text);
+	out->n = (unsigned)m->changes.n;
+}
+
+static void making_free(struct event_answer *a)
+{
+	if (a->making == NULL)
+		return;
+	db_view_unpin(&a->making->view);
+	free(a->making->changes.items);
+	free(a->making);
+	a->making = NULL;
+}
+
+static void put_change(
+	struct event_answer *a, const struct event_change *c, struct event_texts *texts)
+{
 	const struct event_text *record;
-	struct event_writer w;
 	struct rpc_map m;
 
-	CHECK(q->from.first || q->from.index <= db_view_index(view));
-	*out = (struct event_answer){ .of = *q, .to = { .index = db_view_index(view) } };
-	out->to.numbers = db_plane_changed(view->db, q->from.numbers, on_number, &numbers);
-	out->lost = !collect(q, view, &c);
-	if (!out->lost) {
-		if (c.n > 0)
-			qsort(c.items, c.n, sizeof *c.items, in_order);
-		if (q->old)
-			snprintf(timestamp, sizeof timestamp, "%" PRId64 ".0", now_s);
+	event_open(&m, &a->making->writer.events, c, a->making->timestamp);
+	if (c->row != NULL) {
+		record = text_of(texts, &a->making->view, c->row, a->of.json, a->to.numbers);
+		buf_put(&a->text, record->bytes.data, record->bytes.len);
+	}
+	rpc_map_close(&m);
+}
+
+bool event_answer_more(struct event_answer *a, const struct event_tokens *tokens,
+	struct event_texts *texts, size_t bytes)
+{
+	struct event_making *m = a->making;
+	size_t until = a->text.len + bytes;
+	char token[EVENT_TOKEN_LEN + 1];
+
+	if (!a->lost) {
 		if (texts->bytes > EVENT_TEXTS_MAX)
 			event_texts_fini(texts);
-		event_writer_open(&w, q->old, codec(q->json), &out->text);
-		for (size_t i = 0; i < c.n; i++) {
-			event_open(&m, &w.events, &c.items[i], timestamp);
-			if (c.items[i].row != NULL) {
-				record = text_of(
-					texts, view, c.items[i].row, q->json, out->to.numbers);
-				buf_put(&out->text, record->bytes.data, record->bytes.len);
-			}
-			rpc_map_close(&m);
-		}
-		event_token_print(tokens, &out->to, token);
-		event_writer_close(&w, view, token);
-		out->n = (unsigned)c.n;
+		while (m->next < m->changes.n && a->text.len < until)
+			put_change(a, &m->changes.items[m->next++], texts);
+		if (m->next < m->changes.n)
+			return false;
+		event_token_print(tokens, &a->to, token);
+		event_writer_close(&m->writer, &m->view, token);
 	}
-	free(c.items);
+	making_free(a);
+	return true;
 }
 
 void event_answer_behind(const struct event_question *q, const struct db_view *view,
@@ -302,5 +341,6 @@ void event_answer_behind(const struct event_question *q, const struct db_view *v
 
 void event_answer_fini(struct event_answer *a)
 {
+	making_free(a);
 	buf_fini(&a->text);
 }

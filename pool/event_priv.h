@@ -12,6 +12,7 @@ enum {
 	EVENT_TEXT_BUCKETS = 1024,
 	EVENT_SLICE_BYTES = 4 << 20, /* of a round; then the loop does other things first */
 	EVENT_SLICE_MS = 10,
+	EVENT_PIECE_BYTES = 64 << 10, /* of an answer, between looks at the clock */
 	EVENT_TOKEN_LEN = 41,
 };
 
@@ -97,7 +98,8 @@ struct event_answer {
 	struct event_position to;
 	bool lost; /* the position is older than the deletions that are remembered */
 	unsigned n;
-	struct buf text; /* the whole result */
+	struct buf text;	     /* the whole result, once it is whole */
+	struct event_making *making; /* NULL: it is */
 };
 
 /* Records as text, each made once. */
@@ -106,9 +108,13 @@ struct event_texts {
 	size_t bytes;
 };
 
-void event_answer_make(const struct event_question *q, const struct db_view *view,
-	const struct event_tokens *tokens, int64_t now_s, struct event_texts *texts,
-	struct event_answer *out);
+/* Of the state as it is now, which stays pinned until the answer is whole. It refers to the watch
+ * of q. */
+void event_answer_begin(
+	const struct event_question *q, struct db *db, int64_t now_s, struct event_answer *out);
+/* Write about so many bytes more; true: it is whole. */
+bool event_answer_more(struct event_answer *a, const struct event_tokens *tokens,
+	struct event_texts *texts, size_t bytes);
 /* No events, the token as it was: the time is over and this member has not got there yet. */
 void event_answer_behind(const struct event_question *q, const struct db_view *view,
 	const char *token, struct event_answer *out);
@@ -150,6 +156,8 @@ struct event_wait {
 	struct call *next, **at; /* in the list of its loop */
 	struct event_question question;
 	const char *token; /* as it was given; NULL: event.next */
+	struct event_answer
+		making; /* its answer, of its watch; of.watch NULL: none is being made */
 };
 
 /* Wait for news, at most ms, and answer. The watch is taken. Returns CALL_PENDING. */

@@ -184,6 +184,24 @@ def old_interface(pool, apis):
     assert results[1]["ErrorDescription"] == ["SESSION_NOT_REGISTERED", api.session], results[1]
 
 
+def long_answer(apis):
+    """After an absence there is much: an answer that is made in pieces, here and there, waited for or not."""
+    vms = [apis[0]("VM.create", vm_record("much%d" % n)) for n in range(300)]
+    token = apis[1]("event.from", ["vm"], "", 0)["token"]
+    for vm in vms:
+        apis[0]("VM.set_name_description", vm, vm[-36:] + "x" * 5000)
+    apis[0]("VM.destroy", vms.pop())
+    for api in apis:
+        for wait in (0, 10):
+            answer = api("event.from", ["vm"], token, wait)
+            told = {e["ref"]: e["snapshot"]["name_description"][:36] for e in answer["events"] if e["operation"] == "mod"}
+            assert told == {vm: vm[-36:] for vm in vms}, (len(told), len(vms))
+            assert answer["valid_ref_counts"]["vm"] == len(api("VM.get_all_records"))
+            assert api("event.from", ["vm"], answer["token"], 0)["events"] == []
+    for vm in vms:
+        apis[0]("VM.destroy", vm)
+
+
 with Pool() as pool:
     apis = [Api(pool, n).login() for n in (1, 2)]
     vms = [apis[0]("VM.create", vm_record("counter%d" % n)) for n in range(10)]
@@ -193,6 +211,7 @@ with Pool() as pool:
     asyncio.run(endings(pool))
     eventually("nobody waits", lambda: pool.counters(1)["events_parked_now"] == 0)
     old_interface(pool, apis)
+    long_answer(apis)
     # a token that is ahead of what this member knows: the time passes, and it is given back as it was
     ahead = "%020d,%020d" % (10**16 + 10**15, 10**20 - 1)
     answer = apis[0]("event.from", ["vm"], ahead, 0.1)

@@ -75,12 +75,10 @@ static int watch(struct bench *b, const struct event_watch *base, bool without,
 
 static const char *ask(struct bench *b, struct event_question q)
 {
-	struct db_view view;
-
 	event_answer_fini(&b->answer);
-	db_view_pin(&b->db, &view);
-	event_answer_make(&q, &view, &b->events.tokens, 1700000000, &b->texts, &b->answer);
-	db_view_unpin(&view);
+	event_answer_begin(&q, &b->db, 1700000000, &b->answer);
+	while (!event_answer_more(&b->answer, &b->events.tokens, &b->texts, 1))
+		;
 	return buf_text(&b->answer.text);
 }
 
@@ -261,6 +259,42 @@ START_TEST(an_object_has_one_event_with_its_latest_record)
 	ck_assert_str_eq(story(&b, one, b.db.index, false), "");
 	event_watch_drop(&b.events, all);
 	event_watch_drop(&b.events, one);
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(an_answer_made_in_pieces_is_of_one_state)
+{
+	struct bench b;
+	struct event_question q = { .from = { .first = true }, .json = true };
+	struct err err = { 0 };
+
+	bench_open(&b);
+	watch(&b, NULL, false, &q.watch, &err, "vm", NULL);
+	create(&b, MODEL_CLASS_VM, "a");
+	create(&b, MODEL_CLASS_VM, "b");
+	create(&b, MODEL_CLASS_VM, "c");
+	label(&b, "b", "as it was");
+	apply(&b);
+	event_answer_begin(&q, &b.db, 1700000000, &b.answer);
+	ck_assert(!event_answer_more(&b.answer, &b.events.tokens, &b.texts, 1));
+	ck_assert(b.answer.text.len > 0);
+	label(&b, "b", "changed");
+	db_txn_delete(&b.txn, MODEL_CLASS_VM, "c");
+	create(&b, MODEL_CLASS_VM, "d");
+	apply(&b);
+	while (!event_answer_more(&b.answer, &b.events.tokens, &b.texts, 1))
+		;
+	ck_assert_uint_eq(b.answer.n, 3);
+	ck_assert_uint_eq(b.answer.to.index, b.db.index - 1);
+	ck_assert_ptr_nonnull(strstr(buf_text(&b.answer.text), "\"as it was\""));
+	ck_assert_ptr_nonnull(strstr(buf_text(&b.answer.text), "\"vm\":3,"));
+	ck_assert_ptr_null(strstr(buf_text(&b.answer.text), "\"changed\""));
+	/* one that nobody waits for any more */
+	event_answer_fini(&b.answer);
+	event_answer_begin(&q, &b.db, 1700000000, &b.answer);
+	ck_assert(!event_answer_more(&b.answer, &b.events.tokens, &b.texts, 1));
+	event_watch_drop(&b.events, q.watch);
 	bench_close(&b);
 }
 END_TEST
@@ -478,6 +512,7 @@ int main(void)
 		who_watches_the_same_shares_it,
 		a_subscription_has_a_limit,
 		an_object_has_one_event_with_its_latest_record,
+		an_answer_made_in_pieces_is_of_one_state,
 		what_is_new_comes_first_and_what_has_gone_last,
 		a_position_below_the_remembered_deletions_is_lost,
 		the_forms_on_the_wire,
