@@ -113,6 +113,15 @@ class Bench:
             have = self.pool.call(1, "VM.get_all")
         self.refs = have[:n]
 
+    @contextlib.contextmanager
+    def on(self, pool):
+        """Meanwhile another pool is measured."""
+        kept, self.pool, self.refs = self.pool, pool, []
+        try:
+            yield
+        finally:
+            self.pool, self.refs = kept, []
+
     def roles(self):
         return self.pool.roles()
 

@@ -110,6 +110,14 @@ class Loopback:
         return ports
 
 
+class Addresses(Loopback):
+    """Each member at an address of its own, as a host has one."""
+
+    @staticmethod
+    def address(member):
+        return "127.0.0.%d" % (10 + member)
+
+
 class Links:
     """Each member behind a link of its own, in a network namespace that lives as long as its holder. Root only; xpool-bench
     itself runs in a namespace of its own then, so the bridge is nobody else's."""
@@ -159,11 +167,11 @@ class Links:
 class Cluster:
     """What both have: processes by member, killed, frozen and started again."""
 
-    def __init__(self, folder, build, network=None):
-        self.dir, self.build, self.network = folder, build, network or Loopback()
+    def __init__(self, folder, build, network=None, members=MEMBERS):
+        self.dir, self.build, self.network, self.members = folder, build, network or Loopback(), list(members)
         os.makedirs(folder)
         self.processes = {}
-        self.ports = {m: self.network.ports(m, 2) for m in MEMBERS}
+        self.ports = {m: self.network.ports(m, 2) for m in self.members}
 
     def address(self, member):
         return self.network.address(member)
@@ -178,7 +186,7 @@ class Cluster:
         self.processes[member].end(signal.SIGKILL)
 
     def others(self, member):
-        return [m for m in MEMBERS if m != member]
+        return [m for m in self.members if m != member]
 
     def roles(self):
         """(leader, another member)."""
@@ -205,14 +213,14 @@ class Pool(Cluster):
     """Ours: xpoold and xpool-agent for each member, made by xpoolctl."""
     name = "ours"
 
-    def __init__(self, folder, build, network=None):
-        super().__init__(folder, build, network)
+    def __init__(self, folder, build, network=None, members=MEMBERS):
+        super().__init__(folder, build, network, members)
         self.agents, self.sessions = {}, {}
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def up(self):
-        self.make()
-        for m in MEMBERS:
+        self.make(self.members)
+        for m in self.members:
             self.start(m)
         self.wait_ready()
 
@@ -226,9 +234,10 @@ class Pool(Cluster):
     def home(self, member, name=""):
         return os.path.join(self.dir, "member%d" % member, name)
 
-    def make(self):
+    def make(self, numbers):
+        """Hosts that are a pool."""
         members, uuid = [], lambda: self.run("uuid").strip()
-        for m in MEMBERS:
+        for m in numbers:
             os.makedirs(self.home(m, "agent"))
             pem = self.home(m, "member.pem")
             fingerprint = self.run("certificate", "--address", self.address(m), "--name", "host%d" % m, "--out", pem).strip()
@@ -241,8 +250,26 @@ class Pool(Cluster):
         path = os.path.join(self.dir, "members.json")
         with open(path, "w", encoding="ascii") as handle:
             json.dump({"pool": uuid(), "epoch": 1, "members": members}, handle)
-        for m in MEMBERS:
+        for m in numbers:
             self.run("init", "--dir", self.home(m, "data"), "--members", path, "--id", str(m))
+
+    def join(self, member):
+        """A host that is a pool of its own joins by pool.join; seconds from the call until it serves what the pool has."""
+        self.ports[member] = self.network.ports(member, 2)
+        self.make([member])
+        self.start(member)
+        wait_until("a host serves", lambda: self.ready(member))
+        index, began = int(self.status(self.members[0])["applied"]), time.monotonic()
+        self.call(member, "pool.join", self.endpoint(self.members[0]), "root", PASSWORD)
+        wait_until("it serves what the pool has", lambda: self.in_pool(member, index), pause=0.01)
+        self.members.append(member)
+        self.sessions.pop((member, 0))
+        return time.monotonic() - began
+
+    def in_pool(self, member, index):
+        """It leads its own pool until it has begun anew."""
+        status = self.status(member)
+        return status.get("ready") == "yes" and status["role"] != "leader-ready" and int(status["applied"]) >= index
 
     def start(self, member):
         home = self.home(member)
@@ -271,12 +298,12 @@ class Pool(Cluster):
         return self.status(member).get("ready") == "yes"
 
     def wait_ready(self):
-        wait_until("the pool is ready", lambda: all(self.ready(m) for m in MEMBERS))
+        wait_until("the pool is ready", lambda: all(self.ready(m) for m in self.members))
 
     def wait_whole(self):
         """All serve, and agree."""
         def agree():
-            seen = [self.status(m) for m in MEMBERS]
+            seen = [self.status(m) for m in self.members]
             return all(s.get("ready") == "yes" for s in seen) and len({(s["applied"], s["hash"], s["leader"]) for s in seen}) == 1
         wait_until("the members agree", agree)
         self.leader()
@@ -284,7 +311,7 @@ class Pool(Cluster):
     def leader(self):
         found = []
         wait_until("there is a coordinator",
-                   lambda: found.extend(m for m in MEMBERS if self.status(m).get("role") == "leader-ready") or found)
+                   lambda: found.extend(m for m in self.members if self.status(m).get("role") == "leader-ready") or found)
         return found[0]
 
     def call(self, member, method, *args, session=True, timeout=60):
@@ -330,12 +357,12 @@ class Etcd(Cluster):
 
     def up(self):
         with open(self.ca, "w", encoding="ascii") as ca:
-            for m in MEMBERS:
+            for m in self.members:
                 subprocess.run([os.path.join(self.build, "xpoolctl"), "certificate", "--address", self.address(m), "--name", "etcd%d" % m,
                                 "--out", self.pem(m)], check=True, stdout=subprocess.DEVNULL)
                 with open(self.pem(m), encoding="ascii") as handle:
                     ca.write(re.search(r"-----BEGIN CERT.*?END CERTIFICATE-----\n", handle.read(), re.S)[0])
-        for m in MEMBERS:
+        for m in self.members:
             self.start(m)
         self.leader()
 
@@ -350,7 +377,7 @@ class Etcd(Cluster):
 
     def start(self, member):
         client, peer = ("https://%s:%d" % (self.address(member), port) for port in self.ports[member])
-        cluster = ",".join("etcd%d=https://%s:%d" % (m, self.address(m), self.ports[m][1]) for m in MEMBERS)
+        cluster = ",".join("etcd%d=https://%s:%d" % (m, self.address(m), self.ports[m][1]) for m in self.members)
         fresh = "existing" if member in self.processes else "new"
         pem = self.pem(member)
         self.processes[member] = Process(
@@ -390,7 +417,7 @@ class Etcd(Cluster):
 
         def look():
             self.check()
-            found[:] = [m for m in MEMBERS if self.leader_of(m) == -1]
+            found[:] = [m for m in self.members if self.leader_of(m) == -1]
             return len(found) == 1 and all(self.leader_of(m) for m in self.others(found[0]))
         wait_until("etcd has a leader", look)
         return found[0]
@@ -400,7 +427,7 @@ class Etcd(Cluster):
         def writes():
             self.leader()
             try:
-                return all(self.put(m, b"whole") for m in MEMBERS)
+                return all(self.put(m, b"whole") for m in self.members)
             except (OSError, grpc_raw.Refused):
                 return False
         wait_until("etcd takes writes", writes)

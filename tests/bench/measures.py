@@ -1,9 +1,12 @@
 """The measurements of xpool-bench, by name, in the order in which they run: each leaves the pool whole."""
+import contextlib
 import json
 import os
+import re
 import subprocess
 import time
 
+import clusters
 import failover
 from clusters import MEMBERS, Failed, wait_until
 
@@ -241,6 +244,49 @@ def catch_up(bench):
     bench.row("catch_up", "of a member that was away for %d entries, its start included" % writes_missed, "s", rounds)
 
 
+def cpu(processes):
+    return sum(clusters.cpu_s(p.pid) for p in processes.values())
+
+
+def resident_mib(pid):
+    with open("/proc/%d/status" % pid, encoding="ascii") as handle:
+        return int(re.search(r"VmRSS:\s+(\d+)", handle.read())[1]) / 1024
+
+
+def idle(pool, seconds):
+    """Nobody asks for anything: cores of all members and of all agents, elections, commits per second."""
+    def seen():
+        status = [pool.status(m) for m in pool.members]
+        return (cpu(pool.processes), cpu(pool.agents), max(int(s["term"]) for s in status), pool.counters(1)["entries_applied"],
+                time.monotonic())
+    before = seen()
+    time.sleep(seconds)
+    *grown, took = (b - a for a, b in zip(before, seen()))
+    return grown[0] / took, grown[1] / took, grown[2], grown[3] / took
+
+
+def many(bench):
+    """A pool grows to as many members as it can have, one pool.join after the other, and is left alone then."""
+    most, seconds = (5, 2) if bench.quick else (64, 600)
+    pool = clusters.Pool(os.path.join(bench.dir, "many"), bench.build, clusters.Addresses(), [1])
+    with contextlib.closing(pool), bench.on(pool):
+        pool.up()
+        bench.populate(vms(bench, 10000))
+        n, joins = len(bench.refs), {m: pool.join(m) for m in range(2, most + 1)}
+        pool.wait_whole()
+        for m in [m for m in (2, 3, 4, 8, 16, 32) if m < most] + [most]:
+            bench.row("many", "join of member %d, %d VMs: pool.join until it serves" % (m, n), "s", [joins[m]])
+        time.sleep(seconds / 20)  # voters are chosen, what joining left is put away
+        members, agents, elections, commits = idle(pool, seconds)
+        case = "%d members with %d VMs idle for %d s: " % (most, n, seconds)
+        bench.row("many", case + "processor cores of all members", "cores", [members], target=(("worst <=", 1),))
+        bench.row("many", case + "of all agents", "cores", [agents])
+        bench.row("many", case + "elections", "count", [elections], target=(("worst <=", 0),))
+        bench.row("many", case + "log entries", "per s", [commits])
+        bench.row("many", case + "memory of the largest member", "MiB",
+                  [max(resident_mib(p.pid) for p in pool.processes.values())], target=(("worst <=", 150),))
+
+
 ALL = {
     "micro": micro,
     "records": records,
@@ -252,4 +298,5 @@ ALL = {
     "start": start,
     "catch_up": catch_up,
     "failover": failover.measure,
+    "many": many,
 }
