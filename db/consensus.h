@@ -83,6 +83,7 @@ struct consensus_config {
 	const char *address;
 	const struct consensus_voter *members; /* this one too; the list is copied */
 	unsigned n_members;
+	bool witness; /* it stands for election behind all others */
 	unsigned election_ms, heartbeat_ms;
 	struct consensus_disk *disk;
 	/* Tests only: break the guard to see its tests fail; one frame per message of the library.
@@ -169,6 +170,8 @@ void consensus_peer_up(struct consensus *c, uint64_t peer, bool up);
 /* Members that come and go; those of the start are there already. false: too many. */
 bool consensus_peer_add(struct consensus *c, uint64_t peer);
 void consensus_peer_remove(struct consensus *c, uint64_t peer);
+/* It is a witness: consensus_step_down never chooses it. */
+void consensus_peer_witness(struct consensus *c, uint64_t peer, bool witness);
 
 /* A member in the configuration in force. */
 enum consensus_part { CONSENSUS_SPARE, CONSENSUS_STANDBY, CONSENSUS_VOTER };

@@ -18,10 +18,13 @@ static unsigned voters(const struct consensus *c)
 	return n;
 }
 
-/* Place by id among the voters other than the one that is lost. */
+/* Place by id among the voters other than the one that is lost; a witness is the last. */
 static unsigned rank(const struct consensus *c)
 {
 	unsigned k = 0;
+
+	if (c->cfg.witness)
+		return voters(c);
 
 	for (unsigned i = 0; i < c->raft.configuration.n; i++) {
 		const struct raft_server *s = &c->raft.configuration.servers[i];

@@ -68,7 +68,7 @@ void consensus_step_down(struct consensus *c)
 		const struct net_peer *p = &c->peers[(c->called + i) % c->n_peers];
 		const struct raft_progress *progress = consensus__progress(c, p->id);
 
-		if (p->up && progress != NULL && consensus_is_voter(c, p->id) &&
+		if (p->up && !p->witness && progress != NULL && consensus_is_voter(c, p->id) &&
 			(best == NULL || progress->match_index > most)) {
 			most = progress->match_index;
 			best = p;

@@ -710,6 +710,14 @@ bool consensus_peer_add(struct consensus *c, uint64_t peer)
 	return true;
 }
 
+void consensus_peer_witness(struct consensus *c, uint64_t peer, bool witness)
+{
+	struct net_peer *p = consensus__peer(c, peer);
+
+	if (p != NULL)
+		p->witness = witness;
+}
+
 void consensus_peer_remove(struct consensus *c, uint64_t peer)
 {
 	struct net_peer *p = consensus__peer(c, peer);

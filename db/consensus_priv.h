@@ -67,7 +67,7 @@ struct net_snapshot_in {
 
 struct net_peer {
 	raft_id id;
-	bool up;
+	bool up, witness;
 	struct net_append *head, **tail;
 	unsigned n_requests;
 	uint64_t n_entries;

@@ -440,6 +440,7 @@ static int open_consensus(struct db *db)
 {
 	struct consensus_config cc = { .loop = db->cfg.loop,
 		.raft_id = db->cfg.raft_id,
+		.witness = db->witness,
 		.election_ms = db->cfg.election_ms ? db->cfg.election_ms : CONSENSUS_ELECTION_MS,
 		.heartbeat_ms =
 			db->cfg.heartbeat_ms ? db->cfg.heartbeat_ms : CONSENSUS_HEARTBEAT_MS,
@@ -461,6 +462,7 @@ static int open_consensus(struct db *db)
 		.snapshot_large = db->cfg.snapshot_large,
 		.arg = db };
 	struct consensus_voter members[CHANNEL_PEERS_MAX];
+	int rc;
 
 	cc.members = members;
 	cc.n_members = db->n_members;
@@ -473,7 +475,11 @@ static int open_consensus(struct db *db)
 	CHECK(cc.address != NULL);
 	if (cc.disk == NULL)
 		cc.disk = consensus_disk_open(db->cfg.loop, db->cfg.dir);
-	return consensus_open(&db->consensus, &cc);
+	rc = consensus_open(&db->consensus, &cc);
+	for (unsigned i = 0; rc == 0 && i < db->n_members; i++)
+		consensus_peer_witness(
+			db->consensus, db->members[i].raft_id, db->members[i].witness);
+	return rc;
 }
 
 static void open_store(struct db *db)

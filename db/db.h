@@ -30,8 +30,11 @@ struct db_member {
 	char channel_address[80];		       /* IP:port */
 	char certificate[2 * TLS_FINGERPRINT_LEN + 1]; /* hexadecimal SHA-256 */
 	bool standby; /* it was no voter when the file was written */
-	bool gone;    /* private */
-	bool alive;   /* private: of one that is gone; it was in contact when it left */
+	/* It has no host and no API: it votes and keeps the log. Elected, it hands the lead over to
+	 * a member that has one, and takes no requests until then. */
+	bool witness;
+	bool gone;  /* private */
+	bool alive; /* private: of one that is gone; it was in contact when it left */
 };
 
 struct db_applied {

@@ -59,6 +59,7 @@ struct db {
 	struct plane_link *plane; /* NULL: none */
 	struct loop_hook hook;
 	struct loop_call step_down, ask_lead;
+	bool witness; /* this member is one */
 	bool applied_any, closing;
 	_Atomic uint64_t
 		led_ms; /* last word of a leader; of a majority, when this member ceased to lead */

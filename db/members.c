@@ -9,6 +9,8 @@
  * not know whom to wait for. The newest wins; rows that are replayed at a start are older than the
  * file.
  *
+ * A witness has a row without a host. It never plans: elected, it hands the lead over.
+ *
  * A member that has left is not told by Raft: who leaves is sent nothing any more. So it is kept as
  * a peer for a while, row `left ID` of `_config`, and whatever member it meets sends it the roster;
  * it is not in it, and ends.
@@ -22,6 +24,7 @@
 
 enum {
 	PLAN_MS = 500,
+	HAND_MS = 50, /* between looks of a witness: does it lead? */
 	CURRENT_ENTRIES = 64,
 	ASKED_MS = 1000,  /* a wish to lead is repeated all the time */
 	REUSE_MS = 60000, /* leases, rounds and answers of a former member have ended */
@@ -68,7 +71,10 @@ static bool of_row(const struct db_view *view, const struct db_row *row, struct 
 		db_view_get(view, MODEL_CLASS_host, db_row_s(row, _MEMBER_host));
 
 	*out = (struct db_member){ .raft_id = (uint64_t)db_row_i(row, _MEMBER_raft_id) };
-	if (host != NULL) { /* for people; cut off when long */
+	out->witness = host == NULL;
+	if (out->witness) {
+		copy(out->name, sizeof out->name, "witness");
+	} else { /* for people; cut off when long */
 		copy(out->name, sizeof out->name, db_row_s(host, HOST_name_label));
 		copy(out->api_address, sizeof out->api_address, db_row_s(host, HOST_address));
 	}
@@ -211,8 +217,10 @@ static void come(struct db *db, const struct db_member *m)
 	pthread_mutex_lock(&db->stat_mutex);
 	db->members[slot] = *m;
 	pthread_mutex_unlock(&db->stat_mutex);
-	if (!fresh)
+	if (!fresh) {
+		consensus_peer_witness(db->consensus, m->raft_id, m->witness);
 		return;
+	}
 	db->contacts[slot].lost_ms =
 		m->raft_id == db->cfg.raft_id ? 0 : env_now_ms(db->cfg.loop->env);
 	db->contacts[slot].heard_ms = 0;
@@ -222,6 +230,7 @@ static void come(struct db *db, const struct db_member *m)
 	if (m->raft_id == db->cfg.raft_id)
 		return;
 	CHECK(consensus_peer_add(db->consensus, m->raft_id));
+	consensus_peer_witness(db->consensus, m->raft_id, m->witness);
 	db__plane_peer_add(db, m->raft_id);
 }
 
@@ -261,14 +270,17 @@ static void end_here(struct db *db, bool alive)
 }
 
 /* A member stays known by the certificate it is known by: no message changes that of a row, and an
- * administrator replaces one in the files of all members while they are down. */
-static void keep_certificates(struct roster *fresh, const struct roster *known)
+ * administrator replaces one in the files of all members while they are down. And as a witness,
+ * which a roster of another member does not tell. */
+static void keep_known(struct roster *fresh, const struct roster *known)
 {
 	for (unsigned i = 0; i < fresh->n; i++) {
 		const struct db_member *m = roster_find(known, fresh->m[i].raft_id);
 
-		if (m != NULL)
-			memcpy(fresh->m[i].certificate, m->certificate, sizeof m->certificate);
+		if (m == NULL)
+			continue;
+		memcpy(fresh->m[i].certificate, m->certificate, sizeof m->certificate);
+		fresh->m[i].witness |= m->witness;
 	}
 }
 
@@ -279,7 +291,7 @@ static void roster_follow(struct db *db, struct roster *fresh)
 	loop_assert(db->cfg.loop);
 	if (fresh->n == 0 || fresh->index < db->who->roster.index || db->closing || db->who->ended)
 		return;
-	keep_certificates(fresh, &db->who->roster);
+	keep_known(fresh, &db->who->roster);
 	db->who->roster = *fresh;
 	pthread_mutex_lock(&db->stat_mutex);
 	db->roster_index = fresh->index;
@@ -398,7 +410,8 @@ static unsigned gather(struct db *db, const struct db_view *view, struct plan_me
 			.state = state_of(rows[n]),
 			.silence_ms = db_silence_ms(db, id),
 			.self = id == db->cfg.raft_id,
-			.asked = db->who->asked_ms[slot] + ASKED_MS > now };
+			.asked = db->who->asked_ms[slot] + ASKED_MS > now,
+			.witness = db->members[slot].witness };
 		for (unsigned i = 0; i < n_servers; i++)
 			if (servers[i].raft_id == id) {
 				m->part = (enum plan_part)(PLAN_SPARE + servers[i].part);
@@ -521,7 +534,11 @@ static void on_timer(struct loop_timer *t)
 	struct plan p;
 	unsigned n;
 
-	loop_timer_start(db->cfg.loop, t, PLAN_MS, on_timer);
+	loop_timer_start(db->cfg.loop, t, db->witness ? HAND_MS : PLAN_MS, on_timer);
+	if (db->witness && consensus_role(db->consensus) >= CONSENSUS_LEADER) {
+		consensus_step_down(db->consensus);
+		return;
+	}
 	for (unsigned i = 0; i < who->roster.n && !who->ended && !db->closing; i++)
 		if (who->roster.m[i].gone)
 			roster_send(db, who->roster.m[i].raft_id); /* a word gets lost */
@@ -548,8 +565,11 @@ void db__members_init(struct db *db)
 	db->who = mem_new(sizeof *db->who);
 	db->who->db = db;
 	db->who->roster.index = db->roster_index = db->cfg.members_index;
-	for (unsigned i = 0; i < db->cfg.n_members; i++)
+	for (unsigned i = 0; i < db->cfg.n_members; i++) {
 		db->who->roster.m[db->who->roster.n++] = db->cfg.members[i];
+		db->witness |=
+			db->cfg.members[i].raft_id == db->cfg.raft_id && db->cfg.members[i].witness;
+	}
 }
 
 void db__members_fini(struct db *db)

@@ -99,6 +99,21 @@ static bool is_lost(const struct plan_member *m, unsigned n, uint64_t lost_ms)
 	return false;
 }
 
+/* Who wants to lead, then who can. */
+static bool is_better(const struct plan_member *a, const struct plan_member *b)
+{
+	if (a->asked != b->asked)
+		return a->asked;
+	return a->witness != b->witness ? b->witness : a->raft_id < b->raft_id;
+}
+
+static bool is_worse(const struct plan_member *a, const struct plan_member *b)
+{
+	if (a->silence_ms != b->silence_ms)
+		return a->silence_ms > b->silence_ms;
+	return a->witness != b->witness ? a->witness : a->raft_id > b->raft_id;
+}
+
 static struct plan promotion(const struct plan_member *m, unsigned n, const struct sums *s,
 	unsigned want, uint64_t lost_ms)
 {
@@ -109,8 +124,7 @@ static struct plan promotion(const struct plan_member *m, unsigned n, const stru
 		more = is_lost(m, n, lost_ms);
 	for (unsigned i = 0; i < n; i++)
 		if (stands_by(&m[i]) && m[i].current && (more || m[i].asked) &&
-			(best < 0 || (m[i].asked && !m[best].asked) ||
-				(m[i].asked == m[best].asked && m[i].raft_id < m[best].raft_id)))
+			(best < 0 || is_better(&m[i], &m[best])))
 			best = (int)i;
 	if (best < 0 || !commits(s->live + 1, s->voters + 1))
 		return (struct plan){ PLAN_NOTHING, 0 };
@@ -145,10 +159,7 @@ static struct plan demotion(
 		return (struct plan){ PLAN_NOTHING, 0 };
 	for (unsigned i = 0; i < n; i++)
 		if (m[i].part == PLAN_VOTER && stays(&m[i]) && !m[i].self && !m[i].asked &&
-			may_lose(s, &m[i]) &&
-			(worst < 0 || m[i].silence_ms > m[worst].silence_ms ||
-				(m[i].silence_ms == m[worst].silence_ms &&
-					m[i].raft_id > m[worst].raft_id)))
+			may_lose(s, &m[i]) && (worst < 0 || is_worse(&m[i], &m[worst])))
 			worst = (int)i;
 	return worst < 0 ? (struct plan){ PLAN_NOTHING, 0 }
 			 : (struct plan){ PLAN_STAND_BY, (unsigned)worst };

@@ -14,6 +14,7 @@ struct plan_member {
 	bool current;	     /* it has (nearly) the whole log */
 	bool self;	     /* the leader, who plans */
 	bool asked;	     /* it wants to lead */
+	bool witness;	     /* it has no host: others vote rather than it */
 };
 
 enum plan_step {

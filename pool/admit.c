@@ -241,8 +241,11 @@ static void on_arrival(struct loop_call *call)
 void admit_request(void *arg, const struct db_proposal_id *id, const uint8_t *bytes, size_t n)
 {
 	struct pool *pool = arg;
-	struct arrival *ar = mem_new(sizeof *ar + n);
+	struct arrival *ar;
 
+	if (pool->witness) /* about to hand over: who asks, asks the next one */
+		return;
+	ar = mem_new(sizeof *ar + n);
 	ar->pool = pool;
 	ar->id = *id;
 	ar->n = n;

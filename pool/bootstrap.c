@@ -66,10 +66,14 @@ void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db
 	const struct db_row *pif;
 	char ref[DB_REF_MAX + 1];
 
+	db_txn_need_no_row(txn, MODEL_CLASS__member, m->host_uuid);
+	if (m->witness) {
+		create_member(txn, m, NULL_REF, "joining");
+		return;
+	}
 	while ((pif = db_next(&c)) != NULL)
 		if (db_row_b(pif, PIF_management))
 			network = db_row_s(pif, PIF_network);
-	db_txn_need_no_row(txn, MODEL_CLASS__member, m->host_uuid);
 	create_host(pool, txn, a, m, network, false, ref);
 	create_member(txn, m, ref, "joining");
 	sr_share(pool, view, txn, a, ref);
@@ -104,7 +108,9 @@ static void create_all(struct pool *pool, struct db_txn *txn, struct arena *a)
 	db_txn_need_no_row(txn, MODEL_CLASS__config, "session_key");
 	network_create_management(pool, txn, network);
 	for (unsigned i = 0; i < n; i++) {
-		create_host(pool, txn, a, &members[i], network, true, ref);
+		strcpy(ref, NULL_REF);
+		if (!members[i].witness)
+			create_host(pool, txn, a, &members[i], network, true, ref);
 		create_member(txn, &members[i], ref, "joined");
 		if (members[i].raft_id == db_raft_id(pool->db))
 			strcpy(master, ref);

@@ -24,13 +24,42 @@ static void put_status(struct pool *pool, struct buf *out)
 		c = db_rows_related(&view, MODEL_RELATION_VM_resident_on, db_row_ref(self));
 	while (self != NULL && db_next(&c) != NULL)
 		domains++;
-	ready = self != NULL && s.leader != 0;
+	ready = (self != NULL || pool->witness) && s.leader != 0;
 	buf_printf(out,
 		"role=%s term=%llu leader=%llu applied=%llu hash=%016llx domains=%u ready=%s\n",
 		consensus_role_name(s.role), (unsigned long long)s.term,
 		(unsigned long long)s.leader, (unsigned long long)db_view_index(&view),
 		(unsigned long long)db_view_hash(&view), domains, ready ? "yes" : "no");
 	db_view_unpin(&view);
+}
+
+/* Who belongs to the pool, and what it can lose. */
+static void put_members(struct pool *pool, struct buf *out)
+{
+	struct db_member m[CHANNEL_PEERS_MAX];
+	unsigned voters = 0, there = 0;
+	struct db_stat s;
+	uint64_t index;
+	unsigned n = db_members(pool->db, m, &index);
+
+	db_stat(pool->db, &s);
+	for (unsigned i = 0; i < n; i++) {
+		bool self = m[i].raft_id == db_raft_id(pool->db);
+		bool heard = self || db_in_contact(pool->db, m[i].raft_id);
+
+		voters += !m[i].standby;
+		there += !m[i].standby && heard;
+		buf_printf(out, "id=%llu name=%s kind=%s channel=%s votes=%s%s%s\n",
+			(unsigned long long)m[i].raft_id, m[i].name,
+			m[i].witness ? "witness" : "host", m[i].channel_address,
+			m[i].standby ? "no" : "yes", m[i].raft_id == s.leader ? " leads" : "",
+			self	? " self"
+			: heard ? ""
+				: " silent");
+	}
+	buf_printf(out, "voters=%u there=%u may_be_lost=%u%s\n", voters, there,
+		2 * there > voters ? there - voters / 2 - 1 : 0,
+		voters < 3 ? " remedy=\"add a host, or a witness (xpoolctl witness)\"" : "");
 }
 
 static void put_counters(struct pool *pool, struct buf *out)
@@ -122,6 +151,7 @@ static const struct command {
 	void (*with)(struct job *job, struct pool *pool, const char *text, struct buf *out);
 } commands[] = {
 	{ "status", put_status, NULL, NULL },
+	{ "members", put_members, NULL, NULL },
 	{ "counters", put_counters, NULL, NULL },
 	{ "coverage", put_coverage, NULL, NULL },
 	{ "check", NULL, put_check, NULL },
@@ -129,6 +159,7 @@ static const struct command {
 	{ "schema", schema_put, NULL, NULL },
 	{ "schema-raise", NULL, schema_put_raise, NULL },
 	{ "add", NULL, NULL, newcomer_put },
+	{ "witness-remove", NULL, witness_put_removal, NULL },
 	{ "join-dry", NULL, NULL, join_put_dry },
 };
 

@@ -45,6 +45,14 @@ static const char usage[] =
 	"  enlist --dir DIR --members FILE                   on the new host: make its data "
 	"directory; "
 	"then start xpoold\n"
+	"  witness add --dir DIR --address IP:PORT --fingerprint F --out FILE\n"
+	"                                                    on a member: a machine without guests "
+	"gets a vote, so that two hosts may lose one. On it: certificate, enlist with FILE, "
+	"xpoold --witness\n"
+	"  witness remove --dir DIR                          on a member: it has none any more\n"
+	"  members --dir DIR                                 who belongs to the pool, who votes, "
+	"how "
+	"many may be lost\n"
 	"  join --dry-run --dir DIR --address IP --user USER [--force]   what keeps this host from "
 	"joining the pool at IP, all of it; password on standard input. It joins by xe pool-join\n"
 	"  uuid                                              a random uuid\n";
@@ -64,7 +72,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		{ "out", 1, NULL, 'o' }, { "file", 1, NULL, 'f' }, { "user", 1, NULL, 'u' },
 		{ "field", 1, NULL, 'F' }, { "since", 1, NULL, 's' }, { "json", 0, NULL, 'j' },
 		{ "yes", 0, NULL, 'y' }, { "dry-run", 0, NULL, 'r' }, { "force", 0, NULL, 'O' },
-		{ "days", 1, NULL, 'D' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "fingerprint", 1, NULL, 'P' }, { "days", 1, NULL, 'D' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
 	int c;
 
 	*o = (struct options){ .days = TLS_CERTIFICATE_DAYS };
@@ -83,6 +92,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'j': o->json = true; break;
 		case 'y': o->yes = true; break;
 		case 'r': o->dry = true; break;
+		case 'P': o->fingerprint = optarg; break;
 		case 'O': o->force = true; break;
 		case 'D': o->days = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'h': o->help = true; break;
@@ -270,6 +280,11 @@ static int cmd_coverage(const struct options *o)
 	return ask(o, "coverage");
 }
 
+static int cmd_members(const struct options *o)
+{
+	return ask(o, "members");
+}
+
 static int cmd_counters(const struct options *o)
 {
 	return ask(o, "counters");
@@ -304,7 +319,8 @@ int main(int argc, char **argv)
 		{ "counters", cmd_counters }, { "coverage", cmd_coverage }, { "db", ctl_db },
 		{ "sql", ctl_sql }, { "schema", cmd_schema }, { "recover", ctl_recover },
 		{ "adopt", ctl_adopt }, { "add", ctl_add }, { "enlist", ctl_enlist },
-		{ "join", ctl_join }, { "uuid", cmd_uuid } };
+		{ "witness", ctl_witness }, { "members", cmd_members }, { "join", ctl_join },
+		{ "uuid", cmd_uuid } };
 	struct options o;
 	bool own_help;
 

@@ -1,7 +1,8 @@
-/* xpoolctl add, enlist, join: a host joins a pool.
+/* xpoolctl add, enlist, witness, join: a host joins a pool, or a witness.
  *
  *  - add: on a member; the newcomer's line of members.json in, the file for it out
  *  - enlist: on the new host; makes its directory, empty, as a member that has to fetch everything
+ *  - witness add: the same for a machine that is no host, its entry made here; then enlist there
  *  - join --dry-run: on a host that is a pool of its own; what keeps it from pool.join
  */
 #include "pool/ctl_priv.h"
@@ -17,21 +18,16 @@
 
 enum { ADD_TIMEOUT_S = 30, DRY_TIMEOUT_S = 120 };
 
-int ctl_add(const struct options *o)
+/* An entry of members.json to the member; the file for the newcomer. */
+static int add(const struct options *o, const char *entry)
 {
-	struct buf text = { 0 }, word = { 0 }, out = { 0 };
+	struct buf word = { 0 }, out = { 0 };
 	int e, rc = 1;
 
-	if (o->dir == NULL || o->members == NULL || o->out == NULL)
-		return ctl_fail(
-			"add", "needs --dir, --members with the newcomer's entry, and --out");
-	if (file_read(o->members, MEMBERS_FILE_MAX, &text) != 0)
-		return ctl_fail(o->members, strerror(errno));
 	buf_puts(&word, "add ");
-	for (size_t i = 0; i < text.len; i++)
-		buf_u8(&word, text.data[i] < ' ' ? ' ' : text.data[i]);
-	buf_u8(&word, 0);
-	e = ctl_ask(o->dir, (const char *)word.data, ADD_TIMEOUT_S, &out);
+	for (; *entry != 0; entry++)
+		buf_u8(&word, *entry < ' ' ? ' ' : (uint8_t)*entry);
+	e = ctl_ask(o->dir, buf_text(&word), ADD_TIMEOUT_S, &out);
 	if (e != 0)
 		ctl_fail(o->dir, e == ECONNREFUSED ? "xpoold does not run here" : strerror(e));
 	else if (out.len == 0 || out.data[0] != '{')
@@ -40,10 +36,70 @@ int ctl_add(const struct options *o)
 		ctl_fail(o->out, strerror(errno));
 	else
 		rc = 0;
-	buf_fini(&text);
 	buf_fini(&word);
 	buf_fini(&out);
 	return rc;
+}
+
+int ctl_add(const struct options *o)
+{
+	struct buf text = { 0 };
+	int rc;
+
+	if (o->dir == NULL || o->members == NULL || o->out == NULL)
+		return ctl_fail(
+			"add", "needs --dir, --members with the newcomer's entry, and --out");
+	if (file_read(o->members, MEMBERS_FILE_MAX, &text) != 0)
+		return ctl_fail(o->members, strerror(errno));
+	rc = add(o, buf_text(&text));
+	buf_fini(&text);
+	return rc;
+}
+
+static int witness_add(const struct options *o)
+{
+	struct buf entry = { 0 };
+	char uuid[UUID_LEN + 1];
+	struct env env;
+	int rc;
+
+	if (o->address == NULL || o->fingerprint == NULL || o->out == NULL)
+		return ctl_fail("witness add", "needs --dir, --address with the IP:PORT of its "
+					       "member channel, --fingerprint of its certificate, "
+					       "and --out");
+	env_uv_init(&env, "xpoolctl");
+	env_uuid(&env, uuid);
+	buf_printf(&entry,
+		"{\"host\":\"%s\",\"name\":\"witness\",\"witness\":true,\"channel\":", uuid);
+	val_json_text(&entry, o->address);
+	buf_puts(&entry, ",\"certificate\":");
+	val_json_text(&entry, o->fingerprint);
+	buf_puts(&entry, "}");
+	rc = add(o, buf_text(&entry));
+	buf_fini(&entry);
+	return rc;
+}
+
+static int witness_remove(const struct options *o)
+{
+	struct buf out = { 0 };
+	int e = ctl_ask(o->dir, "witness-remove", ADD_TIMEOUT_S, &out);
+
+	if (e != 0)
+		ctl_fail(o->dir, e == ECONNREFUSED ? "xpoold does not run here" : strerror(e));
+	fputs(buf_text(&out), stdout);
+	e = e != 0 || strcmp(buf_text(&out), "removed\n") != 0;
+	buf_fini(&out);
+	return e;
+}
+
+int ctl_witness(const struct options *o)
+{
+	if (o->dir != NULL && o->n_rest == 1 && strcmp(o->rest[0], "add") == 0)
+		return witness_add(o);
+	if (o->dir != NULL && o->n_rest == 1 && strcmp(o->rest[0], "remove") == 0)
+		return witness_remove(o);
+	return ctl_fail("witness", "needs --dir, and add or remove");
 }
 
 int ctl_enlist(const struct options *o)

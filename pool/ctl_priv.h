@@ -4,7 +4,8 @@
 #include "rpc/base/buf.h"
 
 struct options {
-	const char *dir, *members, *address, *name, *out, *file, *user, *field, *since;
+	const char *dir, *members, *address, *name, *out, *file, *user, *field, *since,
+		*fingerprint;
 	uint64_t id;
 	unsigned days;
 	bool json, help, yes, dry, force;
@@ -30,6 +31,7 @@ int ctl_adopt(const struct options *o);
 /* ctl_join.c */
 int ctl_add(const struct options *o);
 int ctl_enlist(const struct options *o);
+int ctl_witness(const struct options *o);
 int ctl_join(const struct options *o);
 
 /* ctl_db.c */

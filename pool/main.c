@@ -13,10 +13,14 @@ enum { STOP_GRACE_MS = 3000 };
 
 static const char usage[] =
 	"usage: xpoold --dir DIR --listen IP:PORT [options]\n"
+	"       xpoold --dir DIR --witness [options]\n"
 	"Serves the XenAPI for this member of a pool; `xpoolctl init` has made DIR.\n"
 	"\n"
 	"  --dir DIR              data directory (members.json, raft/, control.sock)\n"
 	"  --listen IP:PORT       address of the API, TLS\n"
+	"  --witness              a member without a host: it votes and keeps the log, serves no "
+	"API\n"
+	"                         (see: xpoolctl witness)\n"
 	"  --certificate FILE     certificate and key, PEM; default DIR/member.pem\n"
 	"  --local-users HOW      who may log in as administrator of the pool: file (default): "
 	"--password-file;\n"
@@ -37,7 +41,7 @@ struct options {
 	const char *dir, *listen, *certificate, *password_file, *agent, *local_users;
 	unsigned loops, election_ms, snapshot_entries, snapshot_large;
 	int log;
-	bool allow_root, no_projection;
+	bool allow_root, no_projection, witness;
 };
 
 static bool parse(int argc, char **argv, struct options *o)
@@ -48,7 +52,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		{ "loops", 1, NULL, 'n' }, { "election-ms", 1, NULL, 'e' },
 		{ "snapshot-entries", 1, NULL, 's' }, { "snapshot-large", 1, NULL, 'b' },
 		{ "log", 1, NULL, 'v' }, { "allow-root", 0, NULL, 'r' },
-		{ "no-projection", 0, NULL, 'x' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "no-projection", 0, NULL, 'x' }, { "witness", 0, NULL, 'w' },
+		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	int c;
 
@@ -71,12 +76,13 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'v': o->log = log_level_parse(optarg); break;
 		case 'r': o->allow_root = true; break;
 		case 'x': o->no_projection = true; break;
+		case 'w': o->witness = true; break;
 		case 'h': fputs(usage, stdout); exit(0);
 		default: return false;
 		}
 	}
 	if ((strcmp(o->local_users, "file") != 0 && strcmp(o->local_users, "pam") != 0) ||
-		o->dir == NULL || o->listen == NULL || o->log < 0 || o->loops < 1 ||
+		o->dir == NULL || (o->listen == NULL) != o->witness || o->log < 0 || o->loops < 1 ||
 		o->loops > POOL_LOOPS_MAX || optind != argc) {
 		fputs(usage, stderr);
 		return false;
@@ -118,14 +124,13 @@ static int run(const struct options *o, struct env *env, struct members *members
 	char certificate[512], passwords[512], agent[512], control[512], address[520];
 	const char *pem = in_dir(o->certificate, o->dir, "member.pem", certificate);
 	struct tls *server = tls_server_new(env, pem, pem), *peer = tls_peer_new(env, pem, pem);
-	struct pool_config config = { .env = env, .loops = o->loops };
+	struct pool_config config = { .env = env, .loops = o->witness ? 1 : o->loops };
 	struct pool *pool;
-	int fd, sig;
+	int fd = -1, sig;
 
 	if (server == NULL || peer == NULL)
 		return 1;
-	fd = listen_api(o->listen);
-	if (fd < 0)
+	if (!o->witness && (fd = listen_api(o->listen)) < 0)
 		return 1;
 	snprintf(address, sizeof address, "unix:%s", in_dir(o->agent, o->dir, "agent.sock", agent));
 	config.password_file = in_dir(o->password_file, o->dir, "passwd", passwords);
@@ -141,13 +146,13 @@ static int run(const struct options *o, struct env *env, struct members *members
 		.members_index = members->index,
 		.tls = peer,
 		.dir = o->dir,
-		.projection_off = o->no_projection,
+		.projection_off = o->no_projection || o->witness,
 		.election_ms = o->election_ms,
 		.snapshot_entries = o->snapshot_entries,
 		.snapshot_trailing = o->snapshot_entries,
 		.snapshot_large = o->snapshot_large,
 		.heartbeat_ms = o->election_ms / 10 };
-	if (!config.local_pam && access(config.password_file, R_OK) != 0) {
+	if (!o->witness && !config.local_pam && access(config.password_file, R_OK) != 0) {
 		fprintf(stderr, "xpoold: %s: %s; nobody could log in\n", config.password_file,
 			strerror(errno));
 		return 1;
@@ -157,12 +162,13 @@ static int run(const struct options *o, struct env *env, struct members *members
 	snprintf(control, sizeof control, "%s/control.sock", o->dir);
 	unlink(control); /* left by a run that was killed; the lock on the directory says nobody
 			    uses it */
-	if (pool_listen(pool, fd, server) != 0 || pool_control(pool, control) != 0) {
+	if ((fd >= 0 && pool_listen(pool, fd, server) != 0) || pool_control(pool, control) != 0) {
 		fprintf(stderr, "xpoold: cannot serve: %s\n", strerror(errno));
 		return 1;
 	}
-	close(fd);
-	log_info(env, "event=started listen=%s member=%llu pool=%s", o->listen,
+	if (fd >= 0)
+		close(fd);
+	log_info(env, "event=started listen=%s member=%llu pool=%s", o->witness ? "no" : o->listen,
 		(unsigned long long)members->self, members->pool_uuid);
 	pool_start(pool);
 	sig = env_uv_signals_wait();
@@ -175,6 +181,14 @@ static int run(const struct options *o, struct env *env, struct members *members
 	 * which has to be safe anyway, and closing a leader can crash the library
 	 * (docs/decisions/0004). Without exit handlers: the other threads still run. */
 	_exit(0);
+}
+
+static bool is_witness(const struct members *members)
+{
+	for (unsigned i = 0; i < members->n; i++)
+		if (members->m[i].raft_id == members->self)
+			return members->m[i].witness;
+	return false;
 }
 
 int main(int argc, char **argv)
@@ -213,6 +227,12 @@ int main(int argc, char **argv)
 			"a new one to use this host again\n",
 			path);
 		return 1;
+	}
+	if (is_witness(&members) != o.witness) {
+		fprintf(stderr, "xpoold: %s: this member is %s\n", path,
+			o.witness ? "a host of the pool: start it with --listen, without --witness"
+				  : "a witness: start it with --witness");
+		return 2;
 	}
 	return run(&o, &env, &members, argv);
 }

@@ -21,6 +21,13 @@ static bool take_text(const struct val *from, const char *key, char *out, size_t
 	return true;
 }
 
+static bool is_set(const struct val *from, const char *key)
+{
+	const struct val *v = val_get(from, key);
+
+	return v != NULL && v->kind == VAL_BOOL && v->b;
+}
+
 static bool take_member(
 	const struct val *from, struct db_member *out, unsigned i, char *why, size_t n)
 {
@@ -33,16 +40,17 @@ static bool take_member(
 		return false;
 	}
 	out->raft_id = (uint64_t)id->i;
+	out->witness = is_set(from, "witness");
 	if (!take_text(from, "host", out->host_uuid, sizeof out->host_uuid, where, why, n) ||
 		!take_text(from, "name", out->name, sizeof out->name, where, why, n) ||
-		!take_text(from, "address", out->api_address, sizeof out->api_address, where, why,
-			n) ||
+		(!out->witness && !take_text(from, "address", out->api_address,
+					  sizeof out->api_address, where, why, n)) ||
 		!take_text(from, "channel", out->channel_address, sizeof out->channel_address,
 			where, why, n) ||
 		!take_text(from, "certificate", out->certificate, sizeof out->certificate, where,
 			why, n))
 		return false;
-	out->standby = (id = val_get(from, "standby")) != NULL && id->kind == VAL_BOOL && id->b;
+	out->standby = is_set(from, "standby");
 	if (!uuid_ok(out->host_uuid)) {
 		snprintf(why, n, "%s: \"host\" is no uuid", where);
 		return false;
@@ -112,7 +120,7 @@ bool members_parse(
 		out->self = (uint64_t)number->i;
 	if ((number = val_get(&v, "index")) != NULL && number->kind == VAL_INT && number->i > 0)
 		out->index = (uint64_t)number->i;
-	out->left = (number = val_get(&v, "left")) != NULL && number->kind == VAL_BOOL && number->b;
+	out->left = is_set(&v, "left");
 	list = val_get(&v, "members");
 	if (list == NULL || list->kind != VAL_SET || list->n == 0 || list->n > CHANNEL_PEERS_MAX) {
 		snprintf(why, n, "\"members\" is no list of 1 to %d members", CHANNEL_PEERS_MAX);
@@ -153,11 +161,14 @@ static struct val entry(struct arena *a, const struct db_member *m)
 		val_map_push(a, &one, "id", val_int((int64_t)m->raft_id));
 	val_map_push(a, &one, "host", val_string(m->host_uuid));
 	val_map_push(a, &one, "name", val_string(m->name));
-	val_map_push(a, &one, "address", val_string(m->api_address));
+	if (!m->witness)
+		val_map_push(a, &one, "address", val_string(m->api_address));
 	val_map_push(a, &one, "channel", val_string(m->channel_address));
 	val_map_push(a, &one, "certificate", val_string(m->certificate));
 	if (m->standby)
 		val_map_push(a, &one, "standby", val_bool(true));
+	if (m->witness)
+		val_map_push(a, &one, "witness", val_bool(true));
 	return one;
 }
 

@@ -6,9 +6,10 @@
  * hexadecimal"}, ...]}
  *
  * "self" only in the kept copy; "epochs" only after a forced recovery: the first epoch has the
- * pool's uuid. A member with "standby": true had no vote when the file was written. The kept copy
- * follows the rows of the database: "index" is the log index of the list; "left": true says that
- * this member has left the pool, and is not started any more.
+ * pool's uuid. A member with "standby": true had no vote when the file was written; one with
+ * "witness": true has no host, and no "address". The kept copy follows the rows of the database:
+ * "index" is the log index of the list; "left": true says that this member has left the pool, and
+ * is not started any more.
  */
 #pragma once
 

@@ -1,9 +1,9 @@
-/* A host that is to join. Its entry of members.json comes to any member: by POST /pool/newcomer
- * from a host that joins by itself (join.c), or by `xpoolctl add` from whoever runs `xpoolctl
- * enlist` on the host; the answer is the members.json that it needs. One entry of the log makes
- * host, interface, PBDs of shared SRs and the row of _member, so it is wholly in or not at all;
- * db/members.c brings it into Raft's configuration when it has come and fetched everything. Its
- * certificate is pinned from that entry on.
+/* A host, or a witness, that is to join. Its entry of members.json comes to any member: by POST
+ * /pool/newcomer from a host that joins by itself (join.c), or by `xpoolctl add` from whoever runs
+ * `xpoolctl enlist` on the host; the answer is the members.json that it needs. One entry of the log
+ * makes host, interface, PBDs of shared SRs and the row of _member, so it is wholly in or not at
+ * all; db/members.c brings it into Raft's configuration when it has come and fetched everything.
+ * Its certificate is pinned from that entry on.
  */
 #include "pool/members.h"
 #include "pool/pool_priv.h"
@@ -44,22 +44,37 @@ static const char *fault_of(const struct db_member *m)
 		return "\"certificate\" is no SHA-256 fingerprint in small hexadecimal digits";
 	if (!is_address(m->channel_address))
 		return "\"channel\" is not IP:PORT";
-	if (inet_pton(AF_INET, m->api_address, out) != 1 &&
+	if (!m->witness && inet_pton(AF_INET, m->api_address, out) != 1 &&
 		inet_pton(AF_INET6, m->api_address, out) != 1)
 		return "\"address\" is no IP address";
 	return NULL;
 }
 
+/* The member without a host. */
+static const struct db_row *witness_row(const struct db_view *view)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS__member);
+	const struct db_row *row;
+
+	while ((row = db_next(&c)) != NULL &&
+		db_view_get(view, MODEL_CLASS_host, db_row_s(row, _MEMBER_host)) != NULL)
+		;
+	return row;
+}
+
 /* It asks again: it did not hear that it was let in. */
 static bool is_in(const struct db_view *view, struct db_member *m)
 {
-	const struct db_row *row = db_view_get(view, MODEL_CLASS__member, m->host_uuid);
+	const struct db_row *row = m->witness
+					   ? witness_row(view)
+					   : db_view_get(view, MODEL_CLASS__member, m->host_uuid);
 
 	if (row == NULL || strcmp(db_row_s(row, _MEMBER_state), "joining") != 0 ||
 		strcmp(db_row_s(row, _MEMBER_certificate), m->certificate) != 0 ||
 		strcmp(db_row_s(row, _MEMBER_address), m->channel_address) != 0)
 		return false;
 	m->raft_id = (uint64_t)db_row_i(row, _MEMBER_raft_id);
+	strcpy(m->host_uuid, db_row_ref(row));
 	return true;
 }
 
@@ -71,6 +86,8 @@ static const char *clash(const struct db_view *view, const struct db_member *m)
 	if (db_view_get(view, MODEL_CLASS__member, m->host_uuid) != NULL ||
 		db_view_by_uuid(view, MODEL_CLASS_host, m->host_uuid) != NULL)
 		return "a host of this uuid is a member already";
+	if (m->witness && witness_row(view) != NULL)
+		return "the pool has a witness already";
 	if (db_view_count(view, MODEL_CLASS__member) >= CHANNEL_PEERS_MAX)
 		return "the pool has as many members as it can";
 	while ((row = db_next(&c)) != NULL)
@@ -78,7 +95,7 @@ static const char *clash(const struct db_view *view, const struct db_member *m)
 			strcmp(db_row_s(row, _MEMBER_certificate), m->certificate) == 0)
 			return "a member has that channel address or that certificate already";
 	c = db_rows(view, MODEL_CLASS_host);
-	while ((row = db_next(&c)) != NULL)
+	while (!m->witness && (row = db_next(&c)) != NULL)
 		if (strcmp(db_row_s(row, HOST_address), m->api_address) == 0)
 			return "a host has that address already";
 	return NULL;
@@ -130,10 +147,11 @@ static const char *compose(struct job *job, struct pool *pool, const struct db_v
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_HOST, .method = "add" });
 	m->raft_id = next_id(view, txn);
 	bootstrap_newcomer(pool, view, txn, &job->arena, m);
-	if (db_view_count(view, MODEL_CLASS_host) == 1)
+	if (db_view_count(view, MODEL_CLASS_host) == 1 && !m->witness && witness_row(view) == NULL)
 		message_of_pool(pool, view, txn, "POOL_HAS_NO_FAULT_TOLERANCE", 3,
 			"Two hosts have no majority without each other: when one of them is lost "
-			"the other can change nothing. Add a third host.");
+			"the other can change nothing. Add a third host, or a witness (xpoolctl "
+			"witness).");
 	return NULL;
 }
 
@@ -213,6 +231,31 @@ void newcomer_put(struct job *job, struct pool *pool, const char *text, struct b
 	else
 		buf_put(out, answer.data, answer.len);
 	buf_fini(&answer);
+}
+
+/* xpoolctl witness remove. */
+
+static void build_removal(struct db_txn *txn, const struct db_view *view, void *found)
+{
+	const struct db_row *row = witness_row(view);
+
+	*(bool *)found = row != NULL;
+	if (row == NULL || strcmp(db_row_s(row, _MEMBER_state), "leaving") == 0)
+		return;
+	db_txn_need_row(txn, MODEL_CLASS__member, db_row_ref(row));
+	db_txn_set(txn, MODEL_CLASS__member, db_row_ref(row), _MEMBER_state, val_string("leaving"));
+}
+
+void witness_put_removal(struct job *job, struct pool *pool, struct buf *out)
+{
+	bool found = false;
+	int rc = commit_once(job, pool,
+		&(struct commit){
+			DB_FOR_CONFIG, { POOL_HOST, "", "witness" }, build_removal, &found });
+
+	buf_puts(out, rc != 0  ? "not removed: no majority of the voters is there\n"
+		      : !found ? "not removed: the pool has no witness\n"
+			       : "removed\n");
 }
 
 /* POST /pool/newcomer. */

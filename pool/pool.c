@@ -39,6 +39,8 @@ static void on_applied(void *arg, const struct db_applied *what)
 	struct pool *pool = arg;
 	bool tasks = what->n == 0;
 
+	if (pool->witness)
+		return;
 	pool_wake(pool);
 	for (unsigned i = 0; i < what->n && !tasks; i++)
 		tasks = what->class_id(what, i) == MODEL_CLASS_task;
@@ -70,7 +72,8 @@ static void on_role(void *arg, enum consensus_role role, uint64_t term, uint64_t
 	(void)role;
 	(void)term;
 	(void)leader;
-	loop_post(pool->loops[0].loop, &pool->role_call, on_role_call);
+	if (!pool->witness)
+		loop_post(pool->loops[0].loop, &pool->role_call, on_role_call);
 }
 
 /* members.json follows the members: what a start knows before the others are met. */
@@ -131,7 +134,7 @@ static void on_removed(void *arg, bool alive)
 	struct pool *pool = arg;
 
 	if (pool->cfg.members != NULL) {
-		if (alive && go_alone(pool))
+		if (alive && !pool->witness && go_alone(pool))
 			return;
 		keep_members(pool, true);
 	}
@@ -169,8 +172,10 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	snprintf(pool->password_file, sizeof pool->password_file, "%s", config->password_file);
 	snprintf(pool->agent_address, sizeof pool->agent_address, "%s", config->agent);
 	for (unsigned i = 0; i < config->db.n_members; i++)
-		if (config->db.members[i].raft_id == config->db.raft_id)
+		if (config->db.members[i].raft_id == config->db.raft_id) {
 			strcpy(pool->host_uuid, config->db.members[i].host_uuid);
+			pool->witness = config->db.members[i].witness;
+		}
 	CHECK(config->loops >= 1 && config->loops <= POOL_LOOPS_MAX);
 	pool->n_loops = config->loops;
 	for (unsigned i = 0; i < pool->n_loops; i++) {
@@ -233,12 +238,14 @@ int pool_listen(struct pool *pool, int fd, struct tls *tls)
 
 void pool_start(struct pool *pool)
 {
-	admit_start(pool);
-	owner_start(pool);
-	session_life_start(pool);
 	schema_start(pool);
-	metrics_start(pool);
-	join_start(pool);
+	if (!pool->witness) {
+		admit_start(pool);
+		owner_start(pool);
+		session_life_start(pool);
+		metrics_start(pool);
+		join_start(pool);
+	}
 	for (unsigned i = 0; i < pool->n_loops; i++)
 		loop_start(pool->loops[i].loop);
 	loop_start(pool->raft_loop);

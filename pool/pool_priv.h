@@ -113,6 +113,7 @@ struct pool {
 	struct agent_part *parts; /* of agent_job.c, under parts_mutex */
 	pthread_mutex_t parts_mutex;
 
+	bool witness;		       /* no host: no API, no agent, never the coordinator */
 	_Atomic bool again;	       /* after the stop the program begins anew */
 	_Atomic int joining;	       /* join.c */
 	struct activity *activity;     /* session_life.c */
@@ -539,6 +540,8 @@ void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db
 
 /* newcomer.c: a host is let in by its entry of members.json; out: the file it needs, or why not. */
 void newcomer_put(struct job *job, struct pool *pool, const char *text, struct buf *out);
+/* xpoolctl witness remove: the member without a host leaves. */
+void witness_put_removal(struct job *job, struct pool *pool, struct buf *out);
 /* The service of a host that joins by itself. */
 int newcomer_begin(struct call *call, struct err *err);
 

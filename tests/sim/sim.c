@@ -20,7 +20,8 @@
  *
  * usage: sim [SEED [COUNT]]    random schedules
  *        sim --install COUNT   a leader that is deposed and does not know; a new one whose
- *                              majority needs a snapshot first, over a link that breaks
+ *                              majority needs a snapshot first, over a link that breaks; a new
+ *                              one that nobody uses; one that is a witness
  *        sim --stray COUNT     one member's state is changed: it must stop
  *        sim --schema COUNT    members of two schemas
  *        sim --without RULE COUNT   one of so many seeds must miss the rule
@@ -65,9 +66,10 @@ struct test {
 	unsigned n_reads, n_unread;
 	uint64_t shown[SESSIONS]; /* the largest index that an ended call of it saw */
 	unsigned n_uses, n_hops, n_unheld, n_users; /* n_users: jobs that run */
+	uint64_t longest_us;			    /* call of a session in round_main */
 	unsigned schemas[MEMBERS + 1];		    /* what each runs */
 	unsigned n_raised, n_anew; /* entries applied behind the raise; refused for it */
-	bool healing;
+	bool healing, witness_led;
 	bool disordered, overpromised, stale, back;
 	struct follower followers[FOLLOWERS];
 };
@@ -465,6 +467,22 @@ static void session_main(struct job *job, void *arg)
 	l->t->n_users--;
 }
 
+/* Each session once, in one place. */
+static void round_main(struct job *job, void *arg)
+{
+	struct life *l = arg;
+	int rc = 0;
+
+	for (unsigned k = 0; k < SESSIONS && rc != ERR_DEAD; k++) {
+		uint64_t began_us = l->t->w.now_us;
+
+		rc = session_call(job, l, k);
+		if (l->t->w.now_us - began_us > l->t->longest_us)
+			l->t->longest_us = l->t->w.now_us - began_us;
+	}
+	l->t->n_users--;
+}
+
 /* Followers of changes. One asks a member for what has changed behind its token; a member that has
  * not come so far yet is asked later. */
 static void follow(struct follower *f, struct life *l)
@@ -700,7 +718,8 @@ static bool verify(struct test *t)
 	       !t->stale && !t->back && ok && t->n_acked > 100;
 }
 
-static struct test *test_new(uint64_t seed, unsigned rules_off)
+/* witness: the number of one; 0: none. */
+static struct test *test_new(uint64_t seed, unsigned rules_off, unsigned witness)
 {
 	struct test *t = mem_new(sizeof *t);
 
@@ -715,6 +734,7 @@ static struct test *test_new(uint64_t seed, unsigned rules_off)
 	t->w.loss_permille = 10;
 	for (unsigned i = 1; i <= MEMBERS; i++) {
 		t->members[i - 1] = life_member(i, i);
+		t->members[i - 1].witness = i == witness;
 		image_bootstrap(&t->lives[i].image, MEMBERS);
 	}
 	for (unsigned i = 1; i <= MEMBERS; i++)
@@ -743,7 +763,7 @@ static bool nobody_works(void *arg)
 
 static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsigned *sent_out)
 {
-	struct test *t = test_new(seed, rules_off);
+	struct test *t = test_new(seed, rules_off, 0);
 	bool ok;
 
 	for (unsigned s = 0; s < 2 * FAULTS_S; s++) {
@@ -783,11 +803,16 @@ static unsigned leader_of(struct test *t)
 	return 0;
 }
 
+static bool somebody_leads(void *arg)
+{
+	return leader_of(arg) != 0;
+}
+
 /* One member was away until only a snapshot can help it; then the leader dies, so the third can
  * commit nothing before that snapshot has arrived, over a link that breaks again and again. */
 static bool install(uint64_t seed)
 {
-	struct test *t = test_new(seed, 0);
+	struct test *t = test_new(seed, 0, 0);
 	unsigned away, leader, third, before;
 	bool ok;
 
@@ -823,7 +848,7 @@ static bool install(uint64_t seed)
  * reads there must not be told what was true before. */
 static bool deposed(uint64_t seed, unsigned rules_off)
 {
-	struct test *t = test_new(seed, rules_off);
+	struct test *t = test_new(seed, rules_off, 0);
 	unsigned leader, before;
 	bool ok;
 
@@ -847,13 +872,116 @@ static bool deposed(uint64_t seed, unsigned rules_off)
 	return ok;
 }
 
+static bool the_witness_leads(void *arg)
+{
+	struct test *t = arg;
+	struct db_stat s;
+
+	db_stat(t->lives[MEMBERS].db, &s);
+	return s.role >= CONSENSUS_LEADER;
+}
+
+/* Until the witness leads, nobody else stands for election. */
+static bool only_the_witness(void *arg, unsigned from, unsigned to, uint8_t type, size_t n)
+{
+	enum { VOTE = CHANNEL_RAFT_FIRST + 2 };
+	struct test *t = arg;
+
+	(void)to, (void)n;
+	t->witness_led |= the_witness_leads(t);
+	return type == VOTE && from != MEMBERS && !t->witness_led;
+}
+
+static bool a_host_leads(void *arg)
+{
+	unsigned leader = leader_of(arg);
+
+	return leader != 0 && leader != MEMBERS;
+}
+
+/* A witness that is elected hands the lead over to a host, and is never handed it. */
+static bool witnessed(uint64_t seed)
+{
+	struct test *t = test_new(seed, 0, MEMBERS);
+	unsigned leader, before;
+	bool ok;
+
+	CHECK(world_until(&t->w, somebody_leads, t, 10000));
+	ok = world_until(&t->w, a_host_leads, t, 1000);
+	work_for(t, 1);
+	leader = leader_of(t);
+	t->w.filter = only_the_witness;
+	t->w.filter_arg = t;
+	crash(t, leader);
+	before = t->n_acked;
+	work_for(t, 10);
+	ok = ok && t->witness_led && a_host_leads(t) && t->n_acked > before;
+	heal(t);
+	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
+	for (unsigned k = 0; k < 6 && ok; k++) {
+		db_step_down(t->lives[leader_of(t)].db);
+		ok = !world_until(&t->w, the_witness_leads, t, 1500) && a_host_leads(t);
+	}
+	work_for(t, 4);
+	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
+	CHECK(world_until(&t->w, nobody_works, t, 60000));
+	printf("seed=%llu lost=%u leads=%u %s ", (unsigned long long)seed, leader, leader_of(t),
+		ok ? "handed over" : "THE WITNESS LEADS, OR NEVER DID");
+	ok = verify(t) && ok;
+	test_free(t);
+	return ok;
+}
+
+/* Each session once at member i, to the end. */
+static void use_all(struct test *t, unsigned i)
+{
+	t->n_users++;
+	CHECK(lane_submit(t->lives[i].lane, "", round_main, &t->lives[i], NULL) == 0);
+	CHECK(world_until(&t->w, nobody_works, t, 60000));
+}
+
+/* The leader dies, and of the two that are left nobody uses the one that leads. The sessions of the
+ * dead one are taken over by the other all the same, once its lease has run out. */
+static bool unused(uint64_t seed)
+{
+	enum { LONGEST_MS = 4000 }; /* a lease and its slack, an election, a call */
+	struct test *t = test_new(seed, 0, 0);
+	unsigned leader, other;
+	bool ok;
+
+	world_run(&t->w, 3000000 + world_random(&t->w, 500000));
+	work_for(t, 1);
+	CHECK(world_until(&t->w, nobody_works, t, 60000));
+	leader = leader_of(t);
+	CHECK(leader != 0);
+	use_all(t, leader);
+	/* long enough for what it was used for before to be over, where it will lead */
+	world_run(&t->w, t->w.now_us + world_random(&t->w, 4000000));
+	crash(t, leader);
+	CHECK(world_until(&t->w, somebody_leads, t, 10000));
+	other = 6 - leader - leader_of(t);
+	t->longest_us = t->n_unheld = 0;
+	use_all(t, other);
+	ok = t->n_unheld == 0 && t->longest_us < LONGEST_MS * 1000;
+	printf("seed=%llu leader=%u then=%u asked=%u longest_ms=%llu %s\n",
+		(unsigned long long)seed, leader, leader_of(t), other,
+		(unsigned long long)t->longest_us / 1000, ok ? "taken over" : "WAITED");
+	heal(t);
+	work_for(t, 6); /* what verify() wants to have seen */
+	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
+	CHECK(world_until(&t->w, nobody_works, t, 60000));
+	ok = verify(t) && ok;
+	test_free(t);
+	return ok;
+}
+
 static int installs(unsigned n)
 {
 	unsigned failed = 0;
 
 	for (uint64_t seed = 1; seed <= n; seed++)
-		failed += !install(seed) + !deposed(seed, 0);
-	printf("%u passed, %u failed\n", 2 * n - failed, failed);
+		failed += !install(seed) + !deposed(seed, 0) + !unused(seed) + !witnessed(seed);
+	printf("%u passed, %u failed\n", 4 * n - failed, failed);
 	return failed > 0;
 }
 
@@ -890,7 +1018,7 @@ static bool found_by(uint64_t seed, unsigned rule)
  * with what the others have. */
 static bool stray(uint64_t seed, unsigned rules_off)
 {
-	struct test *t = test_new(seed, rules_off);
+	struct test *t = test_new(seed, rules_off, 0);
 	unsigned a = 1 + (unsigned)world_random(&t->w, MEMBERS);
 	bool stopped = false, ok;
 

@@ -3,12 +3,14 @@
 #include "tests/lib/suite.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { LOST = 600000, MOST = 5 };
 
 /* One member by three letters: its row (j joining, m joined, l leaving); its part (- absent, p
  * spare, s stand-by, v voter); how it is (L the leader, . in contact with all of the log, b behind,
- * x out of contact, X for long, a asks for the lead). Raft ids in order, from 1. */
+ * x out of contact, X for long, a asks for the lead, w a witness).
+ * Raft ids in order, from 1. */
 static unsigned parse(const char *text, struct plan_member *out)
 {
 	unsigned n = 0;
@@ -27,7 +29,8 @@ static unsigned parse(const char *text, struct plan_member *out)
 			.silence_ms = text[2] == 'x'   ? 5000
 				      : text[2] == 'X' ? LOST
 						       : 0,
-			.current = text[2] == '.' || text[2] == 'L' || text[2] == 'a',
+			.current = strchr(".Law", text[2]) != NULL,
+			.witness = text[2] == 'w',
 			.self = text[2] == 'L',
 			.asked = text[2] == 'a' };
 	}
@@ -75,6 +78,14 @@ START_TEST(each_rule_has_its_step)
 		{ "mvL mvx mv. mv.", PLAN_STAND_BY, 2 },
 		{ "mvL mv. mv. mv. mv. ms. ms. ms.", PLAN_NOTHING, 0 },
 		{ "mvL mv. lv.", PLAN_STAND_BY, 3 },
+		/* a witness counts as any other, hosts come first */
+		{ "mvL msw", PLAN_NOTHING, 0 },
+		{ "mvL msw ms.", PLAN_PROMOTE, 3 },
+		{ "mvL msw mv.", PLAN_PROMOTE, 2 },
+		{ "mvL mv. msw ms.", PLAN_PROMOTE, 4 },
+		{ "mvL mvw mv. mv.", PLAN_STAND_BY, 2 },
+		{ "mvL mvw lv.", PLAN_STAND_BY, 3 },
+		{ "mvL mvw", PLAN_STAND_BY, 2 },
 		{ "mvL mv. lsx", PLAN_REMOVE, 3 },
 		{ "mvL mv. l-x", PLAN_WRITE_LEFT, 3 },
 		{ "lvL mv. mv.", PLAN_STEP_DOWN, 1 },
