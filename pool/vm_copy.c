@@ -21,11 +21,11 @@ struct copy {
 	const struct db_view *view;
 	const struct db_row *source;
 	bool snapshot;
-	bool memory;		 /* of a suspended source too; */
-	bool suspended;		 /* there was one: it has a copy */
-	const struct val *image; /* of a guest that runs: where its memory goes; NULL: nowhere */
-	const char *image_ref;	 /* then */
-	const char *name;
+	bool memory;		    /* of a suspended source too; */
+	bool suspended;		    /* there was one: it has a copy */
+	const struct val *image;    /* of a guest that runs: where its memory goes; NULL: nowhere */
+	const char *image_ref;	    /* then */
+	const char *name;	    /* NULL: after the source's */
 	const char *sr;		    /* of the copies of disks; NULL: each in its own */
 	const struct val *left_out; /* disks that are not copied, nor their drives; NULL: none */
 	char ref[DB_REF_MAX + 1];   /* of the new VM */
@@ -129,7 +129,7 @@ static int copy_image(struct copy *c, const struct db_row *from, const char *to,
 
 	if (!c->memory || image == NULL)
 		return 0;
-	if (vdi_copies_add(c->job, c->task, &c->disks, db_row_ref(image), NULL, &made, err) != 0)
+	if (vdi_copies_add(c->job, c->task, &c->disks, db_row_ref(image), c->sr, &made, err) != 0)
 		return ERR_API;
 	suspended_with(c, to, made);
 	c->suspended = true;
@@ -244,15 +244,30 @@ static int lock_disk(struct admit *ad, const struct db_row *vdi, const char *dis
 		       : 0;
 }
 
+/* Whoever does it sees this disk too. */
+static int place_also(
+	struct admit *ad, const struct db_row *vm, const struct db_row *vdi, struct err *err)
+{
+	const struct db_row *sr = db_view_get(ad->view, MODEL_CLASS_SR, db_row_s(vdi, VDI_SR));
+
+	return sr != NULL ? place_also_sr(ad, vm, sr, err) : 0;
+}
+
 /* The disks that will be copied, and the SRs they are in, are locked too. sr: where to; NULL: each
- * stays in its own. */
+ * stays in its own. memory: that of a suspended VM is copied with them. */
 static int lock_disks(struct admit *ad, const struct db_row *vm, const char *disk_op,
-	const char *sr_op, const struct db_row *sr, const struct val *left_out, struct err *err)
+	const char *sr_op, const struct db_row *sr, const struct val *left_out, bool memory,
+	struct err *err)
 {
 	struct db_cursor c = db_rows_related(ad->view, MODEL_RELATION_VBD_VM, db_row_ref(vm));
-	const struct db_row *vbd, *vdi;
-	bool any = false;
+	const struct db_row *vbd, *vdi, *image = memory ? own_image(ad->view, vm) : NULL;
+	bool any = image != NULL;
 
+	if (memory && image == NULL && strcmp(db_row_s(vm, VM_power_state), "Suspended") == 0)
+		return err_set(err, ERR_VM_HAS_NO_SUSPEND_VDI, db_row_ref(vm), NULL);
+	if (image != NULL && (lock_disk(ad, image, disk_op, sr_op, err) != 0 ||
+				     place_also(ad, vm, image, err) != 0))
+		return ERR_API;
 	while ((vbd = db_next(&c)) != NULL) {
 		vdi = own_disk(ad->view, vbd);
 		if (vdi == NULL || (left_out != NULL && val_set_has(left_out, db_row_ref(vdi))))
@@ -266,37 +281,45 @@ static int lock_disks(struct admit *ad, const struct db_row *vm, const char *dis
 	return place_also_sr(ad, vm, sr, err) != 0 ? ERR_API : locks_also(ad, sr, sr_op, err);
 }
 
+/* A copy of a suspended VM is suspended; one of a snapshot is halted. */
+static int lock_for_copy(struct admit *ad, const char *ref, const char *sr_op,
+	const struct db_row *sr, struct err *err)
+{
+	const struct db_row *vm = db_view_get(ad->view, MODEL_CLASS_VM, ref);
+
+	return lock_disks(ad, vm, "copy", sr_op, sr, NULL, !db_row_b(vm, VM_is_a_snapshot), err);
+}
+
 int vm_clone_admit(struct admit *admit, const struct vm_clone_args *args, struct err *err)
 {
-	return lock_disks(admit, db_view_get(admit->view, MODEL_CLASS_VM, args->vm), "copy",
-		"vdi_clone", NULL, NULL, err);
+	return lock_for_copy(admit, args->vm, "vdi_clone", NULL, err);
+}
+
+int vm_csvm_admit(struct admit *admit, const struct vm_csvm_args *args, struct err *err)
+{
+	return lock_for_copy(admit, args->vm, "vdi_clone", NULL, err);
 }
 
 int vm_copy_admit(struct admit *admit, const struct vm_copy_args *args, struct err *err)
 {
-	return lock_disks(admit, db_view_get(admit->view, MODEL_CLASS_VM, args->vm), "copy",
-		"vdi_copy", db_view_get(admit->view, MODEL_CLASS_SR, args->sr), NULL, err);
+	return lock_for_copy(admit, args->vm, "vdi_copy",
+		db_view_get(admit->view, MODEL_CLASS_SR, args->sr), err);
 }
 
 int vm_snapshot_admit(struct admit *admit, const struct vm_snapshot_args *args, struct err *err)
 {
 	return lock_disks(admit, db_view_get(admit->view, MODEL_CLASS_VM, args->vm), "snapshot",
-		"vdi_snapshot", NULL, args->ignore_vdis, err);
+		"vdi_snapshot", NULL, args->ignore_vdis, false, err);
 }
 
 int vm_checkpoint_admit(struct admit *admit, const struct vm_checkpoint_args *args, struct err *err)
 {
-	const struct db_row *vm = db_view_get(admit->view, MODEL_CLASS_VM, args->vm),
-			    *image = own_image(admit->view, vm);
-	bool suspended = strcmp(db_row_s(vm, VM_power_state), "Suspended") == 0;
+	const struct db_row *vm = db_view_get(admit->view, MODEL_CLASS_VM, args->vm);
 
-	if (suspended && image == NULL)
-		return err_set(err, ERR_VM_HAS_NO_SUSPEND_VDI, args->vm, NULL);
-	if (!suspended && vm_image_sr(admit->view, vm, admit->owner) == NULL)
+	if (strcmp(db_row_s(vm, VM_power_state), "Suspended") != 0 &&
+		vm_image_sr(admit->view, vm, admit->owner) == NULL)
 		return err_set(err, ERR_VM_NO_SUSPEND_SR, args->vm, NULL);
-	if (suspended && lock_disk(admit, image, "snapshot", "vdi_snapshot", err) != 0)
-		return ERR_API;
-	return lock_disks(admit, vm, "snapshot", "vdi_snapshot", NULL, NULL, err);
+	return lock_disks(admit, vm, "snapshot", "vdi_snapshot", NULL, NULL, true, err);
 }
 
 /* Rows are planned; the disks, and what they are to have. */
@@ -322,6 +345,11 @@ static int make(struct job *job, void *task, const char *vm, struct copy *c, str
 	db_view_pin(owner_pool(task)->db, &view);
 	c->view = &view;
 	c->source = db_view_get(&view, MODEL_CLASS_VM, vm);
+	if (c->source != NULL && !c->snapshot)
+		c->memory = !db_row_b(c->source, VM_is_a_snapshot);
+	if (c->source != NULL && c->name == NULL)
+		c->name = arena_printf(
+			&job->arena, "%s-cloned-suspended", db_row_s(c->source, VM_name_label));
 	rc = c->source == NULL ? err_set(err, ERR_HANDLE_INVALID, "VM", vm, NULL) : copy_vm(c, err);
 	db_view_unpin(&view);
 	if (rc == 0)
@@ -334,6 +362,11 @@ static int make(struct job *job, void *task, const char *vm, struct copy *c, str
 int vm_clone_run(struct job *job, void *task, const struct vm_clone_args *args, struct err *err)
 {
 	return make(job, task, args->vm, &(struct copy){ .name = args->new_name }, err);
+}
+
+int vm_csvm_run(struct job *job, void *task, const struct vm_csvm_args *args, struct err *err)
+{
+	return make(job, task, args->vm, &(struct copy){ .name = NULL }, err);
 }
 
 int vm_copy_run(struct job *job, void *task, const struct vm_copy_args *args, struct err *err)
@@ -544,9 +577,7 @@ int vm_revert_admit(struct admit *admit, const struct vm_revert_args *args, stru
 		sr = db_view_get(admit->view, MODEL_CLASS_SR, db_row_s(image, VDI_SR));
 	if (known && sr != NULL && !place_sees_sr(admit->view, admit->owner, sr))
 		return err_set(err, ERR_VM_REQUIRES_SR, vm, db_row_ref(sr), NULL);
-	if (image != NULL && lock_disk(admit, image, "copy", "vdi_clone", err) != 0)
-		return ERR_API;
-	return lock_disks(admit, snapshot, "copy", "vdi_clone", NULL, NULL, err);
+	return lock_disks(admit, snapshot, "copy", "vdi_clone", NULL, NULL, image != NULL, err);
 }
 
 int vm_revert_run(struct job *job, void *task, const struct vm_revert_args *args, struct err *err)

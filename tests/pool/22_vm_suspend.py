@@ -48,8 +48,30 @@ with Pool() as pool:
     second("VM.resume", vm, True, False)
     assert second("VM.get_power_state", vm) == "Paused"
     second("VM.unpause", vm)
-    # a suspended VM that is stopped only loses its image
+    # copied while it is suspended, where the pool permits that: suspended too, with a memory of its own
     second("VM.suspend", vm)
+    for method, more in (("clone", ("twin",)), ("copy", ("twin", NULL))):
+        assert third.fails("VM_BAD_POWER_STATE", "VM." + method, vm, *more) == [vm, "halted", "suspended"]
+    the_pool = first("pool.get_all")[0]
+    first("pool.add_to_other_config", the_pool, "allow_clone_suspended_vm", "true")
+    twins = [third("VM.clone", vm, "twin"), second("VM.copy", vm, "twin", sr), first("VM.csvm", vm)]
+    first("pool.remove_from_other_config", the_pool, "allow_clone_suspended_vm")
+    assert first("VM.get_name_label", twins[2]) == "sleeps-cloned-suspended"
+    for twin in twins:
+        record = second("VM.get_record", twin)
+        assert record["power_state"] == "Suspended" and record["suspend_VDI"] not in (NULL, second("VM.get_suspend_VDI", vm)), record
+    assert len(images()) == 4
+    second("VM.resume", vm, False, False)
+    third.fails("VM_BAD_POWER_STATE", "VM.csvm", vm)
+    for twin in twins:  # each goes on beside the others
+        first("VM.resume", twin, False, False)
+    assert {first("VM.get_power_state", v) for v in twins + [vm]} == {"Running"} and images() == set()
+    for twin in twins:
+        first("VM.hard_shutdown", twin)
+        first("VM.destroy", twin)
+    # one that lost its image has no copy
+    second("VM.suspend", vm)
+    # a suspended VM that is stopped only loses its image
     third("VM.hard_shutdown", vm)
     assert first("VM.get_power_state", vm) == "Halted" and images() == set() and first("VDI.get_all") == []
 
