@@ -41,6 +41,14 @@ void consensus__fail_stop(struct consensus *c, const char *what, int status)
 	env_die(c->cfg.loop->env, why);
 }
 
+/* Before an entry of its own term is applied a leader does not know what was committed. */
+static bool has_barrier(const struct consensus *c)
+{
+	return (c->guard.ready && c->guard.term == c->raft.current_term &&
+		       consensus_applied(c) >= c->guard.own) ||
+	       (c->cfg.rules_off & RULE_BARRIER);
+}
+
 /* Tell a change of role, term or leader. */
 void consensus__role_look(struct consensus *c)
 {
@@ -53,11 +61,8 @@ void consensus__role_look(struct consensus *c)
 	if (c->raft.state == RAFT_CANDIDATE)
 		role = CONSENSUS_CANDIDATE;
 	else if (c->raft.state == RAFT_LEADER)
-		role = c->guard.ready && c->guard.term == c->raft.current_term &&
-				       consensus_applied(c) >= c->guard.own &&
-				       !consensus__cramped(c)
-			       ? CONSENSUS_LEADER_READY
-			       : CONSENSUS_LEADER;
+		role = has_barrier(c) && !consensus__cramped(c) ? CONSENSUS_LEADER_READY
+								: CONSENSUS_LEADER;
 	if (role == c->role && leader == c->leader && c->raft.current_term == c->role_term)
 		return;
 	if (role == CONSENSUS_LEADER_READY && c->role != role)

@@ -197,6 +197,8 @@ void db_step_down(struct db *db);
 int db_take_lead(struct job *job, struct db *db);
 uint64_t db_raft_id(const struct db *db);
 const char *db_pool_uuid(const struct db *db);
+/* Is this row of `_member` one of a witness? Then it refers to no host. Pure. */
+bool db_member_is_witness(const struct db_row *row);
 /* The members, this one too: at most CHANNEL_PEERS_MAX; how many. The list follows the rows of
  * _member. Any thread. */
 unsigned db_members(struct db *db, struct db_member *out, uint64_t *index_out);

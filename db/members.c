@@ -60,6 +60,11 @@ static const struct db_member *roster_find(const struct roster *r, uint64_t raft
 
 /* From the rows. */
 
+bool db_member_is_witness(const struct db_row *row)
+{
+	return strcmp(db_row_s(row, _MEMBER_host), "OpaqueRef:NULL") == 0;
+}
+
 static bool copy(char *to, size_t size, const char *from)
 {
 	return (size_t)snprintf(to, size, "%s", from) < size;
@@ -71,10 +76,10 @@ static bool of_row(const struct db_view *view, const struct db_row *row, struct 
 		db_view_get(view, MODEL_CLASS_host, db_row_s(row, _MEMBER_host));
 
 	*out = (struct db_member){ .raft_id = (uint64_t)db_row_i(row, _MEMBER_raft_id) };
-	out->witness = host == NULL;
-	if (out->witness) {
+	out->witness = db_member_is_witness(row);
+	if (out->witness)
 		copy(out->name, sizeof out->name, "witness");
-	} else { /* for people; cut off when long */
+	if (host != NULL) { /* for people; cut off when long */
 		copy(out->name, sizeof out->name, db_row_s(host, HOST_name_label));
 		copy(out->api_address, sizeof out->api_address, db_row_s(host, HOST_address));
 	}

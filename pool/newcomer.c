@@ -56,8 +56,7 @@ static const struct db_row *witness_row(const struct db_view *view)
 	struct db_cursor c = db_rows(view, MODEL_CLASS__member);
 	const struct db_row *row;
 
-	while ((row = db_next(&c)) != NULL &&
-		db_view_get(view, MODEL_CLASS_host, db_row_s(row, _MEMBER_host)) != NULL)
+	while ((row = db_next(&c)) != NULL && !db_member_is_witness(row))
 		;
 	return row;
 }

@@ -1,4 +1,5 @@
 """One session on three members: it never goes back, whatever happens to one of them; X-Pool-* headers; wrong references."""
+import http.client
 import json
 import sys
 import threading
@@ -17,6 +18,19 @@ def ask(pool, member, session, method, *args, headers=None):
     with urllib.request.urlopen(request, context=pool.tls, timeout=60) as reply:
         answer = json.load(reply)
         return answer.get("result", answer.get("error")), reply.headers
+
+
+def at_once(pool, member, session, vm, n):
+    """So many linearizable reads, all asked for before the first is answered."""
+    body = json.dumps({"jsonrpc": "2.0", "method": "VM.get_uuid", "params": [session, vm], "id": 1}).encode()
+    connections = [http.client.HTTPSConnection(pool.address(member), pool.port, context=pool.tls, timeout=60) for _ in range(n)]
+    for headers in ({}, {"X-Pool-Read": "linearizable"}):  # the first opens the connections
+        for c in connections:
+            c.request("POST", "/jsonrpc", body, headers)
+        for c in connections:
+            assert "result" in json.loads(c.getresponse().read())
+    for c in connections:
+        c.close()
 
 
 def index_of(headers):
@@ -148,6 +162,11 @@ with Pool(options="--election-ms 500") as pool:
             assert Api(pool, 2, junk).fails("SESSION_INVALID", "VM.get_all") == [junk]
     assert sum(pool.counters(m)["floors_taken"] for m in (1, 2, 3)) == taken
     assert sum(pool.counters(m)["read_rounds"] for m in (1, 2, 3)) - rounds < 20, "junk costs read indexes"
+    # many at once share the words of the others
+    rounds = sum(pool.counters(m)["read_rounds"] for m in (1, 2, 3))
+    at_once(pool, 2, first.session, vm, 64)
+    grown = sum(pool.counters(m)["read_rounds"] for m in (1, 2, 3)) - rounds
+    assert 0 < grown < 40, "%d read indexes for 64 reads" % grown
     # logged out at one member: it is out at all of them, at once
     for member in (1, 2, 3):
         session = Api(pool, member).login().session

@@ -62,11 +62,18 @@ class Watcher:
             await self.hop()
 
 
-def anonymous(pool, member):
+def pid_of(pool, member):
     with open(os.path.join(pool.dir, "member%d" % member, "xpoold.pid"), encoding="ascii") as handle:
-        pid = handle.read().split()[0]
-    with open("/proc/%s/smaps_rollup" % pid, encoding="ascii") as handle:
+        return handle.read().split()[0]
+
+
+def anonymous(pool, member):
+    with open("/proc/%s/smaps_rollup" % pid_of(pool, member), encoding="ascii") as handle:
         return int(re.search(r"Anonymous:\s+(\d+)", handle.read())[1]) << 10
+
+
+def threads(pool, member):
+    return len(os.listdir("/proc/%s/task" % pid_of(pool, member)))
 
 
 def write(apis, vms, kill, killed):
@@ -95,6 +102,7 @@ async def crowd(pool, apis, vms):
         await asyncio.sleep(0.1)
     each = (anonymous(pool, 1) - before) // (CLIENTS // 3)
     print("bytes of a parked client: %d" % each)
+    assert threads(pool, 1) < CLIENTS // 3, threads(pool, 1)  # those of its lanes
     assert each < PARKED_BYTES_MAX or "dev" not in sys.argv[1], each
     counted = pool.counters(1)
     kill, killed = threading.Event(), threading.Event()

@@ -22,10 +22,10 @@ def hello(pool, raft_id, protocol=PROTOCOL, epoch=1, epoch_id=""):
     return struct.pack("<II", len(body), HELLO) + body
 
 
-def speak(pool, pem, first, timeout=20):
+def speak(pool, pem, first, timeout=20, tls=ssl.TLSVersion.MAXIMUM_SUPPORTED):
     """Dial member 1 with that certificate, say this; must be hung up on without a word that is not a hello."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.check_hostname, context.verify_mode, context.maximum_version = False, ssl.CERT_NONE, tls
     if pem is not None:
         context.load_cert_chain(pem)
     heard = b""
@@ -81,6 +81,7 @@ with Pool() as pool:
     other = "11111111-2222-4333-8444-555555555555"
 
     assert speak(pool, None, hello(pool_uuid, 3)) == b"", "without a certificate there is no word"
+    assert speak(pool, pems[3], hello(pool_uuid, 3), tls=ssl.TLSVersion.TLSv1_2) == b"", "TLS 1.2 is spoken"
     refused(pool, "its certificate is not the one pinned", unknown, hello(pool_uuid, 3))
     refused(pool, "its certificate is not the one pinned", pems[2], hello(pool_uuid, 3))
     refused(pool, "it belongs to another pool", pems[3], hello(other, 3))

@@ -107,6 +107,7 @@ static void add_row(struct db_txn *txn, const struct db_member *m, const char *s
 	struct val f[_MEMBER_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
 	db_txn_need_no_row(txn, MODEL_CLASS__member, m->host_uuid);
+	f[_MEMBER_host] = val_string("OpaqueRef:none here"); /* but no witness */
 	f[_MEMBER_raft_id] = val_int((int64_t)m->raft_id);
 	f[_MEMBER_address] = val_string(m->channel_address);
 	f[_MEMBER_certificate] = val_string(m->certificate);
@@ -305,11 +306,14 @@ static void fault(struct test *t)
 	unsigned a = 1 + (unsigned)world_random(&t->w, PLACES),
 		 b = 1 + (unsigned)world_random(&t->w, PLACES);
 
-	switch (world_random(&t->w, 12)) {
+	switch (world_random(&t->w, 13)) {
 	case 0: t->w.cut[a][b] = t->w.cut[b][a] = true; break;
 	case 1: t->w.cut[a][b] = true; break;
 	case 2:
-	case 3: memset(t->w.cut, 0, sizeof t->w.cut); break;
+	case 3:
+		memset(t->w.cut, 0, sizeof t->w.cut);
+		t->w.delay_max_ms = WORLD_DELAY_MS;
+		break;
 	case 4: crash(t, a); break;
 	case 5:
 		if (leader_of(t) != 0)
@@ -321,6 +325,9 @@ static void fault(struct test *t)
 	case 9:
 		if (t->places[a].life.up)
 			t->places[a].life.disk.latency_ms = 1 + (unsigned)world_random(&t->w, 40);
+		break;
+	case 11:
+		t->w.delay_max_ms = 1 + (unsigned)world_random(&t->w, 1 + world_random(&t->w, 800));
 		break;
 	case 10: t->w.duplicate_permille = (unsigned)world_random(&t->w, 60); break;
 	default: t->w.loss_permille = (unsigned)world_random(&t->w, 60); break;
@@ -338,6 +345,7 @@ static void heal(struct test *t)
 {
 	memset(t->w.cut, 0, sizeof t->w.cut);
 	t->w.loss_permille = t->w.duplicate_permille = 0;
+	t->w.delay_max_ms = WORLD_DELAY_MS;
 	attend(t, true);
 }
 

@@ -1,9 +1,9 @@
 /* Random schedules: three members with the product's database, channel, guard and network half on
- * virtual time, under loss, duplication, delay, cuts (one way too), crashes that tear or lose
- * unsynced writes, disk errors, disks that lose synced writes, slow disks, snapshots and restarts.
- * Jobs on each member commit transactions, raise one counter by comparing and setting, follow the
- * changes with a token from member to member, look behind a read index, and use
- * sessions on all members. Checked:
+ * virtual time, under loss, duplication, delays longer than elections, cuts (one way too), crashes
+ * that tear or lose unsynced writes, disk errors, disks that lose synced writes, slow disks,
+ * snapshots and restarts. Jobs on each member commit transactions, raise one counter by comparing
+ * and setting, follow the changes with a token from member to member, look behind a read index, and
+ * use sessions on all members. Checked:
  *  - no two members ever had different hashes at the same index;
  *  - everything acknowledged is there, and nothing was done twice: no fresh row is refused, the
  *    counter stands at no less than its acknowledged and no more than its possible steps;
@@ -117,6 +117,7 @@ static void compose_schema(struct test *t, unsigned i, struct db_txn *txn)
 	for (unsigned k = 0; k < MEMBERS; k++) { /* those that are there stay as they are */
 		struct val f[_MEMBER_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
+		f[_MEMBER_host] = val_string("OpaqueRef:none here"); /* but no witness */
 		db_txn_create(txn, MODEL_CLASS__member, t->members[k].host_uuid, f);
 	}
 	db_txn_set(txn, MODEL_CLASS__member, t->members[i - 1].host_uuid, _MEMBER_schema,
@@ -557,7 +558,7 @@ static void rot(struct test *t, unsigned a)
 
 static void fault(struct test *t)
 {
-	unsigned what = (unsigned)world_random(&t->w, 16),
+	unsigned what = (unsigned)world_random(&t->w, 17),
 		 a = 1 + (unsigned)world_random(&t->w, MEMBERS),
 		 b = 1 + (unsigned)world_random(&t->w, MEMBERS);
 
@@ -568,6 +569,7 @@ static void fault(struct test *t)
 	case 3:
 	case 4:
 		memset(t->w.cut, 0, sizeof t->w.cut);
+		t->w.delay_max_ms = WORLD_DELAY_MS;
 		t->w.members[a].wall_ahead_s = 3600 * ((int64_t)b - 2); /* its clock is stepped */
 		break;
 	case 5:
@@ -588,6 +590,9 @@ static void fault(struct test *t)
 	case 14:
 		if (!t->lives[a].up)
 			rot(t, a);
+		break;
+	case 15: /* up to longer than an election */
+		t->w.delay_max_ms = 1 + (unsigned)world_random(&t->w, 1 + world_random(&t->w, 800));
 		break;
 	default: t->w.loss_permille = (unsigned)world_random(&t->w, 60); break;
 	}
@@ -637,6 +642,7 @@ static void heal(struct test *t)
 {
 	memset(t->w.cut, 0, sizeof t->w.cut);
 	t->w.loss_permille = t->w.duplicate_permille = 0;
+	t->w.delay_max_ms = WORLD_DELAY_MS;
 	t->healing = true;
 	for (unsigned i = 1; i <= MEMBERS; i++) {
 		t->lives[i].disk.fail = false;
@@ -990,8 +996,8 @@ static const struct {
 	unsigned rule;
 } rules[] = { { "masking", RULE_MASKING }, { "vouched", RULE_VOUCHED }, { "clamp", RULE_CLAMP },
 	{ "deduplication", RULE_DEDUPLICATION }, { "preconditions", RULE_PRECONDITIONS },
-	{ "note", RULE_NOTE }, { "confirm", RULE_CONFIRM }, { "floor", RULE_FLOOR },
-	{ "lease", RULE_LEASE } };
+	{ "note", RULE_NOTE }, { "barrier", RULE_BARRIER }, { "confirm", RULE_CONFIRM },
+	{ "floor", RULE_FLOOR }, { "lease", RULE_LEASE } };
 
 /* A schedule that ends in an assertion or a stopped library has found it too: each runs in a
  * process of its own. */

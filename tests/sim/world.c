@@ -514,7 +514,7 @@ void world_init(struct world *w, uint64_t seed)
 {
 	*w = (struct world){ .random = seed * 2654435769u + 88172645463325252u,
 		.now_us = 1000000,
-		.delay_max_ms = 5 };
+		.delay_max_ms = WORLD_DELAY_MS };
 	pthread_mutex_init(&w->mutex, NULL);
 	pthread_cond_init(&w->cond, NULL);
 }

@@ -7,7 +7,7 @@
 
 #include "rpc/base/loop.h"
 
-enum { WORLD_MEMBERS_MAX = 8 };
+enum { WORLD_MEMBERS_MAX = 8, WORLD_DELAY_MS = 5 /* of a frame, at most, to begin with */ };
 
 struct world;
 
