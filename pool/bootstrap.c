@@ -21,7 +21,7 @@ static void create_host(struct pool *pool, struct db_txn *txn, struct arena *a,
 	static const char *const version[][2] = { { "product_brand", "Xpool" },
 		{ "product_version", "8.3.0" }, { "product_version_text", "8.3" },
 		{ "xapi", "26.17" }, { "xpool", "0.1" }, { "platform_name", "Xpool" },
-		{ "platform_version", "3.4.0" }, { "dbv", "0" } };
+		{ "platform_version", "3.4.0" }, { "dbv", "0" }, { "network_backend", "bridge" } };
 	struct val f[HOST_FIELD_COUNT] = { { .kind = VAL_VOID } },
 		   metrics[HOST_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	char uuid[UUID_LEN + 1], metrics_ref[DB_REF_MAX + 1];

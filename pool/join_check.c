@@ -7,6 +7,7 @@
 #include "pool/join_priv.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define THERE_ALL "true"
@@ -14,10 +15,14 @@
 const struct join_class join_classes[] = {
 	{ MODEL_CLASS_pool, THERE_ALL },
 	{ MODEL_CLASS_host, THERE_ALL },
-	{ MODEL_CLASS_PIF, "field \"management\" = \"true\"" },
+	{ MODEL_CLASS_PIF, "not field \"ip_configuration_mode\" = \"None\"" },
 	{ MODEL_CLASS_network, THERE_ALL },
 	{ MODEL_CLASS_SM, THERE_ALL },
 	{ MODEL_CLASS_Certificate, "field \"type\" = \"ca\"" },
+	{ MODEL_CLASS_Cluster, THERE_ALL },
+	{ MODEL_CLASS_Cluster_host, THERE_ALL },
+	{ MODEL_CLASS_SDN_controller, THERE_ALL },
+	{ MODEL_CLASS_pool_update, THERE_ALL },
 	{ MODEL_CLASS_task, NULL },
 	{ MODEL_CLASS_VM, NULL },
 	{ MODEL_CLASS_SR, NULL },
@@ -25,7 +30,6 @@ const struct join_class join_classes[] = {
 	{ MODEL_CLASS_Bond, NULL },
 	{ MODEL_CLASS_tunnel, NULL },
 	{ MODEL_CLASS_network_sriov, NULL },
-	{ MODEL_CLASS_Cluster_host, NULL },
 	{ MODEL_CLASS_VM_appliance, NULL },
 	{ MODEL_CLASS_VMSS, NULL },
 	{ MODEL_CLASS_secret, NULL },
@@ -114,6 +118,48 @@ static int clustered(const struct join *j, struct err *err)
 		if (is(&host->value, "enabled"))
 			return err_set(err, ERR_CLUSTERING_ENABLED, host->key, NULL);
 	return 0;
+}
+
+/* The interface that a host of the pool is clustered by, where hosts that come are to be, too. */
+static const struct val *clustered_by(const struct join_side *side)
+{
+	for (EACH(cluster, side, MODEL_CLASS_Cluster))
+		for (EACH(host, side, MODEL_CLASS_Cluster_host))
+			if (is(&cluster->value, "pool_auto_join") &&
+				strcmp(text(&host->value, "cluster"), cluster->key) == 0 &&
+				val_get(&side->of[MODEL_CLASS_PIF], text(&host->value, "PIF")) !=
+					NULL)
+				return val_get(
+					&side->of[MODEL_CLASS_PIF], text(&host->value, "PIF"));
+	return NULL;
+}
+
+static const char *bridge(const struct join_side *side, const struct val *pif)
+{
+	return text(val_get(&side->of[MODEL_CLASS_network], text(pif, "network")), "bridge");
+}
+
+static int cluster_network(const struct join *j, struct err *err)
+{
+	const struct val *by = clustered_by(&j->there);
+	const struct val *vlan = val_get(by, "VLAN");
+	unsigned n = 0;
+	char tag[24];
+
+	if (by == NULL)
+		return 0;
+	if (vlan != NULL && vlan->kind == VAL_INT && vlan->i > 0 && !is(by, "management")) {
+		snprintf(tag, sizeof tag, "%lld", (long long)vlan->i);
+		return err_set(err, ERR_POOL_JOINING_POOL_CANNOT_ENABLE_CLUSTERING_ON_VLAN_NETWORK,
+			tag, NULL);
+	}
+	for (EACH(pif, &j->here, MODEL_CLASS_PIF))
+		n += *text(&pif->value, "IP") != 0 &&
+		     strcmp(bridge(&j->here, &pif->value), bridge(&j->there, by)) == 0;
+	return n == 1 ? 0
+		      : err_set(err,
+				ERR_POOL_JOINING_HOST_MUST_HAVE_ONLY_ONE_IP_ON_CLUSTERING_NETWORK,
+				NULL);
 }
 
 static int itself(const struct join *j, struct err *err)
@@ -207,6 +253,30 @@ static int vlans(const struct join *j, struct err *err)
 	return 0;
 }
 
+static bool has_controller(const struct join_side *side, const struct val *want)
+{
+	for (EACH(c, side, MODEL_CLASS_SDN_controller))
+		if (val_equal(val_get(&c->value, "protocol"), val_get(want, "protocol")) &&
+			val_equal(val_get(&c->value, "address"), val_get(want, "address")) &&
+			val_equal(val_get(&c->value, "port"), val_get(want, "port")))
+			return true;
+	return false;
+}
+
+/* Only switches of this kind have one. */
+static int controllers(const struct join *j, struct err *err)
+{
+	bool same = j->here.of[MODEL_CLASS_SDN_controller].n ==
+		    j->there.of[MODEL_CLASS_SDN_controller].n;
+
+	if (strcmp(text(val_get(j->there.host, "software_version"), "network_backend"),
+		    "openvswitch") != 0)
+		return 0;
+	for (EACH(c, &j->here, MODEL_CLASS_SDN_controller))
+		same = same && has_controller(&j->there, &c->value);
+	return same ? 0 : err_set(err, ERR_OPERATION_NOT_ALLOWED, "SDN controller differs", NULL);
+}
+
 static const char *api_version(const struct join *j, const struct join_side *side)
 {
 	return arena_printf(&j->job->arena, "%s.%s", text(side->host, "API_version_major"),
@@ -220,6 +290,53 @@ static int other_api(const struct join *j, struct err *err)
 	return strcmp(a, b) != 0
 		       ? err_set(err, ERR_POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION, a, b, NULL)
 		       : 0;
+}
+
+/* This xpoold takes up what the pool runs, which may be older than its newest; a pool that does not
+ * say it yet has been founded a moment ago. */
+static int other_schema(const struct join *j, struct err *err)
+{
+	const char *active = text(val_get(j->there.host, "software_version"), "db_schema");
+	char newest[16];
+
+	if (*active == 0 ||
+		(strlen(active) < 10 && strspn(active, "0123456789") == strlen(active) &&
+			atoi(active) >= MODEL_SCHEMA_BASE && atoi(active) <= MODEL_SCHEMA_VERSION))
+		return 0;
+	snprintf(newest, sizeof newest, "%d", MODEL_SCHEMA_VERSION);
+	return err_set(err, ERR_POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA, newest, active, NULL);
+}
+
+/* Has the host that update? */
+static bool is_applied(const struct join_side *side, const char *uuid)
+{
+	for (EACH(update, side, MODEL_CLASS_pool_update))
+		if (strcmp(text(&update->value, "uuid"), uuid) == 0)
+			return has(&update->value, "hosts", side->host_ref);
+	return false;
+}
+
+static const char *only_on_one(const struct join_side *a, const struct join_side *b)
+{
+	for (EACH(update, a, MODEL_CLASS_pool_update))
+		if (is(&update->value, "enforce_homogeneity") &&
+			has(&update->value, "hosts", a->host_ref) &&
+			!is_applied(b, text(&update->value, "uuid")))
+			return text(&update->value, "name_label");
+	return NULL;
+}
+
+static int other_updates(const struct join *j, struct err *err)
+{
+	const char *here = only_on_one(&j->here, &j->there),
+		   *there = only_on_one(&j->there, &j->here);
+
+	if (here == NULL && there == NULL)
+		return 0;
+	return err_set(err, ERR_HOSTS_NOT_HOMOGENEOUS,
+		arena_printf(&j->job->arena, "Only %s has the update %.100s",
+			here != NULL ? "this host" : "the pool", here != NULL ? here : there),
+		NULL);
 }
 
 static bool purpose(const struct join_side *side, const char *name)
@@ -240,16 +357,48 @@ static int purposes(const struct join *j, struct err *err)
 			    : 0;
 }
 
+static bool same_name(const struct val *a, const struct val *b)
+{
+	return *text(a, "name") != 0 && strcmp(text(a, "name"), text(b, "name")) == 0;
+}
+
+/* All of them, by name. */
 static int authorities(const struct join *j, struct err *err)
+{
+	const char *names[ERR_PARAMS_MAX];
+	unsigned n = 0;
+
+	for (EACH(a, &j->here, MODEL_CLASS_Certificate))
+		for (EACH(b, &j->there, MODEL_CLASS_Certificate))
+			if (n < ARRAY_LEN(names) && strcmp(text(&a->value, "type"), "ca") == 0 &&
+				same_name(&a->value, &b->value) &&
+				strcmp(text(&a->value, "fingerprint"),
+					text(&b->value, "fingerprint")) != 0)
+				names[n++] = text(&a->value, "name");
+	return n > 0 ? err_set_list(err, ERR_POOL_JOINING_HOST_CA_CERTIFICATES_CONFLICT, names, n)
+		     : 0;
+}
+
+/* Some of the purposes are the same, and not all. */
+static bool overlap(const struct val *a, const struct val *b)
+{
+	const struct val *p = val_get(a, "purpose");
+	uint32_t same = 0;
+
+	for (uint32_t i = 0; i < count(a, "purpose") && p->kind == VAL_SET; i++)
+		same += p->items[i].kind == VAL_STRING && has(b, "purpose", p->items[i].s);
+	return same > 0 && (same < count(a, "purpose") || same < count(b, "purpose"));
+}
+
+static int trusted(const struct join *j, struct err *err)
 {
 	for (EACH(a, &j->here, MODEL_CLASS_Certificate))
 		for (EACH(b, &j->there, MODEL_CLASS_Certificate))
 			if (strcmp(text(&a->value, "type"), "ca") == 0 &&
-				strcmp(text(&a->value, "name"), text(&b->value, "name")) == 0 &&
-				strcmp(text(&a->value, "fingerprint"),
-					text(&b->value, "fingerprint")) != 0)
-				return err_set(err, ERR_POOL_JOINING_HOST_CA_CERTIFICATES_CONFLICT,
-					text(&a->value, "name"), NULL);
+				overlap(&a->value, &b->value))
+				return err_set(err,
+					ERR_POOL_JOINING_HOST_TRUSTED_CERTIFICATES_CONFLICT, b->key,
+					a->key, NULL);
 	return 0;
 }
 
@@ -381,6 +530,7 @@ static const struct check {
 	{ FUNCTION(still_boots) },
 	{ OFF_HERE, FIELD(pool, "ha_enabled"), .code = ERR_HA_IS_ENABLED },
 	{ FUNCTION(clustered) },
+	{ FUNCTION(cluster_network) },
 	{ OFF_THERE, FIELD(pool, "ha_enabled"), .code = ERR_HA_IS_ENABLED },
 	{ FUNCTION(itself) },
 	{ FUNCTION(others) },
@@ -407,13 +557,16 @@ static const struct check {
 		.code = ERR_POOL_JOINING_EXTERNAL_AUTH_MISMATCH },
 	{ SAME, FIELD(host, "edition"), .code = ERR_LICENSE_HOST_POOL_MISMATCH },
 	{ SAME, VERSION("network_backend"), REFUSED_WITH("Network backends differ") },
+	{ FUNCTION(controllers) },
 	{ FUNCTION(other_api) },
-	{ SAME_BOTH, VERSION("db_schema"), .code = ERR_POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA },
+	{ FUNCTION(other_schema) },
+	{ FUNCTION(other_updates) },
 	{ SAME, FIELD(PIF, "primary_address_type"), REFUSED_WITH("Primary address type differs") },
 	{ FUNCTION(purposes) },
 	{ SAME, FIELD(pool, "tls_verification_enabled"),
 		.code = ERR_POOL_JOINING_HOST_TLS_VERIFICATION_MISMATCH },
 	{ FUNCTION(authorities) },
+	{ FUNCTION(trusted) },
 	{ FUNCTION(updates) },
 	{ FUNCTION(drivers) },
 	{ FUNCTION(own_vms) },

@@ -483,6 +483,9 @@ struct db_origin task_origin(const struct db_row *task, struct arena *a);
 void schema_start(struct pool *pool);
 /* Raise the active schema, when it is time; false: nothing to do. */
 bool schema_decide(const struct db_view *view, struct db_txn *txn);
+/* host.software_version: db_schema, what the pool runs, and db_schema_newest, what the host could.
+ * The same. */
+bool schema_publish(const struct db_view *view, struct db_txn *txn, struct arena *a);
 void schema_put(struct pool *pool, struct buf *out);
 void schema_put_raise(struct job *job, struct pool *pool, struct buf *out);
 

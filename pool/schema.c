@@ -78,6 +78,42 @@ bool schema_decide(const struct db_view *view, struct db_txn *txn)
 	return true;
 }
 
+static struct val version_of(const struct db_view *view, const struct db_row *member,
+	const struct db_row *host, struct arena *a)
+{
+	struct val old = db_row_field(host, HOST_software_version, a), now = val_map();
+
+	for (uint32_t i = 0; i < old.n; i++)
+		if (strcmp(old.pairs[i].key, "db_schema") != 0 &&
+			strcmp(old.pairs[i].key, "db_schema_newest") != 0)
+			val_map_push(a, &now, old.pairs[i].key, old.pairs[i].value);
+	val_map_push(a, &now, "db_schema", val_string(arena_printf(a, "%u", db_view_schema(view))));
+	val_map_push(a, &now, "db_schema_newest",
+		val_string(arena_printf(a, "%lld", (long long)db_row_i(member, _MEMBER_schema))));
+	return now;
+}
+
+bool schema_publish(const struct db_view *view, struct db_txn *txn, struct arena *a)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS__member);
+	const struct db_row *member, *host;
+
+	while ((member = db_next(&c)) != NULL) {
+		struct val old, now;
+
+		host = db_view_get(view, MODEL_CLASS_host, db_row_s(member, _MEMBER_host));
+		if (host == NULL || db_row_i(member, _MEMBER_schema) == 0)
+			continue;
+		old = db_row_field(host, HOST_software_version, a);
+		now = version_of(view, member, host, a);
+		if (val_equal(&old, &now))
+			continue;
+		db_txn_need_version(txn, MODEL_CLASS_host, db_row_ref(host), db_row_modified(host));
+		db_txn_set(txn, MODEL_CLASS_host, db_row_ref(host), HOST_software_version, now);
+	}
+	return txn->n_ops > 0;
+}
+
 void schema_put(struct pool *pool, struct buf *out)
 {
 	const struct db_row *member, *host;

@@ -290,8 +290,8 @@ static bool decide(
 	}
 	txn->reason = DB_FOR_SWEEP;
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "sweep" });
-	if (sweep_live(pool, view, txn) || sr_sweep(view, txn) || cpu_level_decide(view, txn, a) ||
-		sweep_large(pool, view, txn, a))
+	if (sweep_live(pool, view, txn) || schema_publish(view, txn, a) || sr_sweep(view, txn) ||
+		cpu_level_decide(view, txn, a) || sweep_large(pool, view, txn, a))
 		return true;
 	c = db_rows(view, MODEL_CLASS_task);
 	while ((task = db_next(&c)) != NULL && removed < REMOVED_MAX)

@@ -16,18 +16,28 @@ static const char base[] =
 	"\"23\","
 	"\"software_version\":{\"platform_name\":\"Xpool\",\"platform_version\":\"3\","
 	"\"product_brand\":\"brand\",\"build_number\":\"77\",\"xpool\":\"0.1\","
-	"\"network_backend\":\"bridge\",\"db_schema\":\"5.1\"},"
+	"\"network_backend\":\"bridge\",\"db_schema\":\"#\"},"
 	"\"cpu_info\":{\"vendor\":\"maker\",\"features_hvm\":\"0f\"},\"edition\":\"free\","
 	"\"external_auth_type\":\"\",\"external_auth_service_name\":\"\","
 	"\"pending_guidances\":[],\"current_operations\":{}}},"
 	"\"PIF\":{\"i1\":{\"host\":\"h1\",\"management\":true,\"network\":\"n1\",\"VLAN\":\"-1\","
-	"\"VLAN_master_of\":\"l0\",\"primary_address_type\":\"IPv4\"}},"
-	"\"network\":{\"n1\":{\"name_label\":\"first\",\"purpose\":[]}},"
+	"\"VLAN_master_of\":\"l0\",\"IP\":\"\",\"primary_address_type\":\"IPv4\"}},"
+	"\"network\":{\"n1\":{\"name_label\":\"first\",\"bridge\":\"xbr0\",\"purpose\":[]}},"
 	"\"SM\":{\"s1\":{\"type\":\"file\",\"features\":{\"A\":\"1\",\"B\":\"1\"}}},"
-	"\"Certificate\":{\"c1\":{\"type\":\"ca\",\"name\":\"root\",\"fingerprint\":\"aa\"}},"
+	"\"Certificate\":{\"c1\":{\"type\":\"ca\",\"name\":\"root\",\"fingerprint\":\"aa\","
+	"\"purposes\":[\"ldaps\",\"licensing\"]}},"
 	"\"task\":{},\"VM\":{},\"SR\":{},\"VLAN\":{},\"Bond\":{},\"tunnel\":{},\"network_sriov\":{}"
 	","
-	"\"Cluster_host\":{},\"VM_appliance\":{},\"VMSS\":{},\"secret\":{}}";
+	"\"Cluster\":{},\"Cluster_host\":{},\"SDN_controller\":{},\"pool_update\":{},"
+	"\"VM_appliance\":{},\"VMSS\":{},\"secret\":{}}";
+
+#define UPDATE(host)                                                                               \
+	"\"pool_update\":{\"o1\":{\"uuid\":\"o\",\"name_label\":\"fix\","                          \
+	"\"enforce_homogeneity\":true,\"hosts\":[\"" host "\"]}"
+#define CLUSTER_ROWS                                                                               \
+	"\"Cluster\":{\"k1\":{\"pool_auto_join\":true}},"                                          \
+	"\"Cluster_host\":{\"k2\":{\"cluster\":\"k1\",\"PIF\":\"i2\"}},"
+#define NO_CLUSTER "\"Cluster\":{},\"Cluster_host\":{},"
 
 /* Of one side, a text is another. In the order of the checks. */
 static const struct change {
@@ -39,6 +49,8 @@ static const struct change {
 	{ false, "\"ha_enabled\":false", "\"ha_enabled\":true", "HA_IS_ENABLED", "", false },
 	{ false, "\"Cluster_host\":{", "\"Cluster_host\":{\"k1\":{\"enabled\":true}",
 		"CLUSTERING_ENABLED", "k1", false },
+	{ true, NO_CLUSTER, CLUSTER_ROWS,
+		"POOL_JOINING_HOST_MUST_HAVE_ONLY_ONE_IP_ON_CLUSTERING_NETWORK", "", false },
 	{ true, "\"ha_enabled\":false", "\"ha_enabled\":true", "HA_IS_ENABLED", "", false },
 	{ true, "\"uuid\":\"p2\"", "\"uuid\":\"p1\"", "OPERATION_NOT_ALLOWED",
 		"Host is already part of a pool", false },
@@ -81,12 +93,18 @@ static const struct change {
 	{ false, "\"external_auth_service_name\":\"\"", "\"external_auth_service_name\":\"x\"",
 		"POOL_JOINING_EXTERNAL_AUTH_MISMATCH", "", false },
 	{ true, "\"free\"", "\"dear\"", "LICENSE_HOST_POOL_MISMATCH", "", false },
-	{ true, "\"bridge\"", "\"openvswitch\"", "OPERATION_NOT_ALLOWED", "Network backends differ",
-		false },
+	{ true, "\"network_backend\":\"bridge\"", "\"network_backend\":\"openvswitch\"",
+		"OPERATION_NOT_ALLOWED", "Network backends differ", false },
 	{ true, "\"23\"", "\"24\"", "POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION", "2.23 2.24",
 		false },
-	{ true, "\"5.1\"", "\"5.2\"", "POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA", "5.1 5.2",
-		false },
+	{ true, "\"db_schema\":\"#\"", "\"db_schema\":\"9999\"",
+		"POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA", " 9999", false },
+	{ true, "\"db_schema\":\"#\"", "\"db_schema\":\"-1\"",
+		"POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA", " -1", false },
+	{ false, "\"pool_update\":{", UPDATE("h1"), "HOSTS_NOT_HOMOGENEOUS",
+		"Only this host has the update fix", false },
+	{ true, "\"pool_update\":{", UPDATE("h2"), "HOSTS_NOT_HOMOGENEOUS",
+		"Only the pool has the update fix", false },
 	{ true, "\"IPv4\"", "\"IPv6\"", "OPERATION_NOT_ALLOWED", "Primary address type differs",
 		false },
 	{ false, "\"purpose\":[]", "\"purpose\":[\"nbd\",\"insecure_nbd\"]",
@@ -141,6 +159,8 @@ static bool take_side(struct bench *b, struct join_side *side, const char *text)
 	struct val all;
 	const char *why = "";
 
+	text = replaced(
+		&b->job.arena, text, "#", arena_printf(&b->job.arena, "%d", MODEL_SCHEMA_VERSION));
 	ck_assert_msg(rpc_json_parse(&b->job.arena, text, strlen(text), &all, &why) == 0, "%s: %s",
 		why, text);
 	for (unsigned i = 0; i < join_n_classes; i++) {
@@ -233,6 +253,63 @@ START_TEST(each_mismatch_has_its_error)
 }
 END_TEST
 
+/* What is in the way only by what both have. code NULL: nothing is. */
+static const struct {
+	const char *here_from, *here_to, *there_from, *there_to, *there_from2, *there_to2, *code;
+} pairs[] = {
+	{ "\"IP\":\"\"", "\"IP\":\"10.0.0.1\"", NO_CLUSTER, CLUSTER_ROWS, "xbr0", "xbr0", NULL },
+	{ "\"IP\":\"\"", "\"IP\":\"10.0.0.1\"", NO_CLUSTER, CLUSTER_ROWS, "xbr0", "xbr1",
+		"POOL_JOINING_HOST_MUST_HAVE_ONLY_ONE_IP_ON_CLUSTERING_NETWORK" },
+	{ "\"PIF\":{",
+		"\"PIF\":{\"i3\":{\"IP\":\"10.0.0.3\",\"network\":\"n1\"},"
+		"\"i4\":{\"IP\":\"10.0.0.4\",\"network\":\"n1\"},",
+		NO_CLUSTER, CLUSTER_ROWS, "xbr0", "xbr0",
+		"POOL_JOINING_HOST_MUST_HAVE_ONLY_ONE_IP_ON_CLUSTERING_NETWORK" },
+	{ "\"IP\":\"\"", "\"IP\":\"10.0.0.1\"", NO_CLUSTER,
+		"\"Cluster\":{\"k1\":{\"pool_auto_join\":true}},"
+		"\"Cluster_host\":{\"k2\":{\"cluster\":\"k1\",\"PIF\":\"i9\"}},",
+		"\"PIF\":{", "\"PIF\":{\"i9\":{\"VLAN\":7,\"network\":\"n2\"},",
+		"POOL_JOINING_POOL_CANNOT_ENABLE_CLUSTERING_ON_VLAN_NETWORK" },
+	{ "\"purposes\"", "\"purpose\"", "\"purposes\"", "\"purpose\"", "xbr0", "xbr0", NULL },
+	{ "\"purposes\"", "\"purpose\"", "\"purposes\":[\"ldaps\",\"licensing\"]",
+		"\"purpose\":[\"ldaps\"]", "xbr0", "xbr0",
+		"POOL_JOINING_HOST_TRUSTED_CERTIFICATES_CONFLICT" },
+	{ "\"purposes\"", "\"purpose\"", "xbr0", "xbr0", "xbr0", "xbr0", NULL },
+	{ "\"network_backend\":\"bridge\"", "\"network_backend\":\"openvswitch\"",
+		"\"network_backend\":\"bridge\"", "\"network_backend\":\"openvswitch\"", "xbr0",
+		"xbr0", NULL },
+	{ "\"network_backend\":\"bridge\"", "\"network_backend\":\"openvswitch\"",
+		"\"network_backend\":\"bridge\"", "\"network_backend\":\"openvswitch\"",
+		"\"SDN_controller\":{", "\"SDN_controller\":{\"d1\":{\"address\":\"10.0.0.9\"}",
+		"OPERATION_NOT_ALLOWED" },
+	{ "\"pool_update\":{", UPDATE("h1"), "\"pool_update\":{", UPDATE("h2"), "xbr0", "xbr0",
+		NULL },
+};
+
+START_TEST(both_sides_together_may_be_in_the_way)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(pairs); i++) {
+		struct bench b;
+		struct arena *a = &b.job.arena;
+		int rc;
+
+		bench_open(&b, NULL, NULL, false);
+		ck_assert(take_side(
+			&b, &b.j.here, replaced(a, base, pairs[i].here_from, pairs[i].here_to)));
+		ck_assert(take_side(&b, &b.j.there,
+			replaced(a,
+				replaced(a, there_of(a), pairs[i].there_from, pairs[i].there_to),
+				pairs[i].there_from2, pairs[i].there_to2)));
+		rc = join_check(&b.j, NULL, &b.err);
+		ck_assert_msg((rc == 0) == (pairs[i].code == NULL), "%u: %s", i,
+			rc == 0 ? "let through" : b.err.code->name);
+		if (rc != 0)
+			ck_assert_str_eq(b.err.code->name, pairs[i].code);
+		bench_close(&b);
+	}
+}
+END_TEST
+
 /* Two mismatches: the join tells the first, a dry run both, in the order of the table above. */
 START_TEST(the_first_is_told_and_a_dry_run_tells_all)
 {
@@ -298,7 +375,7 @@ END_TEST
 int main(void)
 {
 	const TTest *tests[] = { hosts_that_are_alike_may_join, each_mismatch_has_its_error,
-		the_first_is_told_and_a_dry_run_tells_all,
+		both_sides_together_may_be_in_the_way, the_first_is_told_and_a_dry_run_tells_all,
 		values_of_any_kind_are_looked_at_safely };
 
 	return suite_run("join", tests, ARRAY_LEN(tests), 60);
