@@ -17,6 +17,7 @@
 #include "rpc/base/file.h"
 #include "rpc/client.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,8 @@ enum {
 	API_PORT = 443,
 	ASK_MS = 30000,
 	AGAIN_MS = 1000,
+	RESOLVE_MS = 10000,
+	NAME_MAX_LEN = 253,    /* bytes of a host name */
 	LET_IN_MS = 60000,     /* who called waits for that so long */
 	ANSWER_MAX = 16 << 20, /* bytes of one answer of the pool */
 	RECORD_MAX = 4096,
@@ -54,21 +57,57 @@ int join_admits(struct pool *pool, const struct db_view *view, struct err *err)
 
 /* The pool to be joined. */
 
-/* The address with a port. false: it is no IP address. */
-static bool address_take(const char *given, char out[128])
+/* HOST, HOST:PORT, [IPV6]:PORT or IPV6, where HOST is an address or a name. false: it is none. */
+static bool target_take(const char *given, char host[NAME_MAX_LEN + 1], unsigned *port)
 {
+	const char *colon = strrchr(given, ':');
+	bool bracket = *given == '[', v6 = strchr(given, ':') != colon;
 	size_t n = strlen(given);
-	bool v6 = strchr(given, ':') != strrchr(given, ':');
+	char *end = "";
 
-	if (n == 0 || n > 64 || strspn(given, "0123456789abcdefABCDEF.:[]") != n)
+	*port = API_PORT;
+	if (bracket && given[n - 1] == ']')
+		colon = NULL;
+	if (colon != NULL && (bracket || !v6)) {
+		n = (size_t)(colon - given);
+		*port = (unsigned)strtoul(colon + 1, &end, 10);
+		if (colon[1] < '0' || colon[1] > '9' || *end != 0 || *port == 0 || *port > 65535)
+			return false;
+	}
+	if (bracket && (n < 2 || given[n - 1] != ']'))
 		return false;
-	if (v6 && *given != '[')
-		snprintf(out, 128, "[%s]:%d", given, API_PORT);
-	else if (given[n - 1] == ']' || strchr(given, ':') == NULL)
-		snprintf(out, 128, "%s:%d", given, API_PORT);
-	else
-		snprintf(out, 128, "%s", given);
+	given += bracket;
+	n -= bracket ? 2 : 0;
+	if (n == 0 || n > NAME_MAX_LEN)
+		return false;
+	memcpy(host, given, n);
+	host[n] = 0;
 	return true;
+}
+
+/* Where it may be. */
+static int addresses_of(struct join *j, const char *host, struct resolved *out, struct err *err)
+{
+	uint8_t ip[16];
+	const char *why;
+	int rc;
+
+	if (inet_pton(AF_INET, host, ip) == 1 || inet_pton(AF_INET6, host, ip) == 1) {
+		*out = (struct resolved){ .n = 1 };
+		snprintf(out->ip[0], RESOLVED_TEXT, "%s", host);
+		return 0;
+	}
+	if (strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
+		strlen(host))
+		return err_set(err, ERR_VALUE_NOT_SUPPORTED, "master_address", j->want->address,
+			"neither an IP address nor the name of a host", NULL);
+	rc = rpc_resolve(j->job, j->own->loops[0].loop, host, &j->own->resolving, RESOLVE_MS, out);
+	if (rc == 0 || rc == ERR_CANCELLED || rc == ERR_DEAD)
+		return rc;
+	why = rc == ERR_FULL	  ? "another name is being looked up: try again, or give an address"
+	      : rc == ERR_TIMEOUT ? "the name server does not answer: give an address"
+				  : arena_printf(&j->job->arena, "no such name: %s", out->why);
+	return err_set(err, ERR_VALUE_NOT_SUPPORTED, "master_address", j->want->address, why, NULL);
 }
 
 static int no_service(const struct join *j, const char *what, const char *why, struct err *err)
@@ -508,12 +547,24 @@ static int be_let_in(struct join *j, bool asked, bool resuming, struct err *err)
 
 static int prepare(struct join *j, struct err *err)
 {
+	char host[NAME_MAX_LEN + 1];
+	struct resolved at;
+	unsigned port;
 	int rc;
 
-	if (!address_take(j->want->address, j->address))
+	if (!target_take(j->want->address, host, &port))
 		return err_set(err, ERR_VALUE_NOT_SUPPORTED, "master_address", j->want->address,
-			"not an IP address", NULL);
-	rc = log_in(j, err);
+			"neither an IP address nor the name of a host", NULL);
+	rc = addresses_of(j, host, &at, err);
+	for (unsigned i = 0; rc == 0 && i < at.n; i++) {
+		snprintf(j->address, sizeof j->address,
+			strchr(at.ip[i], ':') != NULL ? "[%s]:%u" : "%s:%u", at.ip[i], port);
+		rc = log_in(j, err);
+		if (rc != ERR_API || err->code != ERR_JOINING_HOST_SERVICE_FAILED || i + 1 == at.n)
+			break;
+		err_fini(err); /* nobody serves there: the next address of that name */
+		rc = 0;
+	}
 	return rc != 0 ? rc : facts_there(j, err);
 }
 

@@ -277,10 +277,18 @@ static int controllers(const struct join *j, struct err *err)
 	return same ? 0 : err_set(err, ERR_OPERATION_NOT_ALLOWED, "SDN controller differs", NULL);
 }
 
+static int64_t number(const struct val *record, const char *name)
+{
+	const struct val *v = val_get(record, name);
+
+	return v != NULL && v->kind == VAL_INT ? v->i : -1;
+}
+
 static const char *api_version(const struct join *j, const struct join_side *side)
 {
-	return arena_printf(&j->job->arena, "%s.%s", text(side->host, "API_version_major"),
-		text(side->host, "API_version_minor"));
+	return arena_printf(&j->job->arena, "%lld.%lld",
+		(long long)number(side->host, "API_version_major"),
+		(long long)number(side->host, "API_version_minor"));
 }
 
 static int other_api(const struct join *j, struct err *err)

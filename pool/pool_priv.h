@@ -116,6 +116,7 @@ struct pool {
 	bool witness;		       /* no host: no API, no agent, never the coordinator */
 	_Atomic bool again;	       /* after the stop the program begins anew */
 	_Atomic int joining;	       /* join.c */
+	_Atomic bool resolving;	       /* join.c: a name is being looked up */
 	struct activity *activity;     /* session_life.c */
 	struct migrations *migrations; /* vm_migrate.c */
 	struct local_sessions *locals;

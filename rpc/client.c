@@ -1,4 +1,5 @@
-/* HTTP/1.1 client: see client.h. Job and loop share `struct exchange`; the last to let go frees it.
+/* HTTP/1.1 client, and names: see client.h. Job and loop share `struct exchange`; the last to let
+ * go frees it.
  */
 #include "rpc/client.h"
 
@@ -186,5 +187,62 @@ int rpc_post(struct job *job, struct loop *loop, const struct rpc_ask *ask, stru
 		memcpy(out->fingerprint, x->fingerprint, sizeof out->fingerprint);
 	}
 	wait_drop(&x->wait);
+	return rc;
+}
+
+/* Names. */
+
+struct naming {
+	struct wait wait; /* first */
+	struct loop *loop;
+	struct loop_call posted;
+	_Atomic bool *busy;
+	struct resolved found;
+	char name[];
+};
+
+static void naming_fini(struct wait *wait)
+{
+	free(container_of(wait, struct naming, wait));
+}
+
+static void on_named(void *arg, const struct resolved *found)
+{
+	struct naming *g = arg;
+
+	g->found = *found;
+	*g->busy = false;
+	wait_done(&g->wait);
+}
+
+static void on_name(struct loop_call *posted)
+{
+	struct naming *g = container_of(posted, struct naming, posted);
+
+	stream_resolve(g->loop, g->name, on_named, g);
+}
+
+int rpc_resolve(struct job *job, struct loop *loop, const char *name, _Atomic bool *busy,
+	uint64_t timeout_ms, struct resolved *out)
+{
+	struct naming *g;
+	bool free_now = false;
+	int rc;
+
+	if (!atomic_compare_exchange_strong(busy, &free_now, true))
+		return ERR_FULL;
+	g = mem_new(sizeof *g + strlen(name) + 1);
+	wait_init(&g->wait, job, naming_fini);
+	g->loop = loop;
+	g->busy = busy;
+	strcpy(g->name, name);
+	loop_post(loop, &g->posted, on_name);
+	rc = wait_join(&g->wait, timeout_ms, true);
+	if (rc == 0) {
+		*out = g->found;
+		out->why = arena_strdup(&job->arena, g->found.why);
+		rc = out->n > 0 ? 0 : ERR_CLOSED;
+	}
+	wait_drop(&g->wait);
 	return rc;
 }

@@ -27,3 +27,9 @@ struct rpc_answer {
  * ERR_CLOSED, ERR_CORRUPT, ERR_FULL, ERR_TIMEOUT: why says more, and the server may have got the
  * request all the same; ERR_CANCELLED, ERR_DEAD. */
 int rpc_post(struct job *job, struct loop *loop, const struct rpc_ask *ask, struct rpc_answer *out);
+
+/* Addresses of a host name. *busy is set from the call until the resolver has answered, which may
+ * be later than this call: one at a time. 0 with n > 0; ERR_FULL: another is under way;
+ * ERR_CLOSED: why says more; ERR_TIMEOUT, ERR_CANCELLED, ERR_DEAD. */
+int rpc_resolve(struct job *job, struct loop *loop, const char *name, _Atomic bool *busy,
+	uint64_t timeout_ms, struct resolved *out);

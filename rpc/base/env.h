@@ -18,6 +18,7 @@ struct loop;
 struct stream;
 struct listener;
 struct parker;
+struct resolved;
 struct thread;
 
 struct env_ops {
@@ -59,6 +60,9 @@ struct env_ops {
 	size_t (*untaken)(const struct stream *stream);
 	void (*pause)(struct stream *stream, bool paused);
 	void (*close)(struct stream *stream);
+	/* see stream.h; NULL: there are no names in this world */
+	void (*resolve)(struct loop *loop, const char *name,
+		void (*done)(void *arg, const struct resolved *r), void *arg);
 };
 
 struct env {

@@ -160,6 +160,7 @@ static const struct env_ops real_ops = {
 	.untaken = stream_uv_untaken,
 	.pause = stream_uv_pause,
 	.close = stream_uv_close,
+	.resolve = stream_uv_resolve,
 };
 
 void env_uv_init(struct env *env, const char *name)

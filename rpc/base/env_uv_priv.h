@@ -38,3 +38,5 @@ void stream_uv_write(struct stream *stream, struct buf *bytes);
 size_t stream_uv_untaken(const struct stream *stream);
 void stream_uv_pause(struct stream *stream, bool paused);
 void stream_uv_close(struct stream *stream);
+void stream_uv_resolve(struct loop *loop, const char *name,
+	void (*done)(void *arg, const struct resolved *r), void *arg);

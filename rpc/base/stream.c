@@ -276,3 +276,13 @@ bool stream_expired(const struct stream *s)
 {
 	return s->tls != NULL && tls_conn_expired(s->tls);
 }
+
+void stream_resolve(struct loop *loop, const char *name,
+	void (*done)(void *arg, const struct resolved *r), void *arg)
+{
+	loop_assert(loop);
+	if (loop->env->ops->resolve != NULL)
+		loop->env->ops->resolve(loop, name, done, arg);
+	else
+		done(arg, &(struct resolved){ .why = "no resolver" });
+}

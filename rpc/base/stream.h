@@ -71,3 +71,16 @@ bool stream_expired(const struct stream *s);
 
 /* "10.0.0.9:51234", "" when unknown. */
 const char *stream_peer(const struct stream *s);
+
+/* Addresses of a host name, as this machine's resolver knows them, without ports. */
+enum { RESOLVED_MAX = 4, RESOLVED_TEXT = 46 };
+struct resolved {
+	unsigned n; /* 0: why says more */
+	char ip[RESOLVED_MAX][RESOLVED_TEXT];
+	const char *why;
+};
+
+/* Find them; done is called once, on the loop, perhaps from inside the call. It cannot be stopped,
+ * and how long it takes is for the resolver: the caller bounds how many are under way. */
+void stream_resolve(struct loop *loop, const char *name,
+	void (*done)(void *arg, const struct resolved *r), void *arg);

@@ -417,3 +417,45 @@ void stream_uv_close(struct stream *s)
 	else if (u->paused && !s->read_over)
 		uv_read_start(&u->h.any, on_alloc, on_read);
 }
+
+struct resolving {
+	uv_getaddrinfo_t req;
+	void (*done)(void *arg, const struct resolved *r);
+	void *arg;
+};
+
+static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+{
+	struct resolving *g = container_of(req, struct resolving, req);
+	struct resolved r = { .why = status < 0 ? uv_strerror(status) : "it has no address" };
+	const struct addrinfo *ai;
+
+	for (ai = list; ai != NULL && r.n < RESOLVED_MAX; ai = ai->ai_next) {
+		int rc = -1;
+
+		if (ai->ai_family == AF_INET)
+			rc = uv_ip4_name(
+				(const struct sockaddr_in *)ai->ai_addr, r.ip[r.n], RESOLVED_TEXT);
+		else if (ai->ai_family == AF_INET6)
+			rc = uv_ip6_name(
+				(const struct sockaddr_in6 *)ai->ai_addr, r.ip[r.n], RESOLVED_TEXT);
+		r.n += rc == 0;
+	}
+	uv_freeaddrinfo(list);
+	g->done(g->arg, &r);
+	free(g);
+}
+
+void stream_uv_resolve(struct loop *loop, const char *name,
+	void (*done)(void *arg, const struct resolved *r), void *arg)
+{
+	static const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+	struct resolving *g = mem_new(sizeof *g);
+	int rc;
+
+	g->done = done;
+	g->arg = arg;
+	rc = uv_getaddrinfo(loop_uv(loop), &g->req, on_resolved, name, NULL, &hints);
+	if (rc != 0)
+		on_resolved(&g->req, rc, NULL);
+}

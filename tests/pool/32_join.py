@@ -48,8 +48,33 @@ def hostile(pool, answers):
     return listener, "127.0.0.8:%d" % listener.getsockname()[1]
 
 
-def dry_run(pool, number, clean):
-    done = subprocess.run([CTL, "join", "--dry-run", "--dir", pool.data(number), "--address", TARGET[0], "--user", "root"],
+def by_name(pool):
+    """Member 1 under a name of which another address may serve nobody: localhost."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source, target):
+        try:
+            while piece := source.recv(65536):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def run():
+        while True:
+            try:
+                client = listener.accept()[0]
+            except OSError:
+                return
+            server = socket.create_connection((pool.address(1), pool.port))
+            for pair in (client, server), (server, client):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
+    return listener, "localhost:%d" % listener.getsockname()[1]
+
+
+def dry_run(pool, number, clean, address=TARGET[0]):
+    done = subprocess.run([CTL, "join", "--dry-run", "--dir", pool.data(number), "--address", address, "--user", "root"],
                           input=PASSWORD + "\n", text=True, stdout=subprocess.PIPE, timeout=60)
     assert (done.returncode == 0) == clean, done.stdout
     return done.stdout.splitlines()
@@ -68,7 +93,11 @@ with Pool(members=1) as pool:
         listener, address = hostile(pool, answers)
         host.fails("JOINING_HOST_SERVICE_FAILED", "pool.join", address, "root", PASSWORD)
         listener.close()
-    host.fails("VALUE_NOT_SUPPORTED", "pool.join", "a.name", "root", PASSWORD)
+    for name in "no.such.name.invalid", "a b", "[::1", "10.0.0.1:0", "10.0.0.1:x", "[]", "x" * 300, "":
+        assert host.fails("VALUE_NOT_SUPPORTED", "pool.join", name, "root", PASSWORD)[:2] == ["master_address", name]
+    # a name: whichever of its addresses serves
+    relay, name = by_name(pool)
+    host.fails("SESSION_AUTHENTICATION_FAILED", "pool.join", name, "root", "wrong")
     assert "itself" in host.fails("OPERATION_NOT_ALLOWED", "pool.join", pool.address(2), "root", PASSWORD)[0]
     # all that is in the way, by a dry run; the first of it, by the call
     own = host("VM.create", vm_record("its own"))
@@ -89,9 +118,12 @@ with Pool(members=1) as pool:
     host("VM.destroy", own)
     assert "a network of its own" in host.fails("OPERATION_NOT_ALLOWED", "pool.join", *TARGET)[0]
     host("network.destroy", network)
-    assert dry_run(pool, 2, True) == ["nothing is in the way"]
+    assert dry_run(pool, 2, True) == ["nothing is in the way"] == dry_run(pool, 2, True, name)
+    # each host says which schema the pool runs
+    version, newest = (api("host.get_software_version", api("host.get_all")[0])[k] for k in ("db_schema", "db_schema_newest"))
+    assert int(version) == int(newest) > 0, (version, newest)
     assert len(api("host.get_all")) == 1 and len(host("host.get_all")) == 1
-    done = subprocess.run([os.path.join(sys.argv[1], "xe"), "pool-join", "master-address=" + TARGET[0], "master-username=root",
+    done = subprocess.run([os.path.join(sys.argv[1], "xe"), "pool-join", "master-address=" + name, "master-username=root",
                            "master-password=" + PASSWORD, "force=true", "-s", pool.address(2), "-u", "root", "-pw", PASSWORD],
                           env=dict(os.environ, HOME=pool.dir), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
     assert done.returncode == 0, done.stdout

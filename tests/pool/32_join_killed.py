@@ -14,7 +14,7 @@ from joining import stand_alone
 from xpool import PASSWORD, Api, Pool, eventually, gone
 
 RELAY = ("127.0.0.9", 8443)
-LOGIN, LAST_FACT, LET_IN, LOGOUT, NEXT = 1, 7, 8, 9, 0
+LOGIN, LAST_FACT, LET_IN, LOGOUT, NEXT = 1, 11, 12, 13, 0
 OPTIONS = "--election-ms 300"
 
 

@@ -12,15 +12,14 @@ static const char base[] =
 	"{\"pool\":{\"OpaqueRef:p1\":{\"uuid\":\"p1\",\"master\":\"h1\",\"ha_enabled\":false,"
 	"\"tls_verification_enabled\":true,\"current_operations\":{},"
 	"\"cpu_info\":{\"features_hvm\":\"0f\"}}},"
-	"\"host\":{\"h1\":{\"uuid\":\"u1\",\"API_version_major\":\"2\",\"API_version_minor\":"
-	"\"23\","
+	"\"host\":{\"h1\":{\"uuid\":\"u1\",\"API_version_major\":2,\"API_version_minor\":23,"
 	"\"software_version\":{\"platform_name\":\"Xpool\",\"platform_version\":\"3\","
 	"\"product_brand\":\"brand\",\"build_number\":\"77\",\"xpool\":\"0.1\","
 	"\"network_backend\":\"bridge\",\"db_schema\":\"#\"},"
 	"\"cpu_info\":{\"vendor\":\"maker\",\"features_hvm\":\"0f\"},\"edition\":\"free\","
 	"\"external_auth_type\":\"\",\"external_auth_service_name\":\"\","
 	"\"pending_guidances\":[],\"current_operations\":{}}},"
-	"\"PIF\":{\"i1\":{\"host\":\"h1\",\"management\":true,\"network\":\"n1\",\"VLAN\":\"-1\","
+	"\"PIF\":{\"i1\":{\"host\":\"h1\",\"management\":true,\"network\":\"n1\",\"VLAN\":-1,"
 	"\"VLAN_master_of\":\"l0\",\"IP\":\"\",\"primary_address_type\":\"IPv4\"}},"
 	"\"network\":{\"n1\":{\"name_label\":\"first\",\"bridge\":\"xbr0\",\"purpose\":[]}},"
 	"\"SM\":{\"s1\":{\"type\":\"file\",\"features\":{\"A\":\"1\",\"B\":\"1\"}}},"
@@ -86,8 +85,8 @@ static const struct change {
 		"POOL_JOINING_HOST_HAS_NETWORK_SRIOVS", "", false },
 	{ false, "\"VLAN\":{", "\"VLAN\":{\"l1\":{}", "POOL_JOINING_HOST_HAS_NON_MANAGEMENT_VLANS",
 		"", false },
-	{ true, "\"VLAN\":\"-1\"", "\"VLAN\":\"7\"",
-		"POOL_JOINING_HOST_MANAGEMENT_VLAN_DOES_NOT_MATCH", "-1 7", false },
+	{ true, "\"VLAN\":-1", "\"VLAN\":7", "POOL_JOINING_HOST_MANAGEMENT_VLAN_DOES_NOT_MATCH",
+		"-1 7", false },
 	{ true, "\"external_auth_type\":\"\"", "\"external_auth_type\":\"PAM\"",
 		"POOL_JOINING_EXTERNAL_AUTH_MISMATCH", "", false },
 	{ false, "\"external_auth_service_name\":\"\"", "\"external_auth_service_name\":\"x\"",
@@ -95,7 +94,7 @@ static const struct change {
 	{ true, "\"free\"", "\"dear\"", "LICENSE_HOST_POOL_MISMATCH", "", false },
 	{ true, "\"network_backend\":\"bridge\"", "\"network_backend\":\"openvswitch\"",
 		"OPERATION_NOT_ALLOWED", "Network backends differ", false },
-	{ true, "\"23\"", "\"24\"", "POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION", "2.23 2.24",
+	{ true, ":23,", ":24,", "POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION", "2.23 2.24",
 		false },
 	{ true, "\"db_schema\":\"#\"", "\"db_schema\":\"9999\"",
 		"POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA", " 9999", false },
