@@ -268,21 +268,30 @@ static void mark_detached(struct agent *agent, const char *uuid)
 	pthread_mutex_unlock(&agent->mutex);
 }
 
+static void forget(struct agent *agent, const char *uuid)
+{
+	pthread_mutex_lock(&agent->mutex);
+	sql_run(agent->sql, "DELETE FROM sr WHERE uuid = ?", "s", uuid);
+	pthread_mutex_unlock(&agent->mutex);
+}
+
 int sr_detach_call(struct agent *agent, struct job *job, const struct val *params, struct val *out,
 	struct err *err)
 {
 	const char *uuid = val_get_s(params, "sr");
+	const struct val *forgotten = val_get(params, "forget");
 	struct sr sr;
 
 	(void)job;
 	*out = val_void();
-	if (sr_get(agent, uuid, &sr, err) != 0) {
+	if (sr_get(agent, uuid, &sr, err) != 0)
 		err_fini(err);
-		return 0;
-	}
-	if (dp_any_in(agent, uuid))
+	else if (dp_any_in(agent, uuid))
 		return err_set(err, AGENT_ERR_disk_in_use, "", sr.host, NULL);
-	mark_detached(agent, uuid);
+	else
+		mark_detached(agent, uuid);
+	if (forgotten != NULL && forgotten->kind == VAL_BOOL && forgotten->b)
+		forget(agent, uuid);
 	return 0;
 }
 

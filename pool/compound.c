@@ -171,6 +171,20 @@ int parts_wait(struct job *job, void *task, uint64_t ms, struct err *err)
 	return 0;
 }
 
+int part_end(struct job *job, void *task, const char *part, struct err *why)
+{
+	struct err stop = { 0 };
+	int rc;
+
+	while (!part_ended(job, task, part, why)) {
+		rc = parts_wait(job, task, UINT64_MAX, &stop);
+		err_fini(&stop);
+		if (rc != 0 && rc != ERR_API)
+			return rc;
+	}
+	return why->code != NULL ? ERR_API : 0;
+}
+
 void part_progress(void *task, unsigned done, unsigned all)
 {
 	struct owned *o = task;

@@ -2,8 +2,9 @@
  *
  *   pool.eject      a living host, empty of VMs, not the coordinator
  *   host.destroy    one that is not live any more, without VMs
- *     both: its row of _member says `leaving` from the admission on; db/members.c does the rest
- * under any leader, and removes the host's record with the row. The task only waits for that.
+ *     both: its row of _member says `leaving`, by an entry of eject's task when the host has
+ * detached its SRs, by the admission of destroy; db/members.c does the rest under any leader, and
+ * removes the host's record with the row. The task only waits for that.
  *   host.declare_dead   one that is not live: its VMs count as halted, its tasks end and its boot
  *     counts as over, in the one transaction of the admission; then what it has left in shared SRs
  *     goes, and at last what its tasks had locked is free. Declared again it goes on with that.
@@ -17,11 +18,11 @@
 
 enum { LOOK_MS = 100, LEAVE_MS = 60000 };
 
-static bool in_contact(const struct admit *ad, const char *host)
+static bool in_contact(const struct pool *pool, const struct db_view *view, const char *host)
 {
-	uint64_t id = pool_raft_id_of(ad->view, host);
+	uint64_t id = pool_raft_id_of(view, host);
 
-	return id != 0 && db_silence_ms(ad->pool->db, id) == 0;
+	return id != 0 && db_silence_ms(pool->db, id) == 0;
 }
 
 /* HOST_IS_LIVE while it may be alive. */
@@ -32,7 +33,8 @@ static int not_live(const struct admit *ad, const char *ref, struct err *err)
 	if (host == NULL)
 		return err_set(err, ERR_HANDLE_INVALID, "host", ref, NULL);
 	metrics = db_view_get(ad->view, MODEL_CLASS_host_metrics, db_row_s(host, HOST_metrics));
-	if (in_contact(ad, ref) || metrics == NULL || db_row_b(metrics, HOST_METRICS_live))
+	if (in_contact(ad->pool, ad->view, ref) || metrics == NULL ||
+		db_row_b(metrics, HOST_METRICS_live))
 		return err_set(err, ERR_HOST_IS_LIVE, ref, NULL);
 	db_txn_need_row(ad->txn, MODEL_CLASS_host, ref);
 	db_txn_need_version(
@@ -46,9 +48,9 @@ static bool is_there(const struct db_row *vm, const char *host)
 	       strcmp(db_row_s(vm, VM_scheduled_to_be_resident_on), host) == 0;
 }
 
-static bool has_vms(const struct admit *ad, const char *host)
+static bool has_vms(const struct db_view *view, const char *host)
 {
-	struct db_cursor c = db_rows(ad->view, MODEL_CLASS_VM);
+	struct db_cursor c = db_rows(view, MODEL_CLASS_VM);
 	const struct db_row *vm;
 
 	while ((vm = db_next(&c)) != NULL)
@@ -58,18 +60,15 @@ static bool has_vms(const struct admit *ad, const char *host)
 }
 
 /* From this entry on it leaves. No VM starts there either: that needs it enabled. */
-static void leave(struct admit *ad, const char *ref)
+static void leave(struct db_txn *txn, const struct db_view *view, const char *ref)
 {
-	const struct db_row *host = db_view_get(ad->view, MODEL_CLASS_host, ref);
+	const struct db_row *host = db_view_get(view, MODEL_CLASS_host, ref);
 	const char *member = db_row_s(host, HOST_uuid);
 
-	db_txn_need_version(ad->txn, MODEL_CLASS_host, ref, db_row_modified(host));
-	db_txn_set(ad->txn, MODEL_CLASS_host, ref, HOST_enabled, val_bool(false));
-	if (db_view_get(ad->view, MODEL_CLASS__member, member) != NULL)
-		db_txn_set(
-			ad->txn, MODEL_CLASS__member, member, _MEMBER_state, val_string("leaving"));
-	else
-		db_txn_delete(ad->txn, MODEL_CLASS_host, ref);
+	db_txn_need_version(txn, MODEL_CLASS_host, ref, db_row_modified(host));
+	db_txn_set(txn, MODEL_CLASS_host, ref, HOST_enabled, val_bool(false));
+	if (db_view_get(view, MODEL_CLASS__member, member) != NULL)
+		db_txn_set(txn, MODEL_CLASS__member, member, _MEMBER_state, val_string("leaving"));
 }
 
 static bool is_record(struct owned *o, const char *host)
@@ -103,34 +102,127 @@ static int await_leaving(struct job *job, struct owned *o, const char *host, str
 	return rc;
 }
 
+/* Why it does not leave. */
+static int stays(struct pool *pool, const struct db_view *view, const char *host, struct err *err)
+{
+	if (strcmp(db_row_ref(pool_self(pool, view)), host) == 0)
+		return err_set(err, ERR_OPERATION_NOT_ALLOWED,
+			"The coordinator cannot be ejected: hand its part to another host first",
+			NULL);
+	if (!in_contact(pool, view, host))
+		return err_set(err, ERR_HOST_OFFLINE, host, NULL);
+	if (has_vms(view, host))
+		return err_set(err, ERR_OPERATION_NOT_ALLOWED, "VM resident on host", NULL);
+	return 0;
+}
+
 int pool_eject_admit(struct admit *admit, const struct pool_eject_args *args, struct err *err)
 {
 	if (db_view_get(admit->view, MODEL_CLASS_host, args->host) == NULL)
 		return err_set(err, ERR_HANDLE_INVALID, "host", args->host, NULL);
-	if (strcmp(db_row_ref(pool_self(admit->pool, admit->view)), args->host) == 0)
-		return err_set(err, ERR_OPERATION_NOT_ALLOWED,
-			"The coordinator cannot be ejected: hand its part to another host first",
-			NULL);
-	if (!in_contact(admit, args->host))
-		return err_set(err, ERR_HOST_OFFLINE, args->host, NULL);
-	if (has_vms(admit, args->host))
-		return err_set(err, ERR_OPERATION_NOT_ALLOWED, "VM resident on host", NULL);
-	leave(admit, args->host);
-	return 0;
+	return stays(admit->pool, admit->view, args->host, err);
 }
 
+/* Its PBDs, in the job's arena: those that are attached; or (again) those that are not any more by
+ * a part of this task. */
+static struct val pbds_of(struct job *job, struct owned *o, const char *host, bool again)
+{
+	struct db_cursor c;
+	const struct db_row *pbd;
+	struct db_view view;
+	struct val refs = val_set();
+
+	db_view_pin(o->pool->db, &view);
+	c = db_rows_related(&view, MODEL_RELATION_PBD_host, host);
+	while ((pbd = db_next(&c)) != NULL) {
+		char uuid[UUID_LEN + 1], part[DB_REF_MAX + 1];
+
+		owner_uuid(o, db_row_ref(pbd), uuid, part);
+		if (db_row_b(pbd, PBD_currently_attached) != again &&
+			(!again || db_view_get(&view, MODEL_CLASS_task, part) != NULL))
+			val_set_push(&job->arena, &refs,
+				val_string(arena_strdup(&job->arena, db_row_ref(pbd))));
+	}
+	db_view_unpin(&view);
+	return refs;
+}
+
+/* One after the other. */
+static int each_pbd(struct job *job, struct owned *o, const struct val *refs, const char *method,
+	const char *word, struct err *err)
+{
+	const char *part;
+	int rc = 0;
+
+	for (uint32_t i = 0; rc == 0 && i < refs->n; i++) {
+		struct val ref = refs->items[i];
+
+		rc = part_begin(job, o, arena_printf(&job->arena, "%s%s", word, ref.s), method,
+			&ref, &part, err);
+		if (rc == 0)
+			rc = part_end(job, o, part, err);
+	}
+	return rc;
+}
+
+struct leaving {
+	struct pool *pool;
+	const char *host;
+	struct err *err; /* it stays */
+};
+
+static void build_leave(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	struct leaving *l = arg;
+	struct db_cursor c = db_rows_related(view, MODEL_RELATION_PBD_host, l->host);
+	const struct db_row *pbd;
+
+	err_fini(l->err);
+	if (db_view_get(view, MODEL_CLASS_host, l->host) == NULL ||
+		stays(l->pool, view, l->host, l->err) != 0)
+		return;
+	while ((pbd = db_next(&c)) != NULL) {
+		if (db_row_b(pbd, PBD_currently_attached)) {
+			err_set(l->err, ERR_OPERATION_NOT_ALLOWED,
+				"An SR was attached to the host meanwhile", NULL);
+			return;
+		}
+		db_txn_need_version(txn, MODEL_CLASS_PBD, db_row_ref(pbd), db_row_modified(pbd));
+	}
+	leave(txn, view, l->host);
+}
+
+/* Its SRs are detached first: nothing stays attached to a host that is not of the pool. When it
+ * stays after all they are attached again. */
 int pool_eject_run(struct job *job, void *task, const struct pool_eject_args *args, struct err *err)
 {
-	return await_leaving(job, task, args->host, err);
+	struct owned *o = task;
+	struct leaving l = { o->pool, args->host, err };
+	struct val pbds = pbds_of(job, o, args->host, false);
+	struct err ignored = { 0 };
+	int rc = each_pbd(job, o, &pbds, "PBD.unplug", "", err);
+
+	if (rc == 0)
+		rc = commit_settled(job, o->pool,
+			&(struct commit){ DB_FOR_CONFIG, { POOL_HOST, o->task, "pool.eject" },
+				build_leave, &l });
+	if (rc == 0 && err->code == NULL)
+		return await_leaving(job, o, args->host, err);
+	if (rc != 0 && rc != ERR_API)
+		return rc;
+	pbds = pbds_of(job, o, args->host, true);
+	rc = each_pbd(job, o, &pbds, "PBD.plug", "again ", &ignored);
+	err_fini(&ignored);
+	return rc != 0 && rc != ERR_API ? rc : ERR_API;
 }
 
 int host_destroy_admit(struct admit *admit, const struct host_destroy_args *args, struct err *err)
 {
 	if (not_live(admit, args->self, err) != 0)
 		return ERR_API;
-	if (has_vms(admit, args->self))
+	if (has_vms(admit->view, args->self))
 		return err_set(err, ERR_HOST_HAS_RESIDENT_VMS, args->self, NULL);
-	leave(admit, args->self);
+	leave(admit->txn, admit->view, args->self);
 	return 0;
 }
 

@@ -576,8 +576,12 @@ static int go_in(struct join *j, struct err *err)
 		return err_set(err, ERR_OTHER_OPERATION_IN_PROGRESS, "pool",
 			db_pool_uuid(j->own->db), "join", NULL_REF, NULL);
 	rc = settle(j, err);
-	if (rc == 0)
+	if (rc == 0) {
+		/* what the agent knows of a pool that was left would keep SRs of the new one
+		 * unplugged */
+		pbd_reconcile(j->job, j->own);
 		rc = facts_here(j, err);
+	}
 	if (rc == 0)
 		rc = join_check(j, NULL, err);
 	if (rc == 0)

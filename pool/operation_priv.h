@@ -229,6 +229,9 @@ int64_t part_finished(void *task, const char *ref);
  * waits on) and the parts were asked too; ERR_CLOSED: another host goes on with the task, return
  * it. */
 int parts_wait(struct job *job, void *task, uint64_t ms, struct err *err);
+/* Until this part has ended; who asks the whole to stop has asked the part. 0; ERR_API: its error
+ * is in why; ERR_CLOSED, ERR_DEAD. */
+int part_end(struct job *job, void *task, const char *part, struct err *why);
 /* Seen on all members. */
 void part_progress(void *task, unsigned done, unsigned all);
 
@@ -258,8 +261,6 @@ bool facts_differ(const struct db_view *view, const struct db_row *vm, const str
 /* Sizes of the SR as they are now, into the finishing transaction; grown: by how much its disks,
  * bytes that guests see. */
 int sr_sizes(struct job *job, void *task, const char *sr, int64_t grown, struct err *err);
-/* After each contact with the agent: what this host has attached, and what it should have. */
-void pbd_reconcile(struct job *job, struct pool *pool);
 
 /* vdi.c */
 /* Where a disk lies. Strings of the arena. */

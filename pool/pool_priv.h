@@ -280,6 +280,9 @@ void sr_create_drivers(
 /* The PBDs that a new host has of shared SRs. */
 void sr_share(struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a,
 	const char *host);
+/* After each contact with the agent: what this host has attached, and what it should have; the
+ * agent forgets what is of another pool. On a job's thread. */
+void pbd_reconcile(struct job *job, struct pool *pool);
 /* The coordinator: an SR whose virtual_allocation is no longer the sum; false: there is none. */
 bool sr_sweep(const struct db_view *view, struct db_txn *txn);
 /* One PBD for each host and SR, and none that is plugged goes. */

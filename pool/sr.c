@@ -300,21 +300,6 @@ int sr_create_admit(struct admit *admit, const struct sr_create_args *args, stru
 	return check_driver(args->type, err);
 }
 
-/* Wait for the end of a part. Who asks the whole to stop has asked the part. */
-static int part_end(struct job *job, void *task, const char *part, struct err *why)
-{
-	struct err stop = { 0 };
-	int rc;
-
-	while (!part_ended(job, task, part, why)) {
-		rc = parts_wait(job, task, UINT64_MAX, &stop);
-		err_fini(&stop);
-		if (rc != 0 && rc != ERR_API)
-			return rc;
-	}
-	return why->code != NULL ? ERR_API : 0;
-}
-
 /* Of the SR that the part `make` has made. */
 struct new_sr {
 	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
@@ -952,6 +937,62 @@ static int link_reconcile(
 	return write_records(job, pool, build_fact, &fact);
 }
 
+/* A task of ours may be about to write what it has attached. */
+static bool making(const struct db_view *view, const struct db_row *self)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
+	const struct db_row *task;
+
+	while ((task = db_next(&c)) != NULL)
+		if (task_pending(task) &&
+			strcmp(db_row_s(task, TASK_owner), db_row_ref(self)) == 0 &&
+			strstr(db_row_s(task, TASK_name_label), "SR.") != NULL)
+			return true;
+	return false;
+}
+
+static bool has_pbd(const struct db_view *view, const struct db_row *self, const char *sr_uuid)
+{
+	const struct db_row *sr = db_view_by_uuid(view, MODEL_CLASS_SR, sr_uuid), *pbd;
+	struct db_cursor c = db_rows_related(
+		view, MODEL_RELATION_PBD_SR, sr != NULL ? db_row_ref(sr) : NULL_REF);
+
+	while (sr != NULL && (pbd = db_next(&c)) != NULL)
+		if (strcmp(db_row_s(pbd, PBD_host), db_row_ref(self)) == 0)
+			return true;
+	return false;
+}
+
+/* What the agent knows from a pool that this host has left, and is nothing of ours. One that a
+ * guest uses stays. */
+static void drop_strays(struct job *job, struct pool *pool, const struct val *known)
+{
+	const struct db_row *self;
+	struct db_view view;
+	struct val ignored;
+	struct err err = { 0 };
+
+	for (uint32_t i = 0; known->kind == VAL_SET && i < known->n; i++) {
+		const char *sr = val_get_s(&known->items[i], "sr");
+		struct val params = sr_param(&job->arena, sr);
+		bool stray;
+
+		db_view_pin(pool->db, &view);
+		self = pool_self(pool, &view);
+		stray = self != NULL && !has_pbd(&view, self, sr) && !making(&view, self);
+		db_view_unpin(&view);
+		if (!stray)
+			continue;
+		val_map_push(&job->arena, &params, "forget", val_bool(true));
+		if (agent_call(job, pool->agent, AGENT_SR_detach, &params, &ignored, &err) == 0)
+			log_info(pool->env, "event=sr_forgotten sr=%s", sr);
+		else
+			log_warn(pool->env, "event=sr_not_forgotten sr=%s why=%s", sr,
+				err.code != NULL ? err.code->name : "the agent has not answered");
+		err_fini(&err);
+	}
+}
+
 void pbd_reconcile(struct job *job, struct pool *pool)
 {
 	struct link *links;
@@ -966,6 +1007,7 @@ void pbd_reconcile(struct job *job, struct pool *pool)
 		err_fini(&err);
 		return;
 	}
+	drop_strays(job, pool, &known);
 	db_view_pin(pool->db, &view);
 	self = pool_self(pool, &view);
 	links = arena_alloc(

@@ -3,6 +3,7 @@ comes back. The other is declared dead and destroyed: then its VM's disk is free
 the shared SR is gone. A third is ejected, is a pool of one, and joins again. Who was destroyed is told, and stays out."""
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,15 @@ def stays_out(pool, member, api, host):
     done = subprocess.run([os.path.join(sys.argv[1], "xpoold"), "--allow-root", "--dir", pool.data(member),
                            "--listen", pool.address(member) + ":443"], text=True, timeout=30, stderr=subprocess.PIPE)
     assert done.returncode != 0 and "has left its pool" in done.stderr, done.stderr
+
+
+def agent_says(pool, member, method):
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.settimeout(30)
+        agent.connect(os.path.join(pool.dir, "member%d" % member, "agent", "agent.sock"))
+        agent.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}}).encode() + b"\n")
+        with agent.makefile() as lines:
+            return json.loads(lines.readline())["result"]
 
 
 def alone(pool, member):
@@ -145,11 +155,21 @@ with Pool(members=MEMBERS) as pool:
     leader = pool.leader()
     third = next(n for n in hosts if n not in (home, lost, leader) and pool.address(n) + ":" not in api.url)
     there = [n for n in hosts if n not in (lost, third)]
+    # not while a guest there has a disk of an SR: it stays, with its SRs attached
+    api("VM.start_on", rivals[0], hosts[third], False, True)
+    assert api.fails("OPERATION_NOT_ALLOWED", "pool.eject", hosts[third]) == ["VM resident on host"]
+    api("VM.hard_shutdown", rivals[0])
+    pbd = next(p for p in api("SR.get_PBDs", sr) if api("PBD.get_host", p) == hosts[third])
+    assert api("PBD.get_currently_attached", pbd)
+    known = lambda: agent_says(pool, third, "SR.list")
+    assert [one["attached"] for one in known()] == [True]
     api("pool.eject", hosts[third])
     assert sorted(api("host.get_all")) == sorted(hosts[n] for n in there)
     api.fails("HANDLE_INVALID", "host.get_uuid", hosts[third])
     # it is a pool of one at once, with nothing of what it was in
+    assert not any(one["attached"] for one in known())
     eventually("it is alone", lambda: alone(pool, third))
+    eventually("its agent has forgotten the SR", lambda: known() == [])
     own = Api(pool, third).login()
     assert own("pool.get_all_records").popitem()[1]["uuid"] != api("pool.get_all_records").popitem()[1]["uuid"]
     assert own("VM.get_all") == [] and own("SR.get_all") == [] and len(own("PIF.get_all")) == 1
