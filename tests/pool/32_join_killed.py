@@ -4,69 +4,14 @@ the facts, being let in, the logout. Then this program is killed at each change 
 
 usage: 32_join_killed.py BUILD"""
 import os
-import select
-import socket
 import sys
 import threading
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from joining import stand_alone
+from joining import LAST_FACT, LET_IN, LOGIN, NEXT, RELAY, Relay, stand_alone
 from xpool import PASSWORD, Api, Pool, eventually, gone
 
-RELAY = ("127.0.0.9", 8443)
-LOGIN, LAST_FACT, LET_IN, LOGOUT, NEXT = 1, 11, 12, 13, 0
 OPTIONS = "--election-ms 300"
-
-
-class Relay:
-    """To member 1. At the connection of a number (NEXT: any that is served) `act` is called: before anything is sent ("asked"),
-    or when the whole answer is there and nobody has got it ("answered")."""
-
-    def __init__(self, pool):
-        self.pool = pool
-        self.arm(None, None, None)
-        self.listener = socket.create_server(RELAY)
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def arm(self, number, side, act):
-        self.n, self.number, self.side, self.act = 0, number, side, act
-
-    def run(self):
-        while True:
-            client = self.listener.accept()[0]
-            self.n += 1
-            threading.Thread(target=self.relay, args=(client, self.n), daemon=True).start()
-
-    def due(self, number, side):
-        return self.act is not None and self.side == side and self.number in (number, NEXT)
-
-    def fire(self):
-        act, self.act = self.act, None
-        act()
-
-    def relay(self, client, number):
-        if self.due(number, "asked"):
-            self.fire()
-        with client:
-            try:
-                with socket.create_connection((self.pool.address(1), self.pool.port)) as server:
-                    self.pass_on(client, server, number)
-            except OSError:
-                pass
-
-    def pass_on(self, client, server, number):
-        turns = 0  # of the client: what TLS has to say first, then the request
-        while True:
-            for source in select.select([client, server], [], [])[0]:
-                piece = source.recv(65536)
-                turns += source is client
-                held = source is server and turns > 1 and self.due(number, "answered")
-                if not piece:
-                    if held:
-                        self.fire()
-                    return
-                if not held:
-                    (server if source is client else client).sendall(piece)
 
 
 def join(pool, number):
