@@ -3,6 +3,7 @@ comes back. The other is declared dead and destroyed: then its VM's disk is free
 the shared SR is gone. A third is ejected, is a pool of one, and joins again. Who was destroyed is told, and stays out."""
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -163,6 +164,17 @@ with Pool(members=MEMBERS) as pool:
     assert api("PBD.get_currently_attached", pbd)
     known = lambda: agent_says(pool, third, "SR.list")
     assert [one["attached"] for one in known()] == [True]
+    # one that comes while its SR is being detached: it stays, and the SR is attached again
+    pool.signal(third, "agent", signal.SIGSTOP)
+    leaves = api("Async.pool.eject", hosts[third])
+    eventually("it is being detached", lambda: "unplug" in api("SR.get_current_operations", sr).values())
+    comes = api("Async.VM.start_on", idle, hosts[third], False, True)
+    eventually("a VM comes", lambda: api("VM.get_scheduled_to_be_resident_on", idle) == hosts[third])
+    pool.signal(third, "agent", signal.SIGCONT)
+    assert api.wait_task(leaves)["error_info"] == ["OPERATION_NOT_ALLOWED", "VM resident on host"]
+    assert [one["attached"] for one in known()] == [True] and api("PBD.get_currently_attached", pbd)
+    assert api.wait_task(comes)["status"] == "success"
+    api("VM.hard_shutdown", idle)
     api("pool.eject", hosts[third])
     assert sorted(api("host.get_all")) == sorted(hosts[n] for n in there)
     api.fails("HANDLE_INVALID", "host.get_uuid", hosts[third])
