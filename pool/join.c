@@ -92,9 +92,10 @@ static int addresses_of(struct join *j, const char *host, struct resolved *out, 
 	const char *why;
 	int rc;
 
-	if (inet_pton(AF_INET, host, ip) == 1 || inet_pton(AF_INET6, host, ip) == 1) {
+	if (strlen(host) < RESOLVED_TEXT &&
+		(inet_pton(AF_INET, host, ip) == 1 || inet_pton(AF_INET6, host, ip) == 1)) {
 		*out = (struct resolved){ .n = 1 };
-		snprintf(out->ip[0], RESOLVED_TEXT, "%s", host);
+		memcpy(out->ip[0], host, strlen(host) + 1);
 		return 0;
 	}
 	if (strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
