@@ -206,8 +206,9 @@ unsigned db_members(struct db *db, struct db_member *out, uint64_t *index_out);
 /* Milliseconds since this member heard a leader; 0: it is one. Any thread. */
 uint64_t db_leader_silence_ms(struct db *db);
 
-/* On the leader: milliseconds since the member was last heard of; 0: it is in contact (or is this
- * one). Any thread. */
+/* Milliseconds since the member was last heard of; 0: it is in contact (or is this one). The leader
+ * is answered at each heartbeat; members that do not lead hear each other every DB_PLANE_FRAME_MS,
+ * or as often as they have to say something. Any thread. */
 uint64_t db_silence_ms(struct db *db, uint64_t raft_id);
 /* Is there a connection to the member? Any thread, any member. */
 bool db_in_contact(struct db *db, uint64_t raft_id);

@@ -425,6 +425,7 @@ enum {
 	POOL_FRAME_AGES,		      /* and how long ago */
 	POOL_FRAME_GUEST,		      /* vm_migrate.c */
 	POOL_FRAME_GUEST_ANSWER,
+	POOL_FRAME_GUEST_HERE, /* and its destination lives */
 };
 
 /* Is the session of this call still there? */

@@ -13,8 +13,10 @@
  * that row: an earlier hand-over whose outcome is not known can then never be applied any more.
  * Whoever dies, the domains on both sides wait (VM.stat undecided) until somebody has looked at the
  * rows: this run, begun again, or watch_main() after a contact with the agent. A frame that is lost
- * is sent again; the same guest twice is one job of the agent.
+ * is sent again; the same guest twice is one job of the agent. Each is acknowledged by
+ * POOL_FRAME_GUEST_HERE, so that a destination that lives is heard of while it works.
  */
+#include "db/plane.h"
 #include "pool/vm_priv.h"
 
 #include <stdio.h>
@@ -25,6 +27,9 @@ enum {
 	IMAGE_MAX = 64 << 10,
 	AGAIN_MS = 2000, /* the guest is sent again */
 	OFFER_MS = 30000,
+	/* without a word of the destination the guest stays; older members do not acknowledge, but
+	 * send their numbers */
+	SILENT_MS = DB_PLANE_FRAME_MS + 1000,
 	LOOK_MS = 500,
 	TASK_LOOKS = 25, /* until the task is seen at the destination */
 	TRIES = 20,
@@ -276,6 +281,13 @@ static int expected(struct job *job, const struct guest *g)
 	return yes;
 }
 
+static void acknowledge(struct pool *pool, uint64_t to)
+{
+	struct buf b = { 0 };
+
+	db_send(pool->db, to, POOL_FRAME_GUEST_HERE, &b);
+}
+
 static void answer(const struct guest *g, const struct err *err)
 {
 	char incarnation[128];
@@ -353,6 +365,7 @@ static int guest_arrived(struct pool *pool, struct reader *r)
 	n = strlen(image) + 1;
 	if (n > IMAGE_MAX)
 		return ERR_CORRUPT;
+	acknowledge(pool, from);
 	g = mem_new(sizeof *g + n);
 	g->pool = pool;
 	g->from = from;
@@ -405,7 +418,7 @@ int migrate_frame(struct pool *pool, uint8_t type, const uint8_t *payload, size_
 	switch (type) {
 	case POOL_FRAME_GUEST: return guest_arrived(pool, &r);
 	case POOL_FRAME_GUEST_ANSWER: return answer_arrived(pool, &r);
-	default: return 0; /* of a newer version */
+	default: return 0; /* POOL_FRAME_GUEST_HERE: that it came says all; or of a newer version */
 	}
 }
 
@@ -441,6 +454,14 @@ static bool answered(struct migrations *m, const struct offer *f)
 	return yes;
 }
 
+/* Is there still somebody to wait for? While it works it acknowledges what is sent again. */
+static bool listens(struct owned *o, uint64_t to, uint64_t waited_ms)
+{
+	if (to == 0 || waited_ms >= OFFER_MS)
+		return false;
+	return waited_ms < SILENT_MS || db_silence_ms(o->pool->db, to) < SILENT_MS;
+}
+
 /* Until the destination has it: 0, or ERR_API. */
 static int wait_for_answer(struct job *job, struct owned *o, struct offer *f, uint64_t to,
 	const char *image, struct err *err)
@@ -452,7 +473,7 @@ static int wait_for_answer(struct job *job, struct owned *o, struct offer *f, ui
 
 		if (o->cancel)
 			return err_set(err, ERR_TASK_CANCELLED, o->task, NULL);
-		if (now >= began + OFFER_MS || to == 0)
+		if (!listens(o, to, now - began))
 			return err_set(err, ERR_VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED, NULL);
 		if (sent == 0 || now >= sent + AGAIN_MS) {
 			send_guest(o, to, image);

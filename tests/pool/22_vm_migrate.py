@@ -163,6 +163,28 @@ with Pool() as pool:
         runs_only(api, vm, at)
     assert "success" in outcomes, outcomes
     alive()("VM.hard_shutdown", vm)
+
+    # a destination that is gone while the guest is on its way there, or says nothing: the guest stays, long before its 30 s are over
+    for stop, back in (("poweroff", "start"), ("freeze", "thaw")):
+        slow = alive()("VM.create", vm_record("waits", **guest(delay_ms={"restore": 8000})))
+        leader = pool.leader()
+        here, to = sorted((h for h in hosts if member[h] != leader), key=member.get)
+        api = apis[member[here] - 1]
+        api("VM.start_on", slow, here, False, True)
+        task = api("Async.VM.pool_migrate", slow, to, LIVE)
+        eventually("it arrives", lambda: domains(to, slow))
+        pool.quickstart(stop, str(member[to]))
+        began = time.time()
+        ended = api.wait_task(task)
+        assert ended["status"] == "failure", ended
+        assert ended["error_info"] == ["VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED"], ended
+        assert time.time() - began < 20, "%s: %.1f s" % (stop, time.time() - began)
+        assert api("VM.get_resident_on", slow) == here and domains(here, slow)
+        pool.quickstart(back, str(member[to]))
+        eventually("the member is back", lambda: pool.status()[member[to] - 1].get("ready") == "yes")
+        eventually("the lock is gone", lambda: api("VM.get_current_operations", slow) == {})
+        runs_only(api, slow, here)
+        api("VM.hard_shutdown", slow)
     eventually("memory is given back", lambda: alive().free_memory() == free)
     twice.stop = True
     twice.join()
