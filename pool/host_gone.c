@@ -7,7 +7,8 @@
  * removes the host's record with the row. The task only waits for that.
  *   host.declare_dead   one that is not live: its VMs count as halted, its tasks end and its boot
  *     counts as over, in the one transaction of the admission; then what it has left in shared SRs
- *     goes, and at last what its tasks had locked is free. Declared again it goes on with that.
+ *     goes, by a part for each (SR.clear_left) that runs where somebody sees it, and at last what
+ *     its tasks had locked is free. Declared again it goes on with that.
  *
  * "Not live" is the word of the coordinator: out of contact for POOL_LOST_MS. Whether the machine
  * is off is for who calls to know (pool.md section 4).
@@ -16,7 +17,7 @@
 
 #include <string.h>
 
-enum { LOOK_MS = 100, LEAVE_MS = 60000 };
+enum { LOOK_MS = 100, LEAVE_MS = 60000, CLEARED_AT_ONCE = 10 };
 
 static bool in_contact(const struct pool *pool, const struct db_view *view, const char *host)
 {
@@ -321,27 +322,62 @@ static bool is_left(const struct left *l, const struct db_view *view, const stru
 	       host_boot_over(view, l->uuid, db_row_s(task, TASK_incarnation));
 }
 
-static void collect_tasks(struct left *l, struct val *srs)
+static void collect_tasks(struct left *l)
 {
-	const struct db_row *row, *sr;
+	const struct db_row *row;
 	struct db_view view;
 	struct db_cursor c;
 
-	l->tasks = *srs = val_set();
+	l->tasks = val_set();
 	db_view_pin(l->pool->db, &view);
 	c = db_rows(&view, MODEL_CLASS_task);
 	while ((row = db_next(&c)) != NULL)
 		if (is_left(l, &view, row))
 			val_set_push(&l->job->arena, &l->tasks,
 				val_string(arena_strdup(&l->job->arena, db_row_s(row, TASK_uuid))));
+	db_view_unpin(&view);
+}
+
+/* uuids of the SRs that this host has attached. */
+static struct val attached_here(const struct left *l)
+{
+	const struct db_row *pbd, *sr;
+	struct val srs = val_set();
+	struct db_view view;
+	struct db_cursor c;
+
+	db_view_pin(l->pool->db, &view);
 	c = db_rows_related(&view, MODEL_RELATION_PBD_host, db_row_ref(pool_self(l->pool, &view)));
-	while ((row = db_next(&c)) != NULL) {
-		sr = db_view_get(&view, MODEL_CLASS_SR, db_row_s(row, PBD_SR));
-		if (sr != NULL && db_row_b(row, PBD_currently_attached))
-			val_set_push(&l->job->arena, srs,
+	while ((pbd = db_next(&c)) != NULL) {
+		sr = db_view_get(&view, MODEL_CLASS_SR, db_row_s(pbd, PBD_SR));
+		if (sr != NULL && db_row_b(pbd, PBD_currently_attached))
+			val_set_push(&l->job->arena, &srs,
 				val_string(arena_strdup(&l->job->arena, db_row_s(sr, SR_uuid))));
 	}
 	db_view_unpin(&view);
+	return srs;
+}
+
+/* References of the SRs that some other host has attached. */
+static struct val attached_elsewhere(const struct left *l)
+{
+	const struct db_row *pbd;
+	struct val srs = val_set();
+	struct db_view view;
+	struct db_cursor c;
+
+	db_view_pin(l->pool->db, &view);
+	c = db_rows(&view, MODEL_CLASS_PBD);
+	while ((pbd = db_next(&c)) != NULL) {
+		const char *sr = db_row_s(pbd, PBD_SR);
+
+		if (db_row_b(pbd, PBD_currently_attached) &&
+			strcmp(db_row_s(pbd, PBD_host), l->host) != 0 && !val_set_has(&srs, sr))
+			val_set_push(
+				&l->job->arena, &srs, val_string(arena_strdup(&l->job->arena, sr)));
+	}
+	db_view_unpin(&view);
+	return srs;
 }
 
 static int ask(const struct left *l, enum agent_method_id method, const struct val *params,
@@ -453,18 +489,10 @@ static void build_release(struct db_txn *txn, const struct db_view *view, void *
 	}
 }
 
-static int clear_left(struct left *l)
+static int release(struct left *l)
 {
-	struct val srs;
-	int rc = 0;
-
-	collect_tasks(l, &srs);
-	for (uint32_t i = 0; i < srs.n && (l->dead || l->tasks.n > 0) && rc == 0; i++)
-		rc = clear_sr(l, srs.items[i].s);
-	return rc != 0 ? rc
-		       : commit_settled(l->job, l->pool,
-				 &(struct commit){ DB_FOR_FACTS, { POOL_HOST, "", "clear" },
-					 build_release, l });
+	return commit_settled(l->job, l->pool,
+		&(struct commit){ DB_FOR_FACTS, { POOL_HOST, "", "clear" }, build_release, l });
 }
 
 int host_clear_own(struct job *job, struct pool *pool)
@@ -472,25 +500,133 @@ int host_clear_own(struct job *job, struct pool *pool)
 	struct left l = { .job = job, .pool = pool, .uuid = pool->host_uuid };
 	struct db_view view;
 	const struct db_row *self;
+	struct val srs;
+	int rc = 0;
 
 	db_view_pin(pool->db, &view);
 	self = pool_self(pool, &view);
 	l.host = self != NULL ? arena_strdup(&job->arena, db_row_ref(self)) : NULL;
 	db_view_unpin(&view);
-	return l.host != NULL ? clear_left(&l) : 0;
+	if (l.host == NULL)
+		return 0;
+	collect_tasks(&l);
+	srs = attached_here(&l);
+	for (uint32_t i = 0; i < srs.n && l.tasks.n > 0 && rc == 0; i++)
+		rc = clear_sr(&l, srs.items[i].s);
+	return rc != 0 ? rc : release(&l);
+}
+
+/* The host whose boots are over; its uuid is NULL when its record is gone. */
+static struct left left_by(struct job *job, void *task, const char *host)
+{
+	struct left l = { job, owner_pool(task), host, NULL, true, val_set() };
+	const struct db_row *row;
+	struct db_view view;
+
+	db_view_pin(l.pool->db, &view);
+	row = db_view_get(&view, MODEL_CLASS_host, host);
+	l.uuid = row != NULL ? arena_strdup(&job->arena, db_row_s(row, HOST_uuid)) : NULL;
+	db_view_unpin(&view);
+	return l;
+}
+
+/* Of a host that is alive nothing goes: its boot is not over. */
+int sr_clear_left_run(
+	struct job *job, void *task, const struct sr_clear_left_args *args, struct err *err)
+{
+	struct left l = left_by(job, task, args->host);
+	const struct db_row *sr;
+	const char *uuid;
+	struct db_view view;
+
+	db_view_pin(l.pool->db, &view);
+	sr = db_view_get(&view, MODEL_CLASS_SR, args->sr);
+	uuid = sr != NULL ? arena_strdup(&job->arena, db_row_s(sr, SR_uuid)) : NULL;
+	db_view_unpin(&view);
+	if (l.uuid == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "host", args->host, NULL);
+	if (uuid == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "SR", args->sr, NULL);
+	collect_tasks(&l);
+	return clear_sr(&l, uuid);
+}
+
+/* A part for each SR, some at a time. What keeps one is told in the log: that SR stays as it is. */
+struct clearing {
+	struct left *l;
+	void *task;
+	const char *parts[CLEARED_AT_ONCE], *srs[CLEARED_AT_ONCE];
+	unsigned n;
+};
+
+static void not_cleared(const struct left *l, const char *sr, struct err *why)
+{
+	if (why->code != NULL)
+		log_warn(l->job->env, "event=left_behind host=%s of=%s why=%s", l->uuid, sr,
+			why->code->name);
+	err_fini(why);
+}
+
+static void collect_ends(struct clearing *c)
+{
+	struct err why = { 0 };
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < c->n; i++) {
+		if (part_ended(c->l->job, c->task, c->parts[i], &why)) {
+			not_cleared(c->l, c->srs[i], &why);
+			continue;
+		}
+		c->parts[kept] = c->parts[i];
+		c->srs[kept++] = c->srs[i];
+	}
+	c->n = kept;
+}
+
+/* Until fewer than n are under way. Who asks the whole to stop has asked them. */
+static int await_fewer(struct clearing *c, unsigned n, struct err *err)
+{
+	int rc;
+
+	for (collect_ends(c); c->n >= n; collect_ends(c)) {
+		rc = parts_wait(c->l->job, c->task, UINT64_MAX, err);
+		if (rc != 0 && rc != ERR_API)
+			return rc;
+	}
+	return err->code != NULL ? ERR_API : 0;
+}
+
+static int begin_clearing(struct clearing *c, const char *sr)
+{
+	struct arena *a = &c->l->job->arena;
+	struct val params[] = { val_string(sr), val_string(c->l->host) };
+	struct err why = { 0 };
+	int rc = part_begin(c->l->job, c->task, arena_printf(a, "clear %s", sr), "SR.clear_left",
+		params, &c->parts[c->n], &why);
+
+	if (rc == 0)
+		c->srs[c->n++] = sr;
+	not_cleared(c->l, sr, &why);
+	return rc == ERR_API ? 0 : rc;
 }
 
 int host_declare_dead_run(
 	struct job *job, void *task, const struct host_declare_dead_args *args, struct err *err)
 {
-	struct left l = { job, owner_pool(task), args->host, NULL, true, val_set() };
-	const struct db_row *host;
-	struct db_view view;
+	struct left l = left_by(job, task, args->host);
+	struct clearing c = { .l = &l, .task = task };
+	struct val srs;
+	int rc = 0;
 
-	db_view_pin(l.pool->db, &view);
-	host = db_view_get(&view, MODEL_CLASS_host, args->host);
-	l.uuid = host != NULL ? arena_strdup(&job->arena, db_row_s(host, HOST_uuid)) : NULL;
-	db_view_unpin(&view);
-	return l.uuid != NULL ? clear_left(&l)
-			      : err_set(err, ERR_HANDLE_INVALID, "host", args->host, NULL);
+	if (l.uuid == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "host", args->host, NULL);
+	srs = attached_elsewhere(&l);
+	for (uint32_t i = 0; i < srs.n && rc == 0; i++) {
+		rc = await_fewer(&c, CLEARED_AT_ONCE, err);
+		if (rc == 0)
+			rc = begin_clearing(&c, srs.items[i].s);
+	}
+	if (rc == 0 || rc == ERR_API)
+		rc = await_fewer(&c, 1, err);
+	return rc != 0 ? rc : release(&l);
 }

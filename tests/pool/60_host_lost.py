@@ -70,12 +70,17 @@ with Pool(members=MEMBERS) as pool:
     disk = api("VDI.create", vdi_record(sr))
     for rival in rivals:
         api("VBD.create", vbd_record(rival, disk))
-    disk = api("VDI.get_location", disk)
-    folder = pool.storage("shared")["location"]
-    lying = lambda: {name for name in os.listdir(folder) if len(name) == 36}
+    far = pool.make_sr(api, "far")  # which one host of those that live has attached
+    far_disk = api("VDI.create", vdi_record(far))
+    api("VBD.create", vbd_record(doomed, far_disk))
+    disk, far_disk = api("VDI.get_location", disk), api("VDI.get_location", far_disk)
+    folder, far_folder = pool.storage("shared")["location"], pool.storage("far")["location"]
 
-    def writers():
-        with open(os.path.join(folder, disk, "holders.json")) as handle:
+    def lying(where=folder):
+        return {name for name in os.listdir(where) if len(name) == 36}
+
+    def writers(path=os.path.join(folder, disk)):
+        with open(os.path.join(path, "holders.json")) as handle:
             return [holder["vm"] for holder in json.load(handle)]
 
     api("VM.start", vm, False, True)
@@ -83,6 +88,10 @@ with Pool(members=MEMBERS) as pool:
     home = member[host]
     lost = 1 + (home + 1) % MEMBERS
     api = Api(pool, 1 + home % MEMBERS, api.session)
+    seer = next(number for number in hosts if number not in (home, lost))
+    for pbd in api("SR.get_PBDs", far):
+        if member[api("PBD.get_host", pbd)] not in (lost, seer):
+            api("PBD.unplug", pbd)
     api("VM.start_on", doomed, hosts[lost], False, True)
     # who may be alive is not dead; who has VMs does not leave, nor does the coordinator
     assert api.fails("HOST_IS_LIVE", "host.declare_dead", hosts[lost]) == [hosts[lost]]
@@ -100,7 +109,7 @@ with Pool(members=MEMBERS) as pool:
     api("Async.VM.checkpoint", doomed, "c")
     eventually("it is under way", lambda: any(name.endswith(".new") for name in os.listdir(folder)))
     pool.kill(lost, "xpoold")
-    eventually("its disks are there", lambda: len(lying()) == 3)
+    eventually("its disks are there", lambda: len(lying()) == 3 and len(lying(far_folder)) == 2)
     pool.quickstart("kill", str(home))
     pool.quickstart("poweroff", str(lost))
     began = time.time()
@@ -124,8 +133,15 @@ with Pool(members=MEMBERS) as pool:
     assert api.fails("HOST_HAS_RESIDENT_VMS", "host.destroy", hosts[lost]) == [hosts[lost]]
     assert api("VM.get_power_state", doomed) == "Running"
     assert api.fails("HOST_OFFLINE", "VM.start", rivals[1], False, True) == [hosts[lost]] and writers() == [api("VM.get_uuid", doomed)]
+    if pool.leader() == seer:
+        api("pool.designate_new_master", next(ref for number, ref in hosts.items() if number not in (home, lost, seer)))
+    assert pool.leader() != seer
+    assert writers(os.path.join(far_folder, far_disk)) == [api("VM.get_uuid", doomed)] and len(lying(far_folder)) == 2
     api("host.declare_dead", hosts[lost])
     assert writers() == [] and lying() == {disk} and api("SR.get_current_operations", sr) == {}
+    # also where the coordinator sees nothing
+    assert writers(os.path.join(far_folder, far_disk)) == [] and lying(far_folder) == {far_disk}
+    assert api("SR.get_current_operations", far) == {}
     record = api("VM.get_record", doomed)
     assert (record["power_state"], record["resident_on"], record["domid"]) == ("Halted", "OpaqueRef:NULL", -1), record
     assert record["consoles"] == [] and len(api("VM.get_consoles", vm)) == 1
@@ -209,4 +225,4 @@ with Pool(members=MEMBERS) as pool:
     own = Api(pool, third, api.session)
     assert own("VM.get_name_label", vm) == "three are left"
     eventually("its PBD is plugged", lambda: all(own("PBD.get_currently_attached", p) for h in own("host.get_by_name_label", "host%d" % third)
-                                                 for p in own("host.get_PBDs", h)))
+                                                 for p in own("host.get_PBDs", h) if own("PBD.get_SR", p) == sr))
