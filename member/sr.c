@@ -345,22 +345,29 @@ int sr_list_call(struct agent *agent, struct job *job, const struct val *params,
 	return 0;
 }
 
+/* false: there is no such folder, and 0 is said. */
+static bool put_sizes(struct job *job, const char *location, struct val *out)
+{
+	struct statvfs fs = { 0 };
+	bool there = statvfs(location, &fs) == 0;
+
+	val_map_push(&job->arena, out, "total", val_int((int64_t)(fs.f_blocks * fs.f_frsize)));
+	val_map_push(&job->arena, out, "used",
+		val_int((int64_t)((fs.f_blocks - fs.f_bfree) * fs.f_frsize)));
+	return there;
+}
+
 int sr_stat_call(struct agent *agent, struct job *job, const struct val *params, struct val *out,
 	struct err *err)
 {
-	struct statvfs fs;
 	struct sr sr;
 
 	if (sr_get(agent, val_get_s(params, "sr"), &sr, err) != 0)
 		return ERR_API;
-	if (statvfs(sr.location, &fs) != 0)
-		return sr_io_error("the location cannot be read", err);
 	*out = val_map();
 	val_map_push(&job->arena, out, "sr", val_string(arena_strdup(&job->arena, sr.uuid)));
-	val_map_push(&job->arena, out, "total", val_int((int64_t)(fs.f_blocks * fs.f_frsize)));
-	val_map_push(&job->arena, out, "used",
-		val_int((int64_t)((fs.f_blocks - fs.f_bfree) * fs.f_frsize)));
-	return 0;
+	return put_sizes(job, sr.location, out) ? 0
+						: sr_io_error("the location cannot be read", err);
 }
 
 int sr_scan_call(struct agent *agent, struct job *job, const struct val *params, struct val *out,
@@ -400,5 +407,6 @@ int sr_probe_call(struct agent *agent, struct job *job, const struct val *params
 		return ERR_API;
 	*out = val_map();
 	val_map_push(&job->arena, out, "sr", val_string(arena_strdup(&job->arena, there)));
+	put_sizes(job, location, out);
 	return 0;
 }

@@ -104,7 +104,7 @@ void facts_write(struct db_txn *txn, struct pool *pool, const struct db_view *vi
 	db_txn_set(txn, MODEL_CLASS_VM, ref, VM_scheduled_to_be_resident_on, val_string(NULL_REF));
 	if (halted(f))
 		db_txn_set(txn, MODEL_CLASS_VM, ref, VM_requires_reboot, val_bool(false));
-	vif_facts_write(txn, view, vm, f);
+	vif_facts_write(txn, view, vm, f, self);
 	metrics_write(txn, pool, view, vm, f);
 	if (!halted(f))
 		guest_facts_write(txn, pool, view, vm, f);

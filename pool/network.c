@@ -422,6 +422,17 @@ static const struct db_row *vif_in_use(const struct db_view *view, const struct 
 	return NULL;
 }
 
+/* A VM that comes to use the network changes it. */
+static void need_network(struct db_txn *txn, const struct db_view *view, const struct db_row *pif)
+{
+	const struct db_row *network =
+		db_view_get(view, MODEL_CLASS_network, db_row_s(pif, PIF_network));
+
+	if (network != NULL)
+		db_txn_need_version(
+			txn, MODEL_CLASS_network, db_row_ref(network), db_row_modified(network));
+}
+
 static int vlan_remove(struct call *call, const struct db_row *vlan, struct err *err)
 {
 	const struct db_row *pif = db_view_get(&call->view, MODEL_CLASS_PIF,
@@ -443,9 +454,7 @@ static int vlan_remove(struct call *call, const struct db_row *vlan, struct err 
 			db_txn_fini(&txn);
 			return ERR_API;
 		}
-		/* a VM that comes to use the network changes it */
-		db_txn_need_version(
-			&txn, MODEL_CLASS_network, db_row_ref(network), db_row_modified(network));
+		need_network(&txn, &call->view, pif);
 		db_txn_need_version(&txn, MODEL_CLASS_PIF, db_row_ref(pif), db_row_modified(pif));
 		db_txn_delete(&txn, MODEL_CLASS_PIF, db_row_ref(pif));
 	}
@@ -470,4 +479,93 @@ int pif_destroy(struct call *call, const struct pif_destroy_args *args, struct e
 	if (vlan == NULL)
 		return err_set(err, ERR_PIF_IS_PHYSICAL, args->self, NULL);
 	return vlan_remove(call, vlan, err);
+}
+
+/* Up and down. */
+
+static int pif_find(struct call *call, const char *ref, const struct db_row **out, struct err *err)
+{
+	*out = db_view_get(&call->view, MODEL_CLASS_PIF, ref);
+	return *out != NULL ? 0 : err_set(err, ERR_HANDLE_INVALID, "PIF", ref, NULL);
+}
+
+/* One that this pool sets up, of a host that is there. */
+static int pif_ours(struct call *call, const struct db_row *pif, struct err *err)
+{
+	const char *ref = db_row_s(pif, PIF_host);
+	const struct db_row *host = db_view_get(&call->view, MODEL_CLASS_host, ref),
+			    *metrics = host != NULL
+					       ? db_view_get(&call->view, MODEL_CLASS_host_metrics,
+							 db_row_s(host, HOST_metrics))
+					       : NULL;
+
+	if (metrics == NULL || !db_row_b(metrics, HOST_METRICS_live))
+		return err_set(err, ERR_HOST_OFFLINE, ref, NULL);
+	return db_row_b(pif, PIF_managed) ? 0
+					  : err_set(err, ERR_PIF_UNMANAGED, db_row_ref(pif), NULL);
+}
+
+void network_bring_up(
+	struct db_txn *txn, const struct db_view *view, const char *network, const char *host)
+{
+	const struct db_row *pif = pif_on(view, network, host);
+
+	if (pif != NULL && !db_row_b(pif, PIF_currently_attached))
+		db_txn_set(txn, MODEL_CLASS_PIF, db_row_ref(pif), PIF_currently_attached,
+			val_bool(true));
+}
+
+static int set_attached(struct call *call, const struct db_row *pif, bool attached)
+{
+	struct db_txn txn;
+
+	db_txn_init(&txn, DB_FOR_FIELD);
+	need_network(&txn, &call->view, pif);
+	db_txn_need_version(&txn, MODEL_CLASS_PIF, db_row_ref(pif), db_row_modified(pif));
+	if (db_row_b(pif, PIF_currently_attached) != attached)
+		db_txn_set(&txn, MODEL_CLASS_PIF, db_row_ref(pif), PIF_currently_attached,
+			val_bool(attached));
+	return call_write(call, &txn, NULL);
+}
+
+int pif_plug(struct call *call, const struct pif_plug_args *args, struct err *err)
+{
+	const struct db_row *pif;
+
+	if (pif_find(call, args->self, &pif, err) != 0 || pif_ours(call, pif, err) != 0)
+		return ERR_API;
+	return strcmp(db_row_s(pif, PIF_bond_slave_of), NULL_REF) == 0
+		       ? set_attached(call, pif, true)
+		       : err_set(err, ERR_CANNOT_PLUG_BOND_SLAVE, args->self, NULL);
+}
+
+/* VLANs over it stay: their bridge needs no more of it than the port. */
+int pif_unplug(struct call *call, const struct pif_unplug_args *args, struct err *err)
+{
+	const struct db_row *pif, *vif;
+
+	if (pif_find(call, args->self, &pif, err) != 0 || pif_ours(call, pif, err) != 0)
+		return ERR_API;
+	if (db_row_b(pif, PIF_management))
+		return err_set(err, ERR_PIF_IS_MANAGEMENT_INTERFACE, args->self, NULL);
+	if (db_row_b(pif, PIF_disallow_unplug))
+		return err_set(err, ERR_PIF_DOES_NOT_ALLOW_UNPLUG, args->self, NULL);
+	vif = vif_in_use(&call->view, pif);
+	return vif == NULL ? set_attached(call, pif, false)
+			   : err_set(err, ERR_VIF_IN_USE, db_row_s(pif, PIF_network),
+				     db_row_ref(vif), NULL);
+}
+
+int pif_set_disallow_unplug(
+	struct call *call, const struct pif_set_disallow_unplug_args *args, struct err *err)
+{
+	const struct db_row *pif;
+	struct db_txn txn;
+
+	if (pif_find(call, args->self, &pif, err) != 0)
+		return ERR_API;
+	db_txn_init(&txn, DB_FOR_FIELD);
+	db_txn_need_row(&txn, MODEL_CLASS_PIF, args->self);
+	db_txn_set(&txn, MODEL_CLASS_PIF, args->self, PIF_disallow_unplug, val_bool(args->value));
+	return call_write(call, &txn, NULL);
 }

@@ -300,9 +300,10 @@ int vdi_make(struct job *job, void *task, const char *word, struct val *fields,
 /* vif.c */
 /* The VM's interfaces as the agent has to know them: vifs of member/agent.json. */
 struct val vif_metadata(struct arena *a, const struct db_view *view, const struct db_row *vm);
-/* currently_attached of each follows what the domain has; none without a domain. */
+/* currently_attached of each follows what the domain has; none without a domain. Where one is
+ * attached the interface of this host (self) on its network is up. */
 void vif_facts_write(struct db_txn *txn, const struct db_view *view, const struct db_row *vm,
-	const struct facts *f);
+	const struct facts *f, const char *self);
 bool vif_facts_differ(const struct db_view *view, const struct db_row *vm, const struct facts *f);
 
 /* vbd.c: the same of drives. */

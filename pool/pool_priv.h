@@ -594,6 +594,9 @@ void mac_from_seed(const char *seed, int64_t device, char out[MAC_LEN + 1]);
 void network_create_management(struct pool *pool, struct db_txn *txn, char ref[DB_REF_MAX + 1]);
 void network_create_management_pif(struct pool *pool, struct db_txn *txn, struct arena *a,
 	const char *network, const char *host, const char *address);
+/* A VM of the host is on the network: the interface that connects them is up. */
+void network_bring_up(
+	struct db_txn *txn, const struct db_view *view, const char *network, const char *host);
 
 /* small ones */
 /* Every I/O loop looks at what waits. */

@@ -709,6 +709,64 @@ int sr_probe_run(struct job *job, void *task, const struct sr_probe_args *args, 
 	return 0;
 }
 
+int sr_probe_ext_admit(struct admit *admit, const struct sr_probe_ext_args *args, struct err *err)
+{
+	(void)admit;
+	return check_driver(args->type, err);
+}
+
+/* sr_stat of an SR that was found; its name is in no folder, but in the record if there is one. */
+static struct val stat_of(struct job *job, void *task, const char *uuid, const struct val *found)
+{
+	struct arena *a = &job->arena;
+	struct val stat = val_map(), known = val_set();
+	const char *label = "", *text = "";
+	const struct db_row *sr;
+	struct db_view view;
+
+	db_view_pin(owner_pool(task)->db, &view);
+	sr = db_view_by_uuid(&view, MODEL_CLASS_SR, uuid);
+	if (sr != NULL) {
+		label = arena_strdup(a, db_row_s(sr, SR_name_label));
+		text = arena_strdup(a, db_row_s(sr, SR_name_description));
+	}
+	db_view_unpin(&view);
+	val_set_push(a, &known, val_string(uuid));
+	val_map_push(a, &stat, "uuid", known);
+	val_map_push(a, &stat, "name_label", val_string(label));
+	val_map_push(a, &stat, "name_description", val_string(text));
+	val_map_push(a, &stat, "free_space",
+		val_int(val_get(found, "total")->i - val_get(found, "used")->i));
+	val_map_push(a, &stat, "total_space", *val_get(found, "total"));
+	val_map_push(a, &stat, "clustered", val_bool(false));
+	val_map_push(a, &stat, "health", val_string("healthy"));
+	return stat;
+}
+
+/* One finding: the settings suffice, whether an SR lies there or could be made. */
+int sr_probe_ext_run(
+	struct job *job, void *task, const struct sr_probe_ext_args *args, struct err *err)
+{
+	struct arena *a = &job->arena;
+	struct val params = place_params(a, NULL, args->type, args->device_config), found,
+		   result = val_set(), one = val_map(), sr = val_set();
+	int rc = owner_agent_ask(job, task, AGENT_SR_probe, &params, &found, err);
+	const char *uuid;
+
+	if (rc != 0)
+		return rc;
+	uuid = val_get_s(&found, "sr");
+	if (*uuid != 0)
+		val_set_push(a, &sr, stat_of(job, task, uuid, &found));
+	val_map_push(a, &one, "configuration", *args->device_config);
+	val_map_push(a, &one, "complete", val_bool(true));
+	val_map_push(a, &one, "sr", sr);
+	val_map_push(a, &one, "extra_info", val_map());
+	val_set_push(a, &result, one);
+	owner_result(job, task, result);
+	return 0;
+}
+
 /* Scan: a page of what lies there, and what the records say of it. */
 
 struct page {

@@ -3,6 +3,36 @@
 
 #include <string.h>
 
+/* Values that only results have: records, and what may be absent. */
+static int read_typed(struct arena *a, const struct model_type *type, const struct val *in,
+	struct val *out, struct err *err)
+{
+	bool set = type->kind == MODEL_SET || type->kind == MODEL_OPTION;
+	struct val item;
+
+	if (!set && type->kind != MODEL_RECORD)
+		return rpc_coerce(a, RPC_XML, type, "result", in, out, err);
+	if (in->kind != (set ? VAL_SET : VAL_MAP) || (type->kind == MODEL_OPTION && in->n > 1))
+		return err_set(err, ERR_FIELD_TYPE_ERROR, "result", NULL);
+	*out = set ? val_set() : val_map();
+	for (uint32_t i = 0; i < in->n; i++) {
+		const struct val *from = set ? &in->items[i] : &in->pairs[i].value;
+		int field = set ? 0 : model_field_find(type->class_id, in->pairs[i].key);
+
+		if (field < 0)
+			return err_set(err, ERR_FIELD_TYPE_ERROR, in->pairs[i].key, NULL);
+		if (read_typed(a,
+			    set ? type->item : model_classes[type->class_id].fields[field].type,
+			    from, &item, err) != 0)
+			return ERR_API;
+		if (set)
+			val_set_push(a, out, item);
+		else
+			val_map_push(a, out, in->pairs[i].key, item);
+	}
+	return 0;
+}
+
 /* The result in the row, XML-RPC text, as a value of the method's type. */
 static void read_result(struct call *call, const struct db_row *task)
 {
@@ -17,8 +47,7 @@ static void read_result(struct call *call, const struct db_row *task)
 		"</methodCall>",
 		db_row_s(task, TASK_result));
 	if (rpc_xml_request(&call->arena, text, strlen(text), &m, &why) == 0 && m.params->n == 1 &&
-		rpc_coerce(&call->arena, RPC_XML, type, "result", &m.params->items[0],
-			&call->result, &call->err) == 0)
+		read_typed(&call->arena, type, &m.params->items[0], &call->result, &call->err) == 0)
 		return;
 	err_fini(&call->err);
 	err_set(&call->err, ERR_INTERNAL_ERROR, "the result cannot be read", NULL);

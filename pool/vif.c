@@ -203,15 +203,20 @@ static bool plugged(const struct db_row *vif, const struct facts *f)
 }
 
 void vif_facts_write(struct db_txn *txn, const struct db_view *view, const struct db_row *vm,
-	const struct facts *f)
+	const struct facts *f, const char *self)
 {
 	struct db_cursor c = db_rows_related(view, MODEL_RELATION_VIF_VM, db_row_ref(vm));
 	const struct db_row *vif;
 
-	while ((vif = db_next(&c)) != NULL)
-		if (db_row_b(vif, VIF_currently_attached) != plugged(vif, f))
+	while ((vif = db_next(&c)) != NULL) {
+		bool is = plugged(vif, f);
+
+		if (db_row_b(vif, VIF_currently_attached) != is)
 			db_txn_set(txn, MODEL_CLASS_VIF, db_row_ref(vif), VIF_currently_attached,
-				val_bool(plugged(vif, f)));
+				val_bool(is));
+		if (is)
+			network_bring_up(txn, view, db_row_s(vif, VIF_network), self);
+	}
 }
 
 bool vif_facts_differ(const struct db_view *view, const struct db_row *vm, const struct facts *f)

@@ -102,6 +102,10 @@ def decode_json(text, value, where=""):
         fit(isinstance(value, list), where, text, value)
         for item in value:
             decode_json(args[0], item, where)
+    elif head == "option":
+        fit(isinstance(value, list) and len(value) < 2, where, text, value)
+        for item in value:
+            decode_json(args[0], item, where)
     elif head == "map":
         fit(isinstance(value, dict), where, text, value)
         for key, item in value.items():

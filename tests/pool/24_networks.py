@@ -80,6 +80,27 @@ with Pool() as pool:
     assert first.fails("VLAN_TAG_INVALID", "VLAN.create", below, 4095, made[1]) == ["4095"]
     assert first.fails("PIF_IS_VLAN", "VLAN.create", pif, 43, made[1]) == [pif]
     assert first.fails("PIF_IS_PHYSICAL", "PIF.destroy", below) == [below]
+    # up and down: not what the host is reached by, nor what is not to go
+    assert first.fails("PIF_IS_MANAGEMENT_INTERFACE", "PIF.unplug", below) == [below]
+    first("PIF.plug", below)
+    second("PIF.set_disallow_unplug", pif, True)
+    assert third("PIF.get_disallow_unplug", pif) and first.fails("PIF_DOES_NOT_ALLOW_UNPLUG", "PIF.unplug", pif) == [pif]
+    second("PIF.set_disallow_unplug", pif, False)
+    for api, method, up in ((first, "PIF.unplug", False), (second, "PIF.unplug", False), (third, "PIF.plug", True), (first, "PIF.plug", True),
+                            (second, "PIF.unplug", False)):
+        api(method, pif)
+        assert api("PIF.get_currently_attached", pif) is up, method
+    # a VM that comes to use it brings it up, and keeps it so
+    user = first("VM.create", vm_record("user"))
+    used = first("VIF.create", vif(user, lan, "0"))
+    first("VM.start_on", user, host, False, True)
+    assert second("PIF.get_currently_attached", pif) is True
+    assert second.fails("VIF_IN_USE", "PIF.unplug", pif) == [lan, used]
+    first("VM.hard_shutdown", user)
+    third("PIF.unplug", pif)
+    assert first("PIF.get_currently_attached", pif) is False
+    assert first.fails("HANDLE_INVALID", "PIF.plug", "OpaqueRef:none") == ["PIF", "OpaqueRef:none"]
+    first("VM.destroy", user)
     # two at once of one tag: one is made
     outcome = []
 

@@ -5,6 +5,7 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from model import decode_json
 from xpool import MIB, NULL, Api, Pool, eventually, vdi_record
 
 DEAD = "OpaqueRef:00000000-0000-4000-8000-000000000000"
@@ -35,6 +36,16 @@ with Pool() as pool:
     uuid = record["uuid"]
     assert uuid in first("SR.probe", hosts[0], pool.storage("one"), "file", {})
     assert uuid not in first("SR.probe", hosts[0], pool.storage("none"), "file", {})
+    found, = decode_json("set<record<probe_result>>", second("SR.probe_ext", hosts[0], pool.storage("one"), "file", {}))
+    stat, = found["sr"]
+    assert stat["uuid"] == [uuid] and stat["name_label"] == "one" and stat["health"] == "healthy" and not stat["clustered"], stat
+    assert 0 < stat["free_space"] <= stat["total_space"] == int(record["physical_size"]), stat
+    assert found["complete"] and found["configuration"] == pool.storage("one"), found
+    for place in ("none", "one/deeper"):
+        found, = second("SR.probe_ext", hosts[0], pool.storage(place), "file", {})
+        assert found["complete"] and found["sr"] == [] and found["configuration"] == pool.storage(place), found
+    assert first.fails("SR_UNKNOWN_DRIVER", "SR.probe_ext", hosts[0], {}, "none", {}) == ["none"]
+    assert first.fails("SR_BACKEND_FAILURE", "SR.probe_ext", hosts[0], {"location": "/etc"}, "file", {}) is not None
     assert first.fails("SR_DEVICE_IN_USE", "SR.create", hosts[0], pool.storage("one"), 0, "x", "", "file", "", True, {}) is not None
     assert first.fails("PBD_EXISTS", "PBD.create", {"host": hosts[0], "SR": sr, "device_config": {}})[:2] == [sr, hosts[0]]
     assert "vdi_create" in first("SR.get_allowed_operations", sr) and "forget" not in first("SR.get_allowed_operations", sr)
