@@ -188,6 +188,13 @@ static void put_line(struct pool *pool, const struct buf *line)
 	pthread_mutex_unlock(&a->mutex);
 }
 
+/* On one line. */
+static void put_plain(struct buf *b, const char *text, size_t most)
+{
+	for (size_t i = 0; text[i] != 0 && i < most; i++)
+		buf_u8(b, (unsigned char)text[i] < ' ' || text[i] == 127 ? ' ' : (uint8_t)text[i]);
+}
+
 /* 'text', on one line. */
 static void put_quoted(struct buf *b, const char *text, size_t most)
 {
@@ -362,23 +369,29 @@ static void put_track(struct buf *b, const struct caller *caller)
 	buf_puts(b, "' ");
 }
 
+static void put_host(struct buf *b, struct pool *pool)
+{
+	const struct db_row *self;
+	struct db_view view;
+
+	db_view_pin(pool->db, &view);
+	self = pool_self(pool, &view);
+	buf_printf(b, "info|%s|0 |",
+		self != NULL && *db_row_s(self, HOST_hostname) ? db_row_s(self, HOST_hostname)
+							       : pool->host_uuid);
+	db_view_unpin(&view);
+}
+
 static void put_call(struct call *call, const char *name, bool denied, const char *arguments)
 {
 	const struct caller *caller = &call->caller;
-	const struct db_row *self;
-	struct db_view view;
 	struct buf b = { 0 };
 	const char *code = call->err.code != NULL ? call->err.code->name : "";
 
 	put_time(&b, call->pool->env);
-	db_view_pin(call->pool->db, &view);
-	self = pool_self(call->pool, &view);
-	buf_printf(&b, "info|%s|0 |%s %s%s|audit] (",
-		self != NULL && *db_row_s(self, HOST_hostname) ? db_row_s(self, HOST_hostname)
-							       : call->pool->host_uuid,
-		name, call->task[0] != 0 ? "R:" : "",
+	put_host(&b, call->pool);
+	buf_printf(&b, "%s %s%s|audit] (", name, call->task[0] != 0 ? "R:" : "",
 		call->task + strcspn(call->task, ":") + (call->task[0] != 0));
-	db_view_unpin(&view);
 	put_track(&b, caller);
 	put_quoted(&b,
 		caller->local != NULL ? "LOCAL_SESSION"
@@ -421,6 +434,23 @@ static void put_login(struct call *call, const char *name)
 	put_item(&b, "address", client_address(call), "", "");
 	put_call(call, refused ? name : "session.create", refused, buf_text(&b));
 	buf_fini(&b);
+}
+
+/* As it is given, on one line; of no call. */
+int pool_audit_log_append(
+	struct call *call, const struct pool_audit_log_append_args *args, struct err *err)
+{
+	struct buf b = { 0 };
+
+	(void)err;
+	put_time(&b, call->pool->env);
+	put_host(&b, call->pool);
+	buf_puts(&b, "|audit] ");
+	put_plain(&b, args->line, LINE_MAX_BYTES);
+	buf_puts(&b, "\n");
+	put_line(call->pool, &b);
+	buf_fini(&b);
+	return 0;
 }
 
 void audit_end(struct call *call)

@@ -242,6 +242,17 @@ static void on_penalty(struct loop_timer *t)
 	call_finish(container_of(t, struct call, timer));
 }
 
+/* Of a service there is none. */
+static const char *originator_of(const struct call *call)
+{
+	const struct session_login_with_password_args *args = call->args_struct;
+
+	return call->service == NULL && call->method != NULL &&
+			       strcmp(call->method->name, "session.login_with_password") == 0
+		       ? args->originator
+		       : "";
+}
+
 static void on_checked(struct loop_call *posted)
 {
 	struct call *call = container_of(posted, struct call, posted);
@@ -251,6 +262,9 @@ static void on_checked(struct loop_call *posted)
 		call->login.done(call);
 		return;
 	}
+	if (!call->login.local_only)
+		login_failed(
+			call->pool, call->login.user, originator_of(call), client_address(call));
 	log_warn(call->pool->env, "event=login_refused user=%s code=%s why=\"%s\"",
 		call->login.user, call->err.code->name, call->err.n > 1 ? call->err.params[1] : "");
 	loop_timer_start(call->io->loop, &call->timer, POOL_LOGIN_PENALTY_MS, on_penalty);

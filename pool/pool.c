@@ -163,6 +163,7 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	pool->cfg.db.removed = on_removed;
 	session_life_init(pool);
 	migrate_init(pool);
+	login_failures_init(pool);
 	session_local_init(pool);
 	audit_init(pool);
 	pool->role_call.fn = on_role_call;
@@ -243,6 +244,7 @@ void pool_start(struct pool *pool)
 		admit_start(pool);
 		owner_start(pool);
 		session_life_start(pool);
+		login_failures_start(pool);
 		metrics_start(pool);
 		join_start(pool);
 	}

@@ -119,6 +119,7 @@ struct pool {
 	_Atomic bool resolving;	       /* join.c: a name is being looked up */
 	struct activity *activity;     /* session_life.c */
 	struct migrations *migrations; /* vm_migrate.c */
+	struct login_failures *login_failures;
 	struct local_sessions *locals;
 	struct audit *audit;
 	uint64_t revalidated_ms; /* admission loop: the last look */
@@ -446,6 +447,12 @@ void session_local_end(struct pool *pool, const char *ref);
 /* revalidate.c: ask the directory again about users whose time has come. Coordinator, admission
  * loop. */
 void revalidate_look(struct pool *pool, const struct db_view *view, struct arena *a);
+
+/* login_failures.c */
+void login_failures_init(struct pool *pool);
+void login_failures_start(struct pool *pool);
+/* A login was refused; originator: "" when it named none. Any thread. */
+void login_failed(struct pool *pool, const char *user, const char *originator, const char *address);
 
 /* session_life.c */
 void session_life_init(struct pool *pool);

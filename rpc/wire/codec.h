@@ -40,6 +40,8 @@ void rpc_reply_close(struct buf *out, const struct rpc_message *request);
 
 /* A value as XML-RPC text: "<value>...</value>" (results of tasks). JSON: val_json. */
 void rpc_xml_value(struct buf *out, const struct val *v);
+/* Text between tags; control characters are left out. */
+void rpc_xml_text(struct buf *out, const char *text);
 /* The beginning of a member of a struct, up to its value. */
 void rpc_xml_name(struct buf *out, const char *name);
 void rpc_value(struct buf *out, enum rpc_codec codec, const struct val *v);

@@ -249,7 +249,7 @@ static bool plain(uint8_t c)
 			: c == '\t' || c == '\n' || c == '\r';
 }
 
-static void escaped(struct buf *out, const char *s)
+void rpc_xml_text(struct buf *out, const char *s)
 {
 	const char *from;
 
@@ -271,7 +271,7 @@ static void escaped(struct buf *out, const char *s)
 void rpc_xml_name(struct buf *out, const char *name)
 {
 	buf_puts(out, "<member><name>");
-	escaped(out, name);
+	rpc_xml_text(out, name);
 	buf_puts(out, "</name>");
 }
 
@@ -281,7 +281,7 @@ static void value_body(struct buf *out, const struct val *v)
 
 	switch (v->kind) {
 	case VAL_VOID: break;
-	case VAL_STRING: escaped(out, v->s); break;
+	case VAL_STRING: rpc_xml_text(out, v->s); break;
 	case VAL_INT: buf_int(out, v->i); break;
 	case VAL_INT32: buf_printf(out, "<i4>%" PRId64 "</i4>", v->i); break;
 	case VAL_FLOAT:

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from xpool import PASSWORD, Api, ApiError, Pool, at_once, eventually, refused, vm_record
 
 LINE = re.compile(r"\[(\d{8}T\d\d:\d\d:\d\d\.\d{3}Z)\|info\|([^|]+)\|0 \|(\S+) (\S*)\|audit\] \('trackid=([0-9a-f]{32})' "
                   r"'((?:[^'\\]|\\.)*)' '((?:[^'\\]|\\.)*)' '(ALLOWED|DENIED)' '(OK|ERROR:\w+)' '(API|HTTP)' '([^']+)' \((.*)\)\)")
+
+APPENDED = re.compile(r"\[\d{8}T\d\d:\d\d:\d\d\.\d{3}Z\|info\|[^|]+\|0 \|\|audit\] (.*)")
 
 
 def fetched(pool, member, query="", user="root", password=PASSWORD):
@@ -26,6 +29,8 @@ def log(pool, member, **wanted):
     """What stands there of a method, as dicts; each line must be whole."""
     found = []
     for line in fetched(pool, member).splitlines():
+        if APPENDED.fullmatch(line):
+            continue
         match = LINE.fullmatch(line)
         assert match, "no line of the audit log: %r" % line
         entry = dict(zip(("time", "host", "method", "task", "track", "sid", "user", "verdict", "result", "kind", "call", "arguments"), match.groups()))
@@ -112,6 +117,37 @@ def refusals(pool, api):
     assert "('self' 'alice'" in added["arguments"] and "('role' 'read-only'" in added["arguments"], added
     assert "('auth_type' 'file' '' '')" in log(pool, 1, call="pool.enable_external_auth")[0]["arguments"]
     assert "Wrong-Hidden" not in fetched(pool, 1, user="alice"), "a role that may read it"
+    alice.fails("RBAC_PERMISSION_DENIED", "pool.audit_log_append", "hers")
+
+
+def appended(pool, api):
+    """Lines of others, one each whatever is in them."""
+    for text in ("a line", "two\nlines\x7f|'", "x" * 10000):
+        api("pool.audit_log_append", text)
+    lines = [match.group(1) for match in map(APPENDED.fullmatch, fetched(pool, 1).splitlines()) if match]
+    assert lines == ["a line", "two lines |'", "x" * 8192], lines
+    assert not any(map(APPENDED.fullmatch, fetched(pool, 2).splitlines())), "each member has its own"
+
+
+def failures(pool, api):
+    """Refused logins are told of by one alert of the member, with the worst three."""
+    told = lambda: [m for m in api("message.get_all_records").values() if m["name"] == "FAILED_LOGIN_ATTEMPTS"]
+    assert told() == [], "after an hour"
+    users = ["worst"] * 4 + ["<b>ad"] * 3 + ["root"] * 2 + ["least", "other"]
+    at_once(*(lambda user=user: refused(pool, 2, user, "Wrong-Hidden") for user in users))
+    api("pool.add_to_other_config", api("pool.get_all")[0], "xpool-failed-logins-interval", "1")
+    of_second = lambda: [m for m in told() if m["obj_uuid"] == second]
+    second = next(h["uuid"] for h in api("host.get_all_records").values() if h["address"] == pool.address(2))
+    eventually("it is told", of_second)
+    alert, = of_second()
+    body = ElementTree.fromstring(alert["body"])
+    assert alert["cls"] == "Host" and (body.findtext("total"), body.findtext("unknown")) == ("11", "2"), alert
+    assert [(k.findtext("username"), k.findtext("ip"), k.findtext("number")) for k in body.findall("known")] == [
+        ("worst", "127.0.0.1", "4"), ("<b>ad", "127.0.0.1", "3"), ("root", "127.0.0.1", "2")], alert["body"]
+    assert "Hidden" not in alert["body"]
+    at_once(lambda: refused(pool, 2, "again", "Wrong-Hidden"))
+    eventually("those after it are told apart", lambda: len(of_second()) == 2)
+    assert ["<total>1<" in m["body"] and "again" in m["body"] for m in of_second()].count(True) == 1
 
 
 def by_xe(pool):
@@ -177,6 +213,8 @@ with Pool() as pool:
     api = Api(pool, 1).login()
     calls(pool, api)
     refusals(pool, api)
+    appended(pool, api)
+    failures(pool, api)
     by_xe(pool)
     try:
         fetched(pool, 1, password="Wrong-Hidden")
