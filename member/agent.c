@@ -52,7 +52,8 @@ struct agent *agent_new(const struct agent_config *config)
 		agent->watch = *config->watch;
 	pthread_mutex_init(&agent->mutex, NULL);
 	snprintf(path, sizeof path, "%s/agent.db", config->dir);
-	agent->hv = hv_open(config->env, config->dir, &config->machine);
+	agent->hv = hv_open(config->hv != NULL ? config->hv : &hv_sim, config->env, config->dir,
+		&config->machine);
 	agent->sql = agent->hv != NULL ? sql_open(config->env, path, SQL_DURABLE, schema) : NULL;
 	if (agent->sql == NULL) {
 		if (agent->hv != NULL)

@@ -65,7 +65,8 @@ struct agent {
 struct agent_config {
 	struct env *env;
 	const char *dir;	      /* of agent.db and of the back end */
-	struct hv_machine machine;    /* what a simulated one is like */
+	const struct hv_ops *hv;      /* back end; NULL: simulated */
+	struct hv_machine machine;    /* what a simulated one is like, and settings of a real one */
 	struct agent_auth auth;	      /* borrowed for good */
 	const char *sr_root;	      /* a folder; NULL: no SRs here */
 	const struct op_watch *watch; /* tests; NULL */

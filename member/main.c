@@ -21,7 +21,9 @@ static const char usage[] =
 	"must exist\n"
 	"  --socket PATH        default DIR/agent.sock\n"
 	"  --group NAME         group that may connect; default: the agent's own user only\n"
-	"  --hv sim             hypervisor; only the simulated one is built in\n"
+	"  --hv NAME            hypervisor: sim (simulated, default) or xen (this machine's)\n"
+	"  --boot-dir DIR       kernels and ram disks of guests lie below it, default /boot/guest "
+	"(xen)\n"
 	"  --sr-root DIR        storage repositories may lie below it; default: none\n"
 	"  --memory-mib N       memory of the simulated host, default 16384\n"
 	"  --cpus N             processors of the simulated host, default 8\n"
@@ -35,22 +37,44 @@ static const char usage[] =
 
 struct options {
 	const char *dir, *socket, *group, *sr_root, *pam, *directory;
-	const char *features;
+	const struct hv_ops *hv;
+	const char *features, *boot_dir;
 	int64_t memory_mib;
 	int cpus;
 	int log;
 };
 
+/* NULL after a line: there is none of this name. */
+static const struct hv_ops *hypervisor(const char *name)
+{
+	if (strcmp(name, "sim") == 0)
+		return &hv_sim;
+#ifdef XPOOL_XEN
+	if (strcmp(name, "xen") == 0)
+		return &hv_xen;
+#endif
+	fprintf(stderr,
+		"xpool-agent: hypervisor %s is not built in; --hv sim is, and xen where libxen-dev "
+		"is installed when xpool-agent is built\n",
+		name);
+	return NULL;
+}
+
 static bool parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "socket", 1, NULL, 's' },
-		{ "group", 1, NULL, 'g' }, { "hv", 1, NULL, 'v' }, { "memory-mib", 1, NULL, 'm' },
-		{ "sr-root", 1, NULL, 'r' }, { "pam", 1, NULL, 'p' }, { "directory", 1, NULL, 'f' },
-		{ "cpus", 1, NULL, 'c' }, { "cpu-features", 1, NULL, 'F' }, { "log", 1, NULL, 'l' },
-		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "group", 1, NULL, 'g' }, { "hv", 1, NULL, 'v' }, { "boot-dir", 1, NULL, 'b' },
+		{ "memory-mib", 1, NULL, 'm' }, { "sr-root", 1, NULL, 'r' },
+		{ "pam", 1, NULL, 'p' }, { "directory", 1, NULL, 'f' }, { "cpus", 1, NULL, 'c' },
+		{ "cpu-features", 1, NULL, 'F' }, { "log", 1, NULL, 'l' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
 	int c;
 
-	*o = (struct options){ .memory_mib = 16384, .pam = "xpool", .log = LOG_INFO };
+	*o = (struct options){ .memory_mib = 16384,
+		.pam = "xpool",
+		.log = LOG_INFO,
+		.hv = &hv_sim,
+		.boot_dir = "/boot/guest" };
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 'd': o->dir = optarg; break;
@@ -64,13 +88,11 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'f': o->directory = optarg; break;
 		case 'l': o->log = log_level_parse(optarg); break;
 		case 'v':
-			if (strcmp(optarg, "sim") != 0) {
-				fprintf(stderr,
-					"xpool-agent: hypervisor %s is not built in; --hv sim is\n",
-					optarg);
+			o->hv = hypervisor(optarg);
+			if (o->hv == NULL)
 				return false;
-			}
 			break;
+		case 'b': o->boot_dir = optarg; break;
 		case 'h': fputs(usage, stdout); exit(0);
 		default: return false;
 		}
@@ -135,7 +157,8 @@ int main(int argc, char **argv)
 	snprintf(directory, sizeof directory, "%s/directory.json", o.dir);
 	agent = agent_new(&(struct agent_config){ .env = &env,
 		.dir = o.dir,
-		.machine = { o.memory_mib * 1024, o.cpus, o.features },
+		.hv = o.hv,
+		.machine = { o.memory_mib * 1024, o.cpus, o.features, o.boot_dir },
 		.sr_root = o.sr_root,
 		.end = env_uv_stop_self,
 		.auth = {

@@ -25,7 +25,8 @@ static int power(struct agent *agent, bool again, struct val *out, struct err *e
 
 	if (hv_domain_list(agent->hv, &d, 1) > 0)
 		return err_set(err, AGENT_ERR_bad_power_state, "running", "halted", NULL);
-	hv_power_off(agent->hv);
+	if (hv_power_off(agent->hv, err) != 0)
+		return ERR_API;
 	agent->end_again = again;
 	loop_post(agent->loop, &agent->end_call, on_end);
 	*out = val_void();

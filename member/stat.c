@@ -116,6 +116,7 @@ int host_stat_call(struct agent *agent, struct job *job, const struct val *param
 	val_map_push(&job->arena, out, "boot_id",
 		val_string(arena_strdup(&job->arena, hv_boot_id(agent->hv))));
 	val_map_push(&job->arena, out, "start_number", val_int(agent->start_number));
+	val_map_push(&job->arena, out, "hypervisor", val_string(hv_name(agent->hv)));
 	val_map_push(&job->arena, out, "memory_kib", val_int(total));
 	val_map_push(&job->arena, out, "memory_free_kib", val_int(spare));
 	val_map_push(&job->arena, out, "domains",

@@ -1,8 +1,9 @@
 /* The hypervisor of this host, as the operations see it: domains by domid and uuid.
  *
- * Back ends: sim/ (simulated domains in a SQLite file that outlive the agent, as real ones do); the
- * real one follows. Blocking calls for worker threads; thread-safe. A call fails with
- * AGENT_ERR_domain_failed [text] unless it says more.
+ * Back ends: sim/ (simulated domains in a SQLite file that outlive the agent, as real ones do) and
+ * xen/ (the machine's own; only where Xen's libraries are when it is built). Blocking calls for
+ * worker threads; thread-safe. A call fails with AGENT_ERR_domain_failed [text] unless it says
+ * more; what a back end cannot do at all is AGENT_ERR_unimplemented [call on back end].
  *
  * The domain carries the proof of what it is: hv_domain_create() marks it with a power-off request
  * in the same step, hv_domain_keep() removes the mark. A restarted agent destroys what still has
@@ -15,6 +16,10 @@
 #include "rpc/base/env.h"
 
 struct hv;
+struct hv_ops;
+
+extern const struct hv_ops hv_sim; /* sim/hv_sim.c */
+extern const struct hv_ops hv_xen; /* xen/hv_xen.c */
 
 enum {
 	HV_DOMAINS_MAX = 1024,
@@ -42,11 +47,17 @@ struct hv_domain {
 	int64_t age_s;			/* since it was created */
 };
 
-/* What a domain is created from. */
+/* What a domain is created and built from. The simulated one looks at the first three and the last.
+ */
 struct hv_config {
 	const char *uuid;
 	int64_t memory_kib; /* at start */
 	int vcpus;
+	int64_t memory_max_kib; /* ever */
+	int vcpus_max;
+	const char *name;			    /* for people */
+	const char *type;			    /* pv, pvh, hvm */
+	const char *kernel, *ramdisk, *kernel_args; /* paths on this host; NULL: none */
 	const struct val *sim; /* "sim" of member/agent.json, or NULL; a real back end ignores it */
 };
 
@@ -66,21 +77,24 @@ struct hv_machine {
 	int64_t memory_kib;
 	int cpus;	      /* 0: some */
 	const char *features; /* of its processors, hexadecimal words; NULL: some */
+	const char *boot_dir; /* a real one: below it kernels and ram disks of guests may lie */
 };
 
 struct hv_cpu {
 	int cpus, cores, sockets, mhz;
-	char vendor[16], model[64], features[64];
+	char vendor[16], model[64], features[256];
 };
 
 /* dir: folder for the back end's own state. NULL after a log line. */
-struct hv *hv_open(struct env *env, const char *dir, const struct hv_machine *machine);
+struct hv *hv_open(const struct hv_ops *ops, struct env *env, const char *dir,
+	const struct hv_machine *machine);
 void hv_close(struct hv *hv);
 
+const char *hv_name(const struct hv *hv); /* sim, xen */
 const char *hv_boot_id(const struct hv *hv);
 /* The machine goes off, or restarts: the simulated one has a new boot id and no domain when it is
  * opened next. */
-void hv_power_off(struct hv *hv);
+int hv_power_off(struct hv *hv, struct err *err);
 void hv_cpu(const struct hv *hv, struct hv_cpu *out);
 void hv_memory(struct hv *hv, int64_t *total_kib_out, int64_t *free_kib_out);
 
@@ -92,7 +106,8 @@ unsigned hv_domain_list(struct hv *hv, struct hv_domain *out, unsigned max);
 /* AGENT_ERR_no_free_memory [needed, free], bytes. */
 int hv_domain_create(
 	struct hv *hv, const struct hv_config *config, int *domid_out, struct err *err);
-int hv_domain_build(struct hv *hv, int domid, struct err *err);
+/* config: as it was created from. */
+int hv_domain_build(struct hv *hv, int domid, const struct hv_config *config, struct err *err);
 int hv_domain_keep(struct hv *hv, int domid, struct err *err);
 int hv_domain_pause(struct hv *hv, int domid, struct err *err);
 int hv_domain_unpause(struct hv *hv, int domid, struct err *err);
@@ -111,7 +126,7 @@ int hv_domain_save(struct hv *hv, int domid, struct buf *image, struct err *err)
 /* Instead of hv_domain_build. The image is text from outside. */
 int hv_domain_restore(struct hv *hv, int domid, const char *image, struct err *err);
 /* The memory its domain needs; 0: it is no image. */
-int64_t hv_image_memory_kib(const char *image);
+int64_t hv_image_memory_kib(struct hv *hv, const char *image);
 /* A guest that has suspended goes on in its own domain. */
 int hv_domain_resume(struct hv *hv, int domid, struct err *err);
 /* HV_COMING takes the place of the mark of hv_domain_create, in the same step. job: "" for
@@ -128,6 +143,9 @@ int hv_domain_set_vcpus(struct hv *hv, int domid, int vcpus, struct err *err);
 /* What the guest says of itself: keys that it has written, of xen-domain section 10. In the arena.
  */
 void hv_domain_guest(struct hv *hv, int domid, struct arena *a, struct val *out);
+
+/* Can its domains have disks? Else unimplemented. */
+int hv_disks_check(struct hv *hv, struct err *err);
 
 /* Give the domain an interface; one that it has at this device is replaced. */
 int hv_vif_plug(struct hv *hv, int domid, const struct hv_vif *vif, struct err *err);

@@ -25,8 +25,11 @@ static bool full(const struct val *vbd)
 
 static int attach(struct agent_run *run, const struct val *vbd, struct err *err)
 {
-	return dp_attach(run->agent, run->uuid, val_get_s(vbd, "id"), val_get_s(vbd, "sr"),
-		val_get_s(vbd, "vdi"), writes(vbd), err);
+	int rc = hv_disks_check(run->agent->hv, err);
+
+	return rc != 0 ? rc
+		       : dp_attach(run->agent, run->uuid, val_get_s(vbd, "id"),
+				 val_get_s(vbd, "sr"), val_get_s(vbd, "vdi"), writes(vbd), err);
 }
 
 /* Each drive of the VM that has a disk, in the order of the rule. */

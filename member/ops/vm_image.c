@@ -100,7 +100,7 @@ int vm_image_take(struct agent_run *run, const char *image, struct err *err)
 		return err_set(err, AGENT_ERR_bad_power_state, d.paused ? "paused" : "running",
 			"halted", NULL);
 	run->image = image;
-	run->memory_kib = hv_image_memory_kib(image);
+	run->memory_kib = hv_image_memory_kib(run->agent->hv, image);
 	return run->memory_kib > 0
 		       ? 0
 		       : err_set(err, AGENT_ERR_image_io, "this is no memory image", NULL);
@@ -422,7 +422,7 @@ int vm_image_call(struct agent *agent, struct job *job, const struct val *params
 	disk_let_go(&disk);
 	*out = val_map();
 	val_map_push(&job->arena, out, "memory_kib",
-		val_int(image != NULL ? hv_image_memory_kib(image) : 0));
+		val_int(image != NULL ? hv_image_memory_kib(agent->hv, image) : 0));
 	val_map_push(&job->arena, out, "used", val_bool(seal == USED));
 	return 0;
 }

@@ -33,22 +33,38 @@ static int64_t number(const struct val *vm, const char *key, int64_t absent)
 	return v != NULL ? v->i : absent;
 }
 
-int vm_step_create(struct job *job, void *state, struct err *err)
+static struct hv_config config_of(const struct agent_run *run)
 {
-	struct agent_run *run = state;
 	const struct val *vm = val_get(&run->metadata, "vm");
 	int64_t all = number(vm, "memory_static_max_kib", 0),
 		most = number(vm, "memory_dynamic_max_kib", all);
-	struct hv_config config = { .uuid = run->uuid,
+	int vcpus = (int)number(vm, "vcpus", 1);
+	const char *type = val_get_s(vm, "domain_type"), *name = val_get_s(vm, "name");
+
+	return (struct hv_config){ .uuid = run->uuid,
 		.memory_kib = run->memory_kib > 0 ? run->memory_kib
 						  : number(vm, "memory_start_kib", most),
-		.vcpus = (int)number(vm, "vcpus", 1),
+		.vcpus = vcpus,
+		.memory_max_kib = all,
+		.vcpus_max = (int)number(vm, "vcpus_max", vcpus),
+		.name = name != NULL ? name : run->uuid,
+		.type = type != NULL ? type : "pvh",
+		.kernel = val_get_s(vm, "kernel"),
+		.ramdisk = val_get_s(vm, "ramdisk"),
+		.kernel_args = val_get_s(vm, "kernel_args"),
 		.sim = val_get(vm, "sim") };
+}
+
+int vm_step_create(struct job *job, void *state, struct err *err)
+{
+	struct agent_run *run = state;
+	struct hv_config config;
 
 	(void)job;
 	if (run->skip)
 		return 0;
-	if (config.memory_kib <= 0 || config.memory_kib > all)
+	config = config_of(run);
+	if (config.memory_kib <= 0 || config.memory_kib > config.memory_max_kib)
 		return err_set(err, AGENT_ERR_bad_request, "the memory is not positive", NULL);
 	return hv_domain_create(run->agent->hv, &config, &run->domid, err);
 }
@@ -68,8 +84,13 @@ int vm_step_build(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
 
+	struct hv_config config;
+
 	(void)job;
-	return run->skip ? 0 : hv_domain_build(run->agent->hv, run->domid, err);
+	if (run->skip)
+		return 0;
+	config = config_of(run);
+	return hv_domain_build(run->agent->hv, run->domid, &config, err);
 }
 
 int vm_step_keep(struct job *job, void *state, struct err *err)

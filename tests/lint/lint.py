@@ -26,7 +26,7 @@ ARROWS = {"rpc/base": set(), "rpc": {"model"}, "cluster": {"rpc"}, "db": {"rpc/b
 ONLY = {r"raft\.h|raft/.*": r"db/consensus_\w+\.[ch]", r"http_parser\.h": r"rpc/(server|client)\.c", r"expat\.h": r"rpc/wire/xml\.c",
         r"json-c/.*": r"rpc/wire/json\.c", r"sqlite3\.h": r"rpc/base/sql\.c", r"openssl/.*": r"rpc/base/tls\.c",
         r"uv\.h": r"rpc/base/(uv|env_uv_priv)\.h", r"xxhash\.h": r"rpc/base/hash\.h", r"crypt\.h": r"pool/(auth|ctl)\.c|member/auth_child\.c",
-        r"zstd\.h": r"db/pack\.c",
+        r"zstd\.h": r"db/pack\.c", r"xen(ctrl|guest|store|toollog)\.h": r"member/hv/xen/\w+\.[ch]",
         r"security/.*": r"member/auth_child\.c"}
 # symbol -> objects that may use it; everything else goes through rpc/base
 STRAY = {

@@ -5,7 +5,7 @@
  * when it was asked) and from its behaviour, `sim` of member/agent.json. A power-off of the host is
  * the removal of the file: the boot id is in it. A file of another format is such a power-off too.
  */
-#include "member/hv/hv.h"
+#include "member/hv/hv_ops.h"
 #include "rpc/base/sql.h"
 #include "rpc/wire/codec.h"
 
@@ -20,7 +20,7 @@ enum {
 	SHUTDOWN_MS = 100,
 };
 
-struct hv {
+struct hv_state {
 	struct env *env;
 	pthread_mutex_t mutex;
 	struct sql *sql;
@@ -41,7 +41,7 @@ static const char *const tables[] = {
 	 "locking_mode TEXT, PRIMARY KEY (domid, device))"),
 };
 
-static void power_on(struct hv *hv)
+static void power_on(struct hv_state *hv)
 {
 	char version[40];
 
@@ -56,9 +56,9 @@ static void power_on(struct hv *hv)
 	sql_run(hv->sql, version, "");
 }
 
-struct hv *hv_open(struct env *env, const char *dir, const struct hv_machine *machine)
+static struct hv_state *sim_open(struct env *env, const char *dir, const struct hv_machine *machine)
 {
-	struct hv *hv = mem_new(sizeof *hv);
+	struct hv_state *hv = mem_new(sizeof *hv);
 	char path[512];
 
 	hv->env = env;
@@ -86,21 +86,23 @@ struct hv *hv_open(struct env *env, const char *dir, const struct hv_machine *ma
 	return hv;
 }
 
-void hv_close(struct hv *hv)
+static void sim_close(struct hv_state *hv)
 {
 	sql_close(hv->sql);
 	pthread_mutex_destroy(&hv->mutex);
 	free(hv);
 }
 
-void hv_power_off(struct hv *hv)
+static int sim_power_off(struct hv_state *hv, struct err *err)
 {
 	pthread_mutex_lock(&hv->mutex);
-	sql_run(hv->sql, "PRAGMA user_version = 0", ""); /* no format: hv_open begins anew */
+	sql_run(hv->sql, "PRAGMA user_version = 0", ""); /* no format: sim_open begins anew */
 	pthread_mutex_unlock(&hv->mutex);
+	(void)err;
+	return 0;
 }
 
-const char *hv_boot_id(const struct hv *hv)
+static const char *sim_boot_id(const struct hv_state *hv)
 {
 	return hv->boot_id;
 }
@@ -179,7 +181,7 @@ static bool stopped(const struct val *sim, int64_t ran_ms, const struct asked *q
 	"asked, asked_ms, sim, moving, job"
 
 struct list {
-	struct hv *hv;
+	struct hv_state *hv;
 	struct hv_domain *out;
 	unsigned n, max;
 };
@@ -216,7 +218,7 @@ static void on_domain(void *arg, struct sql_row *row)
 	arena_fini(&a);
 }
 
-bool hv_domain_find(struct hv *hv, const char *uuid, struct hv_domain *out)
+static bool sim_find(struct hv_state *hv, const char *uuid, struct hv_domain *out)
 {
 	struct list l = { hv, out, 0, 1 };
 
@@ -228,7 +230,7 @@ bool hv_domain_find(struct hv *hv, const char *uuid, struct hv_domain *out)
 	return l.n > 0;
 }
 
-unsigned hv_domain_list(struct hv *hv, struct hv_domain *out, unsigned max)
+static unsigned sim_list(struct hv_state *hv, struct hv_domain *out, unsigned max)
 {
 	struct list l = { hv, out, 0, max };
 
@@ -239,17 +241,17 @@ unsigned hv_domain_list(struct hv *hv, struct hv_domain *out, unsigned max)
 	return l.n;
 }
 
-static int64_t used_kib(struct hv *hv)
+static int64_t used_kib(struct hv_state *hv)
 {
 	return sql_number(hv->sql, 0, "SELECT coalesce(sum(memory_kib), 0) FROM domain", "");
 }
 
-void hv_cpu(const struct hv *hv, struct hv_cpu *out)
+static void sim_cpu(const struct hv_state *hv, struct hv_cpu *out)
 {
 	*out = hv->cpu;
 }
 
-void hv_memory(struct hv *hv, int64_t *total_kib_out, int64_t *free_kib_out)
+static void sim_memory(struct hv_state *hv, int64_t *total_kib_out, int64_t *free_kib_out)
 {
 	pthread_mutex_lock(&hv->mutex);
 	*total_kib_out = hv->memory_kib;
@@ -265,7 +267,7 @@ static int failed(struct err *err, const char *what)
 }
 
 /* A call takes its time and may fail, as the behaviour says. */
-static int take_time(struct hv *hv, const struct val *sim, const char *call, struct err *err)
+static int take_time(struct hv_state *hv, const struct val *sim, const char *call, struct err *err)
 {
 	int64_t ms = number(val_get(sim, "delay_ms"), call, 0);
 	const char *why = val_get_s(val_get(sim, "fail"), call);
@@ -279,7 +281,7 @@ static int take_time(struct hv *hv, const struct val *sim, const char *call, str
 	return why != NULL ? failed(err, why) : 0;
 }
 
-static int begin(struct hv *hv, int domid, const char *call, struct err *err)
+static int begin(struct hv_state *hv, int domid, const char *call, struct err *err)
 {
 	char text[SIM_TEXT_MAX] = "";
 	struct arena a;
@@ -305,8 +307,8 @@ static int too_much(int64_t needed_kib, int64_t spare_kib, struct err *err)
 	return err_set(err, AGENT_ERR_no_free_memory, needed, available, NULL);
 }
 
-static int insert(
-	struct hv *hv, const struct hv_config *c, const char *sim, int *domid_out, struct err *err)
+static int insert(struct hv_state *hv, const struct hv_config *c, const char *sim, int *domid_out,
+	struct err *err)
 {
 	int64_t spare = hv->memory_kib - used_kib(hv);
 
@@ -326,7 +328,8 @@ static int insert(
 	return 0;
 }
 
-int hv_domain_create(struct hv *hv, const struct hv_config *config, int *domid_out, struct err *err)
+static int sim_create(
+	struct hv_state *hv, const struct hv_config *config, int *domid_out, struct err *err)
 {
 	struct buf sim = { 0 };
 	int rc;
@@ -347,8 +350,8 @@ int hv_domain_create(struct hv *hv, const struct hv_config *config, int *domid_o
 }
 
 /* One statement about one domain. */
-static int run(struct hv *hv, int domid, const char *call, const char *statement, int64_t value,
-	struct err *err)
+static int run(struct hv_state *hv, int domid, const char *call, const char *statement,
+	int64_t value, struct err *err)
 {
 	char text[80];
 	int rc = begin(hv, domid, call, err);
@@ -362,22 +365,24 @@ static int run(struct hv *hv, int domid, const char *call, const char *statement
 	return rc == 0 ? 0 : failed(err, text);
 }
 
-int hv_domain_build(struct hv *hv, int domid, struct err *err)
+static int sim_build(
+	struct hv_state *hv, int domid, const struct hv_config *config, struct err *err)
 {
+	(void)config;
 	return run(hv, domid, "build", "UPDATE domain SET built = ? WHERE domid = ?", 1, err);
 }
 
-int hv_domain_keep(struct hv *hv, int domid, struct err *err)
+static int sim_keep(struct hv_state *hv, int domid, struct err *err)
 {
 	return run(hv, domid, "keep", "UPDATE domain SET marked = ? WHERE domid = ?", 0, err);
 }
 
-int hv_domain_pause(struct hv *hv, int domid, struct err *err)
+static int sim_pause(struct hv_state *hv, int domid, struct err *err)
 {
 	return run(hv, domid, "pause", "UPDATE domain SET paused = ? WHERE domid = ?", 1, err);
 }
 
-int hv_domain_unpause(struct hv *hv, int domid, struct err *err)
+static int sim_unpause(struct hv_state *hv, int domid, struct err *err)
 {
 	return run(hv, domid, "unpause",
 		"UPDATE domain SET paused = 0, run_ms = iif(run_ms = 0, ?1, run_ms) WHERE domid = "
@@ -386,7 +391,7 @@ int hv_domain_unpause(struct hv *hv, int domid, struct err *err)
 }
 
 /* A guest that can follows at once. */
-int hv_domain_set_memory(struct hv *hv, int domid, int64_t target_kib, struct err *err)
+static int sim_set_memory(struct hv_state *hv, int domid, int64_t target_kib, struct err *err)
 {
 	char text[SIM_TEXT_MAX] = "";
 	const struct val *can;
@@ -419,12 +424,12 @@ int hv_domain_set_memory(struct hv *hv, int domid, int64_t target_kib, struct er
 	return rc;
 }
 
-int hv_domain_set_vcpus(struct hv *hv, int domid, int vcpus, struct err *err)
+static int sim_set_vcpus(struct hv_state *hv, int domid, int vcpus, struct err *err)
 {
 	return run(hv, domid, "vcpus", "UPDATE domain SET vcpus = ? WHERE domid = ?", vcpus, err);
 }
 
-int hv_domain_destroy(struct hv *hv, int domid, struct err *err)
+static int sim_destroy(struct hv_state *hv, int domid, struct err *err)
 {
 	int rc =
 		run(hv, domid, "destroy", "DELETE FROM domain WHERE ?1 = 0 AND domid = ?2", 0, err);
@@ -438,7 +443,7 @@ int hv_domain_destroy(struct hv *hv, int domid, struct err *err)
 	return rc;
 }
 
-int hv_domain_ask(struct hv *hv, int domid, enum hv_end how, struct err *err)
+static int sim_ask(struct hv_state *hv, int domid, enum hv_end how, struct err *err)
 {
 	int rc;
 
@@ -449,7 +454,7 @@ int hv_domain_ask(struct hv *hv, int domid, enum hv_end how, struct err *err)
 	return rc == 0 ? 0 : failed(err, "the guest cannot be asked");
 }
 
-void hv_domain_withdraw(struct hv *hv, int domid)
+static void sim_withdraw(struct hv_state *hv, int domid)
 {
 	pthread_mutex_lock(&hv->mutex);
 	sql_run(hv->sql, "UPDATE domain SET asked = -1 WHERE domid = ?", "i", (int64_t)domid);
@@ -457,7 +462,7 @@ void hv_domain_withdraw(struct hv *hv, int domid)
 }
 
 struct acknowledged {
-	struct hv *hv;
+	struct hv_state *hv;
 	bool yes;
 };
 
@@ -474,7 +479,7 @@ static void on_asked(void *arg, struct sql_row *row)
 	arena_fini(&a);
 }
 
-bool hv_domain_acknowledged(struct hv *hv, int domid)
+static bool sim_acknowledged(struct hv_state *hv, int domid)
 {
 	struct acknowledged q = { hv, false };
 
@@ -486,7 +491,7 @@ bool hv_domain_acknowledged(struct hv *hv, int domid)
 	return q.yes;
 }
 
-void hv_domain_guest(struct hv *hv, int domid, struct arena *a, struct val *out)
+static void sim_guest(struct hv_state *hv, int domid, struct arena *a, struct val *out)
 {
 	char text[SIM_TEXT_MAX] = "";
 	const struct val *keys;
@@ -509,7 +514,7 @@ void hv_domain_guest(struct hv *hv, int domid, struct arena *a, struct val *out)
 static const char image_format[] = "xpool-sim-1";
 
 struct saved {
-	struct hv *hv;
+	struct hv_state *hv;
 	struct buf *out;
 	bool any;
 };
@@ -534,7 +539,7 @@ static void on_saved(void *arg, struct sql_row *row)
 	s->any = true;
 }
 
-int hv_domain_save(struct hv *hv, int domid, struct buf *image, struct err *err)
+static int sim_save(struct hv_state *hv, int domid, struct buf *image, struct err *err)
 {
 	struct saved s = { hv, image, false };
 	int rc = begin(hv, domid, "save", err);
@@ -580,7 +585,7 @@ static bool image_parse(struct arena *a, const char *text, struct image *out)
 	       out->memory_kib > 0;
 }
 
-int64_t hv_image_memory_kib(const char *text)
+static int64_t sim_image_memory_kib(const char *text)
 {
 	struct image image = { 0 };
 	struct arena a;
@@ -592,7 +597,7 @@ int64_t hv_image_memory_kib(const char *text)
 	return kib;
 }
 
-int hv_domain_restore(struct hv *hv, int domid, const char *text, struct err *err)
+static int sim_restore(struct hv_state *hv, int domid, const char *text, struct err *err)
 {
 	int64_t now = (int64_t)env_now_ms(hv->env);
 	struct image image = { 0 };
@@ -619,13 +624,13 @@ int hv_domain_restore(struct hv *hv, int domid, const char *text, struct err *er
 	return rc;
 }
 
-int hv_domain_resume(struct hv *hv, int domid, struct err *err)
+static int sim_resume(struct hv_state *hv, int domid, struct err *err)
 {
 	return run(hv, domid, "resume", "UPDATE domain SET asked = ? WHERE domid = ?", -1, err);
 }
 
-int hv_domain_move(
-	struct hv *hv, int domid, enum hv_moving moving, const char *job, struct err *err)
+static int sim_move(
+	struct hv_state *hv, int domid, enum hv_moving moving, const char *job, struct err *err)
 {
 	int rc;
 
@@ -640,7 +645,7 @@ int hv_domain_move(
 
 /* Interfaces. */
 
-int hv_vif_plug(struct hv *hv, int domid, const struct hv_vif *vif, struct err *err)
+static int sim_vif_plug(struct hv_state *hv, int domid, const struct hv_vif *vif, struct err *err)
 {
 	int rc = begin(hv, domid, "plug", err);
 
@@ -654,7 +659,7 @@ int hv_vif_plug(struct hv *hv, int domid, const struct hv_vif *vif, struct err *
 	return rc == 0 ? 0 : failed(err, "the interface cannot be plugged");
 }
 
-int hv_vif_unplug(struct hv *hv, int domid, int device, struct err *err)
+static int sim_vif_unplug(struct hv_state *hv, int domid, int device, struct err *err)
 {
 	int rc = begin(hv, domid, "unplug", err);
 
@@ -688,7 +693,7 @@ static void on_vif(void *arg, struct sql_row *row)
 	snprintf(v->locking_mode, sizeof v->locking_mode, "%s", sql_string(row, 5));
 }
 
-unsigned hv_vif_list(struct hv *hv, int domid, struct hv_vif *out, unsigned max)
+static unsigned sim_vif_list(struct hv_state *hv, int domid, struct hv_vif *out, unsigned max)
 {
 	struct vifs l = { out, 0, max };
 
@@ -700,3 +705,36 @@ unsigned hv_vif_list(struct hv *hv, int domid, struct hv_vif *out, unsigned max)
 	pthread_mutex_unlock(&hv->mutex);
 	return l.n;
 }
+
+const struct hv_ops hv_sim = {
+	.name = "sim",
+	.disks = true,
+	.open = sim_open,
+	.close = sim_close,
+	.power_off = sim_power_off,
+	.boot_id = sim_boot_id,
+	.find = sim_find,
+	.list = sim_list,
+	.cpu = sim_cpu,
+	.memory = sim_memory,
+	.create = sim_create,
+	.build = sim_build,
+	.keep = sim_keep,
+	.pause = sim_pause,
+	.unpause = sim_unpause,
+	.set_memory = sim_set_memory,
+	.set_vcpus = sim_set_vcpus,
+	.destroy = sim_destroy,
+	.ask = sim_ask,
+	.withdraw = sim_withdraw,
+	.acknowledged = sim_acknowledged,
+	.guest = sim_guest,
+	.save = sim_save,
+	.image_memory_kib = sim_image_memory_kib,
+	.restore = sim_restore,
+	.resume = sim_resume,
+	.move = sim_move,
+	.vif_plug = sim_vif_plug,
+	.vif_unplug = sim_vif_unplug,
+	.vif_list = sim_vif_list,
+};
