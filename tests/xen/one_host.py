@@ -3,7 +3,8 @@
 
 usage: one_host.py BUILD
 
-The image is made before, outside the test's network namespace: deploy/testbed --cache build/testbed build (tests/run does that).
+The image is made before, outside the test's network namespace: deploy/testbed --cache build/testbed build. Then tests/lib/netns.sh
+python3 -B tests/xen/one_host.py BUILD. Not in ctest yet: under load ssh at times loses the exit status of a command.
 """
 import json
 import os
