@@ -8,18 +8,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
+from strangers import CHANNEL, HELLO, PROTOCOL, hello
 from xpool import Api, Pool, eventually, vm_record
-
-CHANNEL, HELLO, PROTOCOL = 8300, 1, 3
-
-
-def text(s):
-    return struct.pack("<I", len(s)) + s.encode() + b"\0"
-
-
-def hello(pool, raft_id, protocol=PROTOCOL, epoch=1, epoch_id=""):
-    body = struct.pack("<I", protocol) + text(pool) + struct.pack("<QQ", raft_id, epoch) + text(epoch_id)
-    return struct.pack("<II", len(body), HELLO) + body
 
 
 def speak(pool, pem, first, timeout=20, tls=ssl.TLSVersion.MAXIMUM_SUPPORTED):
