@@ -5,12 +5,13 @@
  * and setting, follow the changes with a token from member to member, look behind a read index, and
  * use sessions on all members. Checked:
  *  - no two members ever had different hashes at the same index;
- *  - everything acknowledged is there, and nothing was done twice: no fresh row is refused, the
+ *  - everything acknowledged is there unless it was deleted, what was deleted stays so and its
+ *    devices with it, and nothing was done twice: no fresh row is refused, the
  *    counter stands at no less than its acknowledged and no more than its possible steps;
  *  - behind a read index everything is visible that was acknowledged anywhere before it was asked
  * for;
  *  - no call of a session sees less than an earlier one was shown or acknowledged, anywhere;
- *  - a follower of changes sees each row made exactly once, in order, wherever it asks;
+ *  - a follower of changes sees each row made and deleted exactly once, in order, wherever it asks;
  *  - no part of a message promises a commit beyond its own entries;
  *  - the indexes agree with the rows (db_check), and a seed run again gives the same history.
  * In a build whose model knows two schemas (tests/schema), members begin with the older one and
@@ -43,13 +44,15 @@ enum { MEMBERS = 3, FAULTS_S = 24, HEAL_S = 12, ACKED_MAX = 200000 };
 
 enum { FOLLOWERS = 2, SESSIONS = 3 };
 
-/* A client of events: the index it has seen, and which rows (by place in acked order of creation).
- */
+/* A client of events: the index it has seen, and how many rows there are by what it was told. */
 struct follower {
 	struct test *t;
 	uint64_t token;
-	unsigned n_seen;
+	unsigned n_there;
 };
+
+/* What has become of an acknowledged row. */
+enum fate { KEPT, DELETED, PERHAPS };
 
 struct test {
 	struct world w;
@@ -59,6 +62,7 @@ struct test {
 	struct db_member members[MEMBERS];
 	struct hashes hashes;
 	char (*acked)[DB_REF_MAX + 1];
+	uint8_t *fates; /* enum fate, by the same place */
 	unsigned n_acked, n_unknown, n_refused, n_dead, n_boots, n_taken, n_sent, n_rotten;
 	unsigned steps, maybe_steps; /* of the counter: acknowledged, unknown */
 	unsigned rules_off;
@@ -217,6 +221,18 @@ struct work {
 	unsigned n;
 };
 
+/* It goes with its VM. */
+static void compose_device(struct db_txn *txn, const char *vm, const char *uuid)
+{
+	struct val fields[VBD_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	char ref[DB_REF_MAX + 1];
+
+	snprintf(ref, sizeof ref, "OpaqueRef:d-%s", uuid);
+	fields[VBD_uuid] = val_string(ref + strlen("OpaqueRef:"));
+	fields[VBD_VM] = val_string(vm);
+	db_txn_create(txn, MODEL_CLASS_VBD, ref, fields);
+}
+
 static void compose(
 	struct test *t, struct db_txn *txn, const char *ref, const char *uuid, unsigned k)
 {
@@ -234,6 +250,8 @@ static void compose(
 		fields[VM_other_config] =
 			(struct val){ .kind = VAL_MAP, .pairs = &note, .n = 1, .cap = 1 };
 	db_txn_create(txn, MODEL_CLASS_VM, ref, fields);
+	if (k % 2 == 0)
+		compose_device(txn, ref, uuid);
 	if (other != ref) {
 		db_txn_set(txn, MODEL_CLASS_VM, other, VM_name_label, val_string(uuid));
 		db_txn_map_add(txn, MODEL_CLASS_VM, other, VM_other_config, k % 4 ? "k" : uuid,
@@ -250,6 +268,26 @@ static int commit(struct job *job, struct life *l, struct db_txn *txn, struct db
 	db_txn_fini(txn);
 	if (rc == 0 && res->status == DB_DONE && res->index > l->t->acked_index)
 		l->t->acked_index = res->index;
+	return rc;
+}
+
+/* 0, ERR_DEAD. */
+static int delete_one(struct job *job, struct life *l)
+{
+	struct test *t = l->t;
+	unsigned k = (unsigned)world_random(&t->w, t->n_acked);
+	struct db_result res;
+	struct db_txn txn;
+	int rc;
+
+	db_txn_init(&txn, DB_FOR_FIELD);
+	db_txn_delete(&txn, MODEL_CLASS_VM, t->acked[k]);
+	rc = commit(job, l, &txn, &res);
+	if (rc == 0 && res.status == DB_DONE)
+		t->fates[k] = DELETED;
+	else if (t->fates[k] != DELETED)
+		t->fates[k] = PERHAPS;
+	err_fini(&res.err);
 	return rc;
 }
 
@@ -279,6 +317,8 @@ static void work_main(struct job *job, void *arg)
 			t->n_refused++;
 		err_fini(&res.err);
 		CHECK(t->n_acked < ACKED_MAX);
+		if (rc == 0 && k % 4 == 3 && t->n_acked > 0)
+			rc = delete_one(job, wk->l);
 		if (rc == 0)
 			rc = job_sleep(job, world_random(&t->w, 60));
 	}
@@ -490,6 +530,7 @@ static void follow(struct follower *f, struct life *l)
 {
 	struct db_view view;
 	struct db_cursor c;
+	struct db_gone gone;
 	const struct db_row *row;
 	uint64_t last = f->token;
 
@@ -499,8 +540,14 @@ static void follow(struct follower *f, struct life *l)
 		while ((row = db_next(&c)) != NULL) {
 			f->t->disordered |= db_row_modified(row) < last;
 			last = db_row_modified(row);
-			f->n_seen += db_row_created(row) > f->token;
+			f->n_there += db_row_created(row) > f->token;
 		}
+		c = db_deleted(&view, MODEL_CLASS_VM, f->token);
+		for (last = f->token; db_next_deleted(&c, &gone); last = gone.deleted) {
+			f->t->disordered |= gone.deleted < last;
+			f->n_there -= gone.created <= f->token;
+		}
+		f->t->disordered |= f->token < db_view_horizon(&view, MODEL_CLASS_VM);
 		f->token = db_view_index(&view);
 	}
 	db_view_unpin(&view);
@@ -619,8 +666,8 @@ static void on_sent(void *arg, uint8_t type, const uint8_t *payload, size_t n)
 	t->overpromised |= commit > prev + rd_u32(&r);
 }
 
-/* Each row was made once for a follower: as many as there are. The counter has had every step that
- * was acknowledged and none that nobody asked for. */
+/* Each row was made and deleted once for a follower: as many are there as there are. The counter
+ * has had every step that was acknowledged and none that nobody asked for. */
 static bool once(struct test *t, const struct db_view *view)
 {
 	const struct db_row *row = db_view_get(view, MODEL_CLASS_VM, COUNTER_REF);
@@ -628,12 +675,12 @@ static bool once(struct test *t, const struct db_view *view)
 	bool ok = value >= t->steps && value <= t->steps + t->maybe_steps && t->n_refused == 0;
 
 	for (unsigned i = 0; i < FOLLOWERS; i++)
-		ok = ok && t->followers[i].n_seen == db_view_count(view, MODEL_CLASS_VM);
+		ok = ok && t->followers[i].n_there == db_view_count(view, MODEL_CLASS_VM);
 	if (!ok)
-		printf("NOT ONCE: counter=%lld steps=%u+%u refused=%u rows=%llu seen=%u,%u ",
+		printf("NOT ONCE: counter=%lld steps=%u+%u refused=%u rows=%llu told=%u,%u ",
 			(long long)value, t->steps, t->maybe_steps, t->n_refused,
 			(unsigned long long)db_view_count(view, MODEL_CLASS_VM),
-			t->followers[0].n_seen, t->followers[1].n_seen);
+			t->followers[0].n_there, t->followers[1].n_there);
 	return ok;
 }
 
@@ -658,8 +705,14 @@ static unsigned lost_rows(struct test *t, const struct db_view *view)
 {
 	unsigned lost = 0;
 
+	struct db_cursor c = db_rows(view, MODEL_CLASS_VBD);
+	const struct db_row *device;
+
 	for (unsigned k = 0; k < t->n_acked; k++)
-		lost += db_view_get(view, MODEL_CLASS_VM, t->acked[k]) == NULL;
+		lost += t->fates[k] != PERHAPS && (db_view_get(view, MODEL_CLASS_VM, t->acked[k]) ==
+							  NULL) != (t->fates[k] == DELETED);
+	while ((device = db_next(&c)) != NULL)
+		lost += db_view_get(view, MODEL_CLASS_VM, db_row_s(device, VBD_VM)) == NULL;
 	return lost;
 }
 
@@ -721,7 +774,7 @@ static bool verify(struct test *t)
 	report(t, &view, lost, why);
 	db_view_unpin(&view);
 	return lost == 0 && !t->hashes.diverged && !t->disordered && !t->overpromised &&
-	       !t->stale && !t->back && ok && t->n_acked > 100;
+	       !t->stale && !t->back && ok && t->n_acked > 50;
 }
 
 /* witness: the number of one; 0: none. */
@@ -731,6 +784,7 @@ static struct test *test_new(uint64_t seed, unsigned rules_off, unsigned witness
 
 	hashes_init(&t->hashes);
 	t->acked = mem_new(ACKED_MAX * sizeof *t->acked);
+	t->fates = mem_new(ACKED_MAX * sizeof *t->fates);
 	t->rules_off = rules_off;
 	world_init(&t->w, seed);
 	for (unsigned i = 0; i < FOLLOWERS; i++)
@@ -757,6 +811,7 @@ static void test_free(struct test *t)
 		image_fini(&t->lives[i].image);
 	hashes_fini(&t->hashes);
 	free(t->acked);
+	free(t->fates);
 	free(t);
 }
 
