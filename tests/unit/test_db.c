@@ -492,6 +492,50 @@ START_TEST(relations_follow_their_one_side_and_touch_the_other)
 }
 END_TEST
 
+/* Each part of a state that follows from its rows, taken away. */
+START_TEST(a_state_that_is_not_sound_is_found_and_named)
+{
+	struct bench b;
+	struct db_txn t;
+	struct db_state *s;
+	struct class_state *vms;
+	char why[256];
+
+	bench_open(&b);
+	db_txn_init(&t, DB_FOR_FIELD);
+	create_vm(&t, "OpaqueRef:a", "one", "OpaqueRef:h");
+	ck_assert_int_eq(apply(&b, &t).status, APPLY_DONE);
+	reservation(&b, "OpaqueRef:r", 0, "OpaqueRef:h", 5);
+	s = (struct db_state *)(uintptr_t)b.db.views.root;
+	vms = &s->classes[MODEL_CLASS_VM];
+	ck_assert(db__state_check(s, why, sizeof why));
+	const struct {
+		const struct tree **tree;
+		const char *why;
+	} trees[] = { { &vms->uuids, "index of class VM" }, { &vms->labels, "index of class VM" },
+		{ &vms->modified, "index of class VM" },
+		{ &s->relations[MODEL_RELATION_VM_resident_on], "relation of VM.resident_on" },
+		{ &s->set_aside, "memory set aside" } };
+	for (size_t i = 0; i < ARRAY_LEN(trees); i++) {
+		const struct tree *kept = *trees[i].tree;
+
+		ck_assert_ptr_nonnull(kept);
+		*trees[i].tree = NULL;
+		ck_assert_msg(!db__state_check(s, why, sizeof why), "%s: sound", trees[i].why);
+		ck_assert_msg(strstr(why, trees[i].why) != NULL, "%s: %s", trees[i].why, why);
+		*trees[i].tree = kept;
+	}
+	uint64_t *const numbers[] = { &s->hash, &s->bytes, &vms->n_rows };
+	for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+		++*numbers[i];
+		ck_assert(!db__state_check(s, why, sizeof why));
+		--*numbers[i];
+	}
+	ck_assert(db__state_check(s, why, sizeof why));
+	bench_close(&b);
+}
+END_TEST
+
 START_TEST(an_equal_value_is_no_change)
 {
 	struct bench b;
@@ -828,6 +872,7 @@ int main(void)
 		a_row_with_one_other_value_is_the_row_of_these_values,
 		a_set_of_references_is_indexed_item_by_item,
 		roles_are_there_from_the_first_index_and_cannot_be_written,
+		a_state_that_is_not_sound_is_found_and_named,
 		an_equal_value_is_no_change,
 		a_value_that_does_not_fit_its_field_is_refused,
 		a_row_that_is_full_takes_nothing_more_from_clients,
