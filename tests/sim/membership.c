@@ -1,10 +1,12 @@
 /* A pool whose members change, on virtual time: six places, three of them members at first. Members
  * join (empty, under an id that was never used) and leave while others work, under loss,
- * duplicates, cuts, crashes that tear unsynced writes, and death of whoever leads. Checked:
+ * duplicates, long delays, cuts, disk errors, crashes that tear unsynced writes, and death of
+ * whoever leads. The last place is a witness. Checked:
  *  - no two members ever had different hashes at the same index;
  *  - everything acknowledged is there in the end, on every member;
  *  - in the end the configuration is what the rows want: all have joined, nobody leaves, as many
  *    vote as should;
+ *  - a witness does not lead in the end;
  *  - who has left knows it, and nobody else believes to have.
  *
  * usage: membership SEED COUNT       random schedules
@@ -107,7 +109,7 @@ static void add_row(struct db_txn *txn, const struct db_member *m, const char *s
 	struct val f[_MEMBER_FIELD_COUNT] = { { .kind = VAL_VOID } };
 
 	db_txn_need_no_row(txn, MODEL_CLASS__member, m->host_uuid);
-	f[_MEMBER_host] = val_string("OpaqueRef:none here"); /* but no witness */
+	f[_MEMBER_host] = val_string(m->witness ? "OpaqueRef:NULL" : "OpaqueRef:none here");
 	f[_MEMBER_raft_id] = val_int((int64_t)m->raft_id);
 	f[_MEMBER_address] = val_string(m->channel_address);
 	f[_MEMBER_certificate] = val_string(m->certificate);
@@ -213,6 +215,7 @@ static void wish_main(struct job *job, void *arg)
 	struct db_txn txn;
 	int rc;
 
+	m.witness = who->number == PLACES;
 	db_txn_init(&txn, DB_FOR_CONFIG);
 	if (t->wish == JOIN) {
 		add_row(&txn, &m, "joining");
@@ -306,7 +309,7 @@ static void fault(struct test *t)
 	unsigned a = 1 + (unsigned)world_random(&t->w, PLACES),
 		 b = 1 + (unsigned)world_random(&t->w, PLACES);
 
-	switch (world_random(&t->w, 13)) {
+	switch (world_random(&t->w, 14)) {
 	case 0: t->w.cut[a][b] = t->w.cut[b][a] = true; break;
 	case 1: t->w.cut[a][b] = true; break;
 	case 2:
@@ -329,6 +332,7 @@ static void fault(struct test *t)
 	case 11:
 		t->w.delay_max_ms = 1 + (unsigned)world_random(&t->w, 1 + world_random(&t->w, 800));
 		break;
+	case 12: t->places[a].life.disk.fail = true; break; /* its next write */
 	case 10: t->w.duplicate_permille = (unsigned)world_random(&t->w, 60); break;
 	default: t->w.loss_permille = (unsigned)world_random(&t->w, 60); break;
 	}
@@ -346,6 +350,8 @@ static void heal(struct test *t)
 	memset(t->w.cut, 0, sizeof t->w.cut);
 	t->w.loss_permille = t->w.duplicate_permille = 0;
 	t->w.delay_max_ms = WORLD_DELAY_MS;
+	for (unsigned i = 1; i <= PLACES; i++)
+		t->places[i].life.disk.fail = false;
 	attend(t, true);
 }
 
@@ -393,6 +399,7 @@ static bool settled(struct test *t, const char **why)
 	       : voters != want		? "another number of voters"
 	       : rows != count(t, true) ? "other members"
 	       : untold(t)		? "one was not told that it has left"
+	       : leader == PLACES	? "the witness leads"
 					: NULL;
 	return *why == NULL;
 }
