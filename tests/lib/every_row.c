@@ -1,6 +1,6 @@
-/* Entries of the log that make rows of classes which nothing makes yet, with a value in every field:
- * for a test that asks all generated messages of all classes. Whoever sends them poses as a member
- * (tests/pool/15_every_class.py); the values are decoded by tests/lib/model.py.
+/* Entries of the log that make rows of classes which nothing makes yet, with a value in every
+ * field: for a test that asks all generated messages of all classes. Whoever sends them poses as a
+ * member (tests/pool/15_every_class.py); the values are decoded by tests/lib/model.py.
  *
  * usage: every_row RAFT_ID CLASS...      one line each: CLASS REFERENCE ENTRY, hexadecimal
  */
