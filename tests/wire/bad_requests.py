@@ -11,7 +11,7 @@ import urllib.error
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from rawhttp import connect, post, read_reply, send
-from xpool import PASSWORD, Api, ApiError, Pool, XmlApi
+from xpool import PASSWORD, Api, ApiError, Pool, XmlApi, eventually
 
 LOGIN = '{"jsonrpc":"2.0","method":"session.login_with_password","params":["root",%s],"id":0}' % json.dumps(PASSWORD)
 
@@ -39,6 +39,16 @@ def channel_refuses(pool, certificate, frame):
             return sock.recv(100) == b""
     except (ssl.SSLError, ConnectionError):
         return True
+
+
+def half_closed(pool, request):
+    """(status, answer) for a client that will send no more."""
+    with connect(pool) as sock:
+        sock.sendall(request)
+        with socket.socket(fileno=os.dup(sock.fileno())) as raw:
+            raw.shutdown(socket.SHUT_WR)
+        status, _, body, _ = read_reply(sock)
+        return status, json.loads(body)
 
 
 with Pool() as pool:
@@ -91,13 +101,20 @@ with Pool() as pool:
     # a whole body over the limit: the answer arrives although the body was still on its way
     status, _, _, _ = send(pool, b"POST / HTTP/1.1\r\nContent-Length: 5242880\r\n\r\n" + b"x" * 5242880)
     assert status == 413, status
-    # a client that sends no more still gets its answer, also one that takes a while
+    # a client that sends no more still gets its answer, also one that takes a while, or is long
+    status, session = half_closed(pool, post(LOGIN))
+    assert status == 200, (status, session)
+    for method, params in (("event.from", [["vm"], "", 1.0]), ("role.get_all_records", [])):
+        call = json.dumps({"jsonrpc": "2.0", "method": method, "params": [session["result"], *params], "id": 1})
+        status, answer = half_closed(pool, post(call))
+        assert status == 200 and len(answer["result"]) > 1, (method, status)
+    # and one that has not said all is gone
     with connect(pool) as sock:
-        sock.sendall(post(LOGIN))
+        there = pool.counters(1)["connections_now"]
+        sock.sendall(b"POST /jsonrpc HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
         with socket.socket(fileno=os.dup(sock.fileno())) as raw:
             raw.shutdown(socket.SHUT_WR)
-        status, headers, body, _ = read_reply(sock)
-        assert status == 200 and "result" in json.loads(body), (status, body)
+        eventually("it is given up", lambda: pool.counters(1)["connections_now"] < there)
     # bodies that would take a gigabyte to decode
     assert send(pool, post('{"method":"x","params":[' + ",".join(["{}"] * 1000000) + '],"id":1}'))[0] == 500
     deep = "<value><array><data>" * 100 + "</data></array></value>" * 100
