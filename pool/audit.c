@@ -442,7 +442,9 @@ int pool_audit_log_append(
 {
 	struct buf b = { 0 };
 
-	(void)err;
+	if (strlen(args->line) > LINE_MAX_BYTES)
+		return err_set(err, ERR_VALUE_NOT_SUPPORTED, "line", "",
+			arena_printf(&call->arena, "longer than %d bytes", LINE_MAX_BYTES), NULL);
 	put_time(&b, call->pool->env);
 	put_host(&b, call->pool);
 	buf_puts(&b, "|audit] ");

@@ -122,8 +122,9 @@ def refusals(pool, api):
 
 def appended(pool, api):
     """Lines of others, one each whatever is in them."""
-    for text in ("a line", "two\nlines\x7f|'", "x" * 10000):
+    for text in ("a line", "two\nlines\x7f|'", "x" * 8192):
         api("pool.audit_log_append", text)
+    assert api.fails("VALUE_NOT_SUPPORTED", "pool.audit_log_append", "x" * 8193)[0] == "line"
     lines = [match.group(1) for match in map(APPENDED.fullmatch, fetched(pool, 1).splitlines()) if match]
     assert lines == ["a line", "two lines |'", "x" * 8192], lines
     assert not any(map(APPENDED.fullmatch, fetched(pool, 2).splitlines())), "each member has its own"
