@@ -52,7 +52,7 @@ struct consensus_found {
 	char why[256];	     /* what is wrong with it; "": it is sound */
 	bool unreadable;     /* the disk or its rights are to blame */
 	bool empty;	     /* nothing was ever written into it */
-	uint64_t term;	     /* newest one; 0: not known */
+	uint64_t term, vote; /* newest one, 0: not known; who got the vote in it, 0: nobody */
 	uint64_t last_index; /* of snapshot and log; only when sound */
 	unsigned n_removed;  /* leftovers of a crash that were removed */
 };

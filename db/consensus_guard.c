@@ -298,6 +298,8 @@ static int guarded_set_vote(struct raft_io *io, raft_id id)
 
 	if (rv != 0)
 		consensus__fail_stop(c, "the vote cannot be written", rv);
+	else
+		consensus__note_vote(c, id);
 	return rv;
 }
 

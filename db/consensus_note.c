@@ -5,11 +5,12 @@
  *  - term, index: in that term everything up to index was acknowledged. Nothing of it can be cut
  * off before a newer term, and a newer term is noted before anything is cut off
  *  - committed: never cut off
+ *  - vote: whom it was given, in its term: the library's own file of term and vote has no checksum
  *  - installing: a snapshot at this index was being installed in place of the log, see preflight
  *  - fetching: the log was set aside, see below
  *  - condemned: the state made from it differed from the others' (agree.c)
  *
- * It is written at once at a new term and around an installation, else once a second
+ * It is written at once at a new term, at a vote, and around an installation, else once a second
  * (consensus_watch.c). Two pairs of slots, one written on the loop, one by a worker, each pair in
  * turn: a write never hits the newest of its kind, and the highest sequence with a right seal
  * counts.
@@ -28,10 +29,12 @@
 #include <string.h>
 
 enum {
-	NOTE_MAGIC = 0x31415058 /* "XPA1" */,
+	NOTE_MAGIC = 0x32415058 /* "XPA2" */,
+	NOTE_MAGIC_BEFORE = 0x31415058, /* without a vote */
 	NOTE_FETCHING = 1,
 	NOTE_CONDEMNED = 2,
-	NOTE_SIZE = 48
+	NOTE_SIZE_BEFORE = 48,
+	NOTE_SIZE = 64
 };
 
 static void encode(const struct note *n, struct buf *out)
@@ -43,6 +46,8 @@ static void encode(const struct note *n, struct buf *out)
 	buf_u64(out, n->index);
 	buf_u64(out, n->committed);
 	buf_u64(out, n->installing);
+	buf_u64(out, n->vote_term);
+	buf_u64(out, n->vote);
 	CHECK(out->len == NOTE_SIZE);
 	buf_u64(out, hash_bytes(out->data, out->len));
 	CHECK(out->len <= CONSENSUS_NOTE_SLOT);
@@ -52,6 +57,7 @@ static bool decode(const uint8_t *p, size_t n, struct note *out)
 {
 	struct reader r = reader_of(p, n);
 	uint32_t magic = rd_u32(&r), flags = rd_u32(&r);
+	bool before = magic == NOTE_MAGIC_BEFORE;
 
 	out->fetching = (flags & NOTE_FETCHING) != 0;
 	out->condemned = (flags & NOTE_CONDEMNED) != 0;
@@ -60,7 +66,10 @@ static bool decode(const uint8_t *p, size_t n, struct note *out)
 	out->index = rd_u64(&r);
 	out->committed = rd_u64(&r);
 	out->installing = rd_u64(&r);
-	return magic == NOTE_MAGIC && !r.bad && rd_u64(&r) == hash_bytes(p, NOTE_SIZE) && !r.bad;
+	out->vote_term = before ? 0 : rd_u64(&r);
+	out->vote = before ? 0 : rd_u64(&r);
+	return (magic == NOTE_MAGIC || before) && !r.bad &&
+	       rd_u64(&r) == hash_bytes(p, before ? NOTE_SIZE_BEFORE : NOTE_SIZE) && !r.bad;
 }
 
 bool consensus__note_load(struct consensus_disk *d, struct note *out)
@@ -156,6 +165,16 @@ void consensus__note_term(struct consensus *c, uint64_t term)
 	write_now(c);
 }
 
+void consensus__note_vote(struct consensus *c, uint64_t vote)
+{
+	uint64_t term = c->raft.current_term;
+
+	/* a candidate's term is on the disk, and noted, before the library takes it for its own */
+	c->note.vote_term = c->note.term > term ? c->note.term : term;
+	c->note.vote = vote;
+	write_now(c);
+}
+
 void consensus__note_installing(struct consensus *c, uint64_t index)
 {
 	c->note.installing = index;
@@ -189,6 +208,13 @@ static const char *doubt(const struct consensus_config *cfg, const struct note *
 		       "damaged";
 	if (n->condemned)
 		return "the state that this member made of it was not that of the others";
+	if (f->term != 0 && f->term == n->vote_term && f->vote != n->vote) {
+		snprintf(out, 512,
+			"it says that in term %llu the vote was given to %llu: it was %llu",
+			(unsigned long long)f->term, (unsigned long long)f->vote,
+			(unsigned long long)n->vote);
+		return out;
+	}
 	if (f->term >= n->term && f->last_index >= n->index && f->last_index >= n->committed)
 		return NULL;
 	snprintf(out, 512,
@@ -215,7 +241,7 @@ static bool majority_without_us(const struct consensus_config *cfg)
 static int set_aside(struct consensus_disk *d, struct note *n, uint64_t term, uint64_t raft_id)
 {
 	n->term = term;
-	n->index = n->committed = n->installing = 0;
+	n->index = n->committed = n->installing = n->vote_term = n->vote = 0;
 	n->fetching = true;
 	n->condemned = false; /* the state made of it differed: agree.c */
 	consensus__note_next(n, NOTE_LOOP);

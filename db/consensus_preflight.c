@@ -213,7 +213,7 @@ static bool step_list(struct look *l)
  * is missing, the older would be believed and a vote be given twice. */
 
 struct metadata {
-	uint64_t version, term;
+	uint64_t version, term, vote;
 };
 
 static bool read_metadata(struct look *l, unsigned number, struct metadata *out)
@@ -234,6 +234,7 @@ static bool read_metadata(struct look *l, unsigned number, struct metadata *out)
 			ok = fault(l, "%s is of an unknown format", name);
 		out->version = rd_u64(&r);
 		out->term = rd_u64(&r);
+		out->vote = rd_u64(&r);
 		if (ok && out->version % 2 != number % 2)
 			ok = fault(l, "%s has a version that is not its own", name);
 	}
@@ -262,6 +263,7 @@ static bool step_metadata(struct look *l)
 			"lost",
 			last == &m[0] ? 2 : 1);
 	l->out->term = last->term;
+	l->out->vote = last->vote;
 	return true;
 }
 

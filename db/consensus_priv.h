@@ -96,6 +96,7 @@ enum note_writer { NOTE_LOOP, NOTE_WORKER, NOTE_WRITERS };
 
 struct note {
 	uint64_t sequence, term, index, committed, installing;
+	uint64_t vote_term, vote; /* the last that was given; 0: none is known */
 	bool fetching, condemned;
 	unsigned writes[NOTE_WRITERS];
 };
@@ -226,6 +227,7 @@ bool consensus__note_look(struct consensus *c);
 void consensus__note_next(struct note *n, enum note_writer writer); /* before each write */
 int consensus__note_write(struct consensus_disk *d, const struct note *n, enum note_writer writer);
 void consensus__note_term(struct consensus *c, uint64_t term); /* it is on disk */
+void consensus__note_vote(struct consensus *c, uint64_t vote); /* it is on disk */
 void consensus__note_installing(struct consensus *c, uint64_t index);
 void consensus__note_fetched(struct consensus *c, uint64_t prev, uint64_t prev_term);
 /* watch */

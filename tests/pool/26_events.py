@@ -218,6 +218,8 @@ with Pool() as pool:
     barrier(apis)
     asyncio.run(endings(pool))
     eventually("nobody waits", lambda: pool.counters(1)["events_parked_now"] == 0)
+    # what the coordinator says of hosts after a start is news of its own
+    eventually("the hosts' schemas are known", lambda: all("db_schema" in h["software_version"] for h in apis[0]("host.get_all_records").values()))
     old_interface(pool, apis)
     long_answer(apis)
     # a token that is ahead of what this member knows: the time passes, and it is given back as it was

@@ -458,7 +458,9 @@ static void disk_look(struct consensus_disk *base, uint64_t installing, struct c
 	struct image *g = image_of(base);
 
 	(void)installing; /* here an installation is one step */
-	*out = (struct consensus_found){ .term = g->term, .last_index = image_last(g) };
+	*out = (struct consensus_found){
+		.term = g->term, .vote = g->vote, .last_index = image_last(g)
+	};
 }
 
 static int disk_set_aside(struct consensus_disk *base, uint64_t term, uint64_t vote)

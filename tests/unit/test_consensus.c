@@ -884,6 +884,49 @@ START_TEST(a_log_that_lost_what_was_acknowledged_is_set_aside)
 }
 END_TEST
 
+static void live_voted(struct life *l)
+{
+	live_noted(l);
+	hear_vote(l, TERM + 1);
+	ck_assert_uint_eq(l->c->note.vote_term, TERM + 1);
+	ck_assert_uint_eq(l->c->note.vote, l->c->raft.voted_for);
+	ck_assert_uint_ne(l->c->note.vote, 0);
+}
+
+/* The newest of the library's two files, which have no checksum: it would vote again. */
+static void flip_vote(const char *dir)
+{
+	enum { VOTE_AT = 24 };
+
+	flip(dir, "metadata1", VOTE_AT);
+	flip(dir, "metadata2", VOTE_AT);
+}
+
+START_TEST(a_vote_that_has_changed_is_noticed)
+{
+	struct bench b;
+	struct life l;
+	uint64_t vote;
+
+	bench_open(&b);
+	live(b.other, live_voted);
+	ck_assert_int_eq(life_open(&l, b.other, CARE), 0);
+	vote = l.c->raft.voted_for;
+	life_close(&l);
+	flip_vote(b.other); /* the control */
+	ck_assert_int_eq(life_open(&l, b.other, BLIND), 0);
+	ck_assert_uint_eq(l.c->raft.current_term, TERM + 1);
+	ck_assert_uint_ne(l.c->raft.voted_for, vote);
+	life_close(&l);
+	live(b.dir, live_voted);
+	flip_vote(b.dir);
+	ck_assert_int_eq(life_open(&l, b.dir, ALONE), ERR_IO);
+	life_drop(&l);
+	check_set_aside(&b);
+	bench_close(&b);
+}
+END_TEST
+
 /* A newer term may cut off what an older one had acknowledged, but never what was committed. */
 static void live_cut_off(struct life *l)
 {
@@ -1468,8 +1511,9 @@ int main(void)
 {
 	const TTest *const tests[] = { preflight_finds_what_the_library_would_misread,
 		a_log_that_lost_what_was_acknowledged_is_set_aside,
-		a_log_that_was_cut_off_by_a_newer_term_is_sound, a_missing_or_damaged_note_is_doubt,
-		what_the_system_refuses_is_never_set_aside, only_so_many_logs_are_kept_aside,
+		a_vote_that_has_changed_is_noticed, a_log_that_was_cut_off_by_a_newer_term_is_sound,
+		a_missing_or_damaged_note_is_doubt, what_the_system_refuses_is_never_set_aside,
+		only_so_many_logs_are_kept_aside,
 		an_installation_may_be_killed_at_any_file_operation,
 		writing_may_be_killed_at_any_file_operation,
 		a_start_may_be_killed_at_any_file_operation,
