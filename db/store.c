@@ -405,7 +405,7 @@ static bool write_waiting(struct store *s, uint64_t limit)
  */
 static bool write_to(struct store *s, struct db_view *view)
 {
-	enum { TRIES = 1000 };
+	enum { TRIES = 5000 }; /* of a millisecond: right after a start there is much to feed */
 
 	for (int tries = 0; tries < TRIES; tries++) {
 		db_view_pin(s->cfg.db, view);
