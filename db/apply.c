@@ -309,9 +309,9 @@ static struct val *initial(struct work *w, int class_id)
 	return fields;
 }
 
-static void put(struct work *w, const struct db_row *old, const struct db_row *fresh)
+static void put(struct work *w, const struct db_row *old, const struct db_row *fresh, int changed)
 {
-	db__state_put(w->reclaim, w->s, old, fresh);
+	db__state_put(w->reclaim, w->s, old, fresh, changed);
 	note(w, old, fresh);
 }
 
@@ -333,12 +333,12 @@ static void put_field(struct work *w, const struct db_row *row, int field, const
 	struct val *fields;
 
 	if (is_current(w, row)) {
-		put(w, row, db__row_with(row, w->index, field, value));
+		put(w, row, db__row_with(row, w->index, field, value), field);
 		return;
 	}
 	fields = unpacked(w, row);
 	fields[field] = *value;
-	put(w, row, row_of(w, row, row->class_id, row->ref, fields));
+	put(w, row, row_of(w, row, row->class_id, row->ref, fields), DB_ANY_FIELD);
 }
 
 static void touch(struct work *w, int class_id, const char *ref)
@@ -347,9 +347,10 @@ static void touch(struct work *w, int class_id, const char *ref)
 
 	if (row == NULL || row->modified == w->index)
 		return;
-	put(w, row,
-		is_current(w, row) ? db__row_touched(row, w->index)
-				   : row_of(w, row, class_id, ref, unpacked(w, row)));
+	if (is_current(w, row))
+		put(w, row, db__row_touched(row, w->index), DB_NO_FIELD);
+	else
+		put(w, row, row_of(w, row, class_id, ref, unpacked(w, row)), DB_ANY_FIELD);
 }
 
 static void touch_many(struct work *w, int relation, const char *target)
@@ -400,7 +401,7 @@ static void op_create(struct work *w, struct reader *r, const struct target *t)
 	 */
 	if (t->row != NULL || w->broken || r->bad)
 		return;
-	put(w, NULL, row_of(w, NULL, t->class_id, t->ref, fields));
+	put(w, NULL, row_of(w, NULL, t->class_id, t->ref, fields), DB_ANY_FIELD);
 	touch_related(w, db__state_get(w->s, t->class_id, t->ref), -1);
 }
 
@@ -509,9 +510,11 @@ static void set_field(struct work *w, const struct db_row *row, int field, const
 
 	if (val_equal(was, is))
 		return;
-	if (related)
+	if (related) {
 		touch_related(w, row, field);
-	put_field(w, db__state_get(w->s, class_id, row->ref), field, is);
+		row = db__state_get(w->s, class_id, row->ref);
+	}
+	put_field(w, row, field, is);
 	if (related)
 		touch_related(w, db__state_get(w->s, class_id, row->ref), field);
 }
@@ -548,7 +551,7 @@ static void set_schema(struct work *w, unsigned schema)
 		return;
 	w->s->schema = schema;
 	fields[_CONFIG_value] = val_string(arena_printf(&w->arena, "%u", schema));
-	put(w, row, row_of(w, row, MODEL_CLASS__config, DB_SCHEMA_REF, fields));
+	put(w, row, row_of(w, row, MODEL_CLASS__config, DB_SCHEMA_REF, fields), DB_ANY_FIELD);
 }
 
 /* Trees are never changed in place: this walks the class as it was before. */
@@ -642,7 +645,8 @@ struct checker {
 	struct arena arena;
 	unsigned schema;		/* of the entry */
 	const struct db_state *limited; /* rows there are bounded; NULL: nobody looks */
-	const struct db_row *row;	/* under judgement, in that state */
+	const char *ref;		/* under judgement */
+	const struct db_row *row;	/* its row in that state */
 	bool full;
 	bool grows;   /* rows there get larger, or more */
 	bool shows;   /* the row under judgement is the one that shows the active schema */
@@ -662,9 +666,7 @@ static int check_class(struct checker *c)
 		 model_classes[class_id].table == MODEL_TABLE_FIXED)
 		c->misfit = true;
 	c->shows = class_id == MODEL_CLASS__config && strcmp(ref, DB_SCHEMA_REF) == 0;
-	c->row = c->limited != NULL && !c->unknown && !c->misfit
-			 ? db__state_get(c->limited, class_id, ref)
-			 : NULL;
+	c->ref = ref;
 	return c->unknown ? -1 : class_id;
 }
 
@@ -744,6 +746,9 @@ static void check_op(struct checker *c)
 	const uint8_t *from = c->r.p;
 	uint32_t n;
 
+	c->row = c->limited != NULL && !c->unknown && !c->misfit
+			 ? db__state_get(c->limited, class_id, c->ref)
+			 : NULL;
 	c->misfit |= c->shows != (kind == OP_RAISE);
 	switch (kind) {
 	case OP_CREATE:
@@ -887,7 +892,7 @@ struct apply_result db__apply(struct views *v, struct done_table *done, uint64_t
 	const struct entry_head *head, struct apply_changes *changes)
 {
 	const struct db_state *old = v->root;
-	struct db_state *next = mem_new(sizeof *next);
+	struct db_state *next = old != NULL ? must(malloc(sizeof *next)) : mem_new(sizeof *next);
 	struct work w = { .reclaim = &v->reclaim,
 		.s = next,
 		.index = index,

@@ -46,7 +46,8 @@ void db__state_add_fixed(struct db_state *s)
 		fields[ROLE_subroles] = subroles(&a, p);
 		fields[ROLE_is_internal] = val_bool(p->internal);
 		db__state_put(&scratch, s, NULL,
-			db__row_new(MODEL_CLASS_role, role_ref(&a, p), 0, 0, fields, c->n_stored));
+			db__row_new(MODEL_CLASS_role, role_ref(&a, p), 0, 0, fields, c->n_stored),
+			DB_ANY_FIELD);
 		db__reclaim_now(&scratch);
 	}
 	arena_fini(&a);

@@ -192,7 +192,7 @@ static void get_row(struct decoder *d, int class_id)
 		refuse(d, "a row is malformed");
 	else
 		db__state_put(&d->reclaim, d->s, NULL,
-			db__row_new(class_id, ref, created, modified, fields, k));
+			db__row_new(class_id, ref, created, modified, fields, k), DB_ANY_FIELD);
 	arena_fini(&a);
 	db__reclaim_now(&d->reclaim);
 }

@@ -214,8 +214,13 @@ static void reindex_sum(
 		sum_put(r, s, fresh, true);
 }
 
-static void reindex(
-	struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
+static bool concerns(int changed, int field)
+{
+	return field >= 0 && (changed == DB_ANY_FIELD || changed == field);
+}
+
+static void reindex(struct reclaim *r, struct db_state *s, const struct db_row *old,
+	const struct db_row *fresh, int changed)
 {
 	const struct db_row *any = fresh != NULL ? fresh : old;
 	const struct model_class *c = &model_classes[any->class_id];
@@ -235,13 +240,15 @@ static void reindex(
 		s->hash += fresh->hash;
 		s->bytes += fresh->size;
 	}
-	if (c->uuid_field >= 0)
+	if (concerns(changed, c->uuid_field))
 		reindex_text(r, &cs->uuids, old, fresh, c->uuid_field);
-	if (c->label_field >= 0)
+	if (concerns(changed, c->label_field))
 		reindex_text(r, &cs->labels, old, fresh, c->label_field);
-	for (unsigned i = 0; i < c->n_fields; i++)
+	for (unsigned i = 0; changed == DB_ANY_FIELD && i < c->n_fields; i++)
 		if (c->fields[i].relation >= 0)
 			reindex_relation(r, s, old, fresh, c, (int)i);
+	if (changed >= 0 && c->fields[changed].relation >= 0)
+		reindex_relation(r, s, old, fresh, c, changed);
 	if (any->class_id == MODEL_CLASS__reservation)
 		reindex_sum(r, s, old, fresh);
 }
@@ -251,13 +258,13 @@ const struct db_row *db__state_get(const struct db_state *s, int class_id, const
 	return tree_get(s->classes[class_id].rows, ref, strlen(ref));
 }
 
-void db__state_put(
-	struct reclaim *r, struct db_state *s, const struct db_row *old, const struct db_row *fresh)
+void db__state_put(struct reclaim *r, struct db_state *s, const struct db_row *old,
+	const struct db_row *fresh, int changed)
 {
 	struct class_state *cs = &s->classes[fresh->class_id];
 
 	cs->rows = tree_put(r, cs->rows, fresh->ref, strlen(fresh->ref), fresh);
-	reindex(r, s, old, fresh);
+	reindex(r, s, old, fresh, changed);
 	if (old == NULL)
 		cs->n_rows++;
 	else
@@ -304,7 +311,7 @@ void db__state_delete(
 
 	cs->rows = tree_del(r, cs->rows, old->ref, strlen(old->ref));
 	cs->n_rows--;
-	reindex(r, s, old, NULL);
+	reindex(r, s, old, NULL, DB_ANY_FIELD);
 	if (model_classes[old->class_id].events) { /* else nobody asks */
 		index = htobe64(index);
 		db__state_put_deleted(r, cs, old->ref, old->created, (const uint8_t *)&index);
@@ -357,7 +364,7 @@ static void rebuild(struct reclaim *r, const struct db_state *s, struct db_state
 			size_t n;
 			const void *k = tree_key(e, &n);
 
-			reindex(r, fresh, NULL, tree_value(e));
+			reindex(r, fresh, NULL, tree_value(e), DB_ANY_FIELD);
 			fresh->classes[c].n_rows++;
 			e = tree_seek(s->classes[c].rows, k, n, true);
 		}

@@ -78,6 +78,7 @@ struct views {
 	_Atomic(const struct db_state *) root;
 	_Atomic uint64_t epoch;
 	_Atomic uint64_t pins[DB_PINS_MAX]; /* 0: free */
+	_Atomic unsigned pins_used;	    /* those beyond it never were taken */
 	struct reclaim reclaim;
 	_Atomic(struct garbage *) dead; /* whole states without readers: much to free */
 	unsigned schema_max;		/* the newest schema this member runs */
@@ -99,9 +100,11 @@ struct db_row *db__row_with(
 	const struct db_row *old, uint64_t modified, int field, const struct val *value);
 struct db_row *db__row_touched(const struct db_row *old, uint64_t modified);
 
-/* Edits of the state under construction; each keeps all indexes. */
+/* Edits of the state under construction; each keeps all indexes. changed: the one field in which
+ * old and fresh differ, or one of these. */
+enum { DB_ANY_FIELD = -1, DB_NO_FIELD = -2 };
 void db__state_put(struct reclaim *r, struct db_state *s, const struct db_row *old,
-	const struct db_row *fresh);
+	const struct db_row *fresh, int changed);
 void db__state_delete(
 	struct reclaim *r, struct db_state *s, const struct db_row *old, uint64_t index);
 const struct db_row *db__state_get(const struct db_state *s, int class_id, const char *ref);

@@ -2,15 +2,18 @@
  *
  * A reader stores the epoch in a slot, then loads the root; the writer stores the root, then raises
  * the epoch, then looks at the slots. So either the writer sees the slot, or the reader has seen
- * the new root: what an edit replaced in epoch e is freed when no slot holds an epoch <= e.
+ * the new root: what an edit replaced in epoch e is freed when no slot holds an epoch <= e. The
+ * writer looks at as many slots as were ever used; a reader raises that number before it stores, so
+ * the same holds when the writer has not seen it raised.
  */
 #include "db/snapshot_priv.h"
 #include "rpc/base/hash.h"
 
 #include <endian.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { PINS_APART = 64 / sizeof(uint64_t) };
 
 void db__views_init(struct views *v)
 {
@@ -70,8 +73,9 @@ void db__views_sweep(struct views *v)
 static void collect(struct views *v)
 {
 	uint64_t oldest = UINT64_MAX;
+	unsigned used = v->pins_used;
 
-	for (unsigned i = 0; i < DB_PINS_MAX; i++) {
+	for (unsigned i = 0; i < used; i++) {
 		uint64_t e = v->pins[i];
 
 		if (e != 0 && e < oldest)
@@ -158,14 +162,34 @@ void db__views_fini(struct views *v)
 	v->root = NULL;
 }
 
+/* Where a thread looks first: its own cache line of slots, and few threads mean few slots. */
+static unsigned first_slot(void)
+{
+	static _Atomic unsigned threads;
+	static _Thread_local unsigned mine; /* 0: has none yet */
+
+	if (mine == 0)
+		mine = ++threads;
+	return (mine - 1) * PINS_APART % DB_PINS_MAX;
+}
+
+static void use_slot(struct views *v, unsigned i)
+{
+	unsigned used = v->pins_used;
+
+	while (i >= used && !atomic_compare_exchange_weak(&v->pins_used, &used, i + 1))
+		;
+}
+
 void db_view_pin(struct db *db, struct db_view *out)
 {
 	struct views *v = db__views(db);
-	unsigned i = (unsigned)((uintptr_t)pthread_self() >> 12) % DB_PINS_MAX;
+	unsigned i = first_slot();
 
 	for (unsigned tries = 0;; i = (i + 1) % DB_PINS_MAX) {
 		uint64_t none = 0;
 
+		use_slot(v, i);
 		if (atomic_compare_exchange_strong(&v->pins[i], &none, v->epoch))
 			break;
 		CHECK(++tries < 4 * DB_PINS_MAX); /* a pin was forgotten */
