@@ -25,7 +25,9 @@ static const char db_usage[] =
 	"log     who changed what of an object, when, by which call, in which task; oldest first.\n"
 	"        History is kept for 30 days and up to 1 GiB, by each member for itself; "
 	"\"coalesced\"\n"
-	"        stands for several changes whose authors were not kept.\n"
+	"        stands for several changes whose authors were not kept. Fields that a newer "
+	"version\n"
+	"        wrote and this one does not know are shown as text, as the file has them.\n"
 	"at      the object as it was when the log was at INDEX.\n"
 	"check   asks the running xpoold: indexes, relations and hash against the rows, "
 	"references\n"
@@ -278,9 +280,11 @@ int ctl_sql(const struct options *o)
 
 /* xpoolctl db log and at: from what is, backwards through what was. */
 
+enum { WHOLE_ROW = -1, NO_FIELD = -2 };
+
 struct change {
 	int64_t index, time;
-	int field; /* -1: the whole row */
+	int field; /* see field_of; or WHOLE_ROW */
 	const char *old, *fresh, *user, *task, *method;
 };
 
@@ -290,19 +294,62 @@ struct story {
 	int class_id;
 	const char *ref;
 	bool exists;
-	const char **now; /* the texts of the fields, NULL: none */
+	const char **now;     /* the texts of the fields, see field_of; NULL: none */
+	const char **strange; /* fields that the file has and this version does not know */
+	unsigned n_strange;
 	struct change *changes;
 	unsigned n, cap;
 	int64_t until; /* at: only what came behind this index is undone */
 };
 
+static unsigned n_known(const struct story *st)
+{
+	return model_classes[st->class_id].n_fields;
+}
+
+/* A field by its column: its number in the model, behind these one that only the file has. */
+static int field_find(const struct story *st, const char *column)
+{
+	int field = model_field_find(st->class_id, column);
+
+	for (unsigned i = 0; field < 0 && i < st->n_strange; i++)
+		if (strcmp(st->strange[i], column) == 0)
+			field = (int)(n_known(st) + i);
+	return field >= 0 ? field : NO_FIELD;
+}
+
+static int field_of(struct story *st, const char *column)
+{
+	int field = field_find(st, column);
+	unsigned n = st->n_strange;
+
+	if (field != NO_FIELD)
+		return field;
+	st->strange = mem_resize(st->strange, (n + 1) * sizeof *st->strange);
+	st->now = mem_resize(st->now, (n_known(st) + n + 1) * sizeof *st->now);
+	st->strange[st->n_strange++] = arena_strdup(&st->a, column);
+	st->now[n_known(st) + n] = NULL;
+	return (int)(n_known(st) + n);
+}
+
+static const char *field_name(const struct story *st, int field)
+{
+	unsigned known = n_known(st), i = (unsigned)field;
+
+	return i < known ? model_classes[st->class_id].fields[i].name : st->strange[i - known];
+}
+
+static bool is_strange(const struct story *st, int field)
+{
+	return field >= (int)n_known(st);
+}
+
 static void on_field(void *arg, struct sql_row *row)
 {
 	struct story *st = arg;
-	int field = model_field_find(st->class_id, sql_string(row, 0));
+	int field = field_of(st, sql_string(row, 0));
 
-	if (field >= 0)
-		st->now[field] = arena_strdup(&st->a, sql_string(row, 1));
+	st->now[field] = arena_strdup(&st->a, sql_string(row, 1));
 }
 
 static void on_columns(void *arg, struct sql_row *row)
@@ -311,10 +358,9 @@ static void on_columns(void *arg, struct sql_row *row)
 
 	st->exists = true;
 	for (int i = 1; i < sql_width(row); i++) {
-		int field = model_field_find(st->class_id, sql_name(row, i));
+		int field = field_of(st, sql_name(row, i));
 
-		if (field >= 0)
-			st->now[field] = arena_strdup(&st->a, sql_string(row, i));
+		st->now[field] = arena_strdup(&st->a, sql_string(row, i));
 	}
 }
 
@@ -337,7 +383,7 @@ static void on_history(void *arg, struct sql_row *row)
 
 	*c = (struct change){ .index = sql_int(row, 0),
 		.time = sql_int(row, 1),
-		.field = *column != 0 ? model_field_find(st->class_id, column) : -1,
+		.field = *column != 0 ? field_of(st, column) : WHOLE_ROW,
 		.user = arena_strdup(&st->a, sql_string(row, 4)),
 		.task = arena_strdup(&st->a, sql_string(row, 5)),
 		.method = arena_strdup(&st->a, sql_string(row, 6)) };
@@ -348,11 +394,9 @@ static void on_history(void *arg, struct sql_row *row)
 		if (st->exists)
 			sql_query(st->sql, on_field, st, "SELECT key, value FROM json_each(?)", "s",
 				c->old);
-	} else if (c->field >= 0) {
+	} else {
 		c->fresh = st->now[c->field];
 		st->now[c->field] = c->old;
-	} else { /* of a version that had other fields */
-		st->n--;
 	}
 }
 
@@ -393,11 +437,13 @@ static int story_read(struct story *st, int64_t since)
 	return rc;
 }
 
-/* The value of a field as the API would show it. */
+/* The value of a field as the API would show it; of one that is not known as the file has it. */
 static struct val field_value(const struct story *st, int field, const char *text)
 {
 	if (text == NULL)
 		return val_void();
+	if (is_strange(st, field))
+		return val_string(text);
 	switch (model_classes[st->class_id].fields[field].type->kind) {
 	case MODEL_BOOL: return val_bool(strcmp(text, "0") != 0);
 	case MODEL_INT: return val_int(strtoll(text, NULL, 10));
@@ -409,7 +455,9 @@ static struct val field_value(const struct story *st, int field, const char *tex
 /* Sets and maps are JSON already. */
 static void put_value(const struct story *st, int field, const char *text)
 {
-	enum model_kind kind = model_classes[st->class_id].fields[field].type->kind;
+	enum model_kind kind = is_strange(st, field)
+				       ? MODEL_STRING
+				       : model_classes[st->class_id].fields[field].type->kind;
 	struct val v = field_value(st, field, text);
 
 	if (text != NULL && (kind == MODEL_SET || kind == MODEL_MAP))
@@ -428,7 +476,8 @@ static void put_change_line(const struct story *st, const struct change *c)
 	if (c->field < 0) {
 		fputs(c->old == NULL ? "created" : "deleted", stdout);
 	} else {
-		printf("%s: ", model_classes[st->class_id].fields[c->field].name);
+		printf("%s%s: ", field_name(st, c->field),
+			is_strange(st, c->field) ? " (not known to this version)" : "");
 		put_value(st, c->field, c->old);
 		fputs(" -> ", stdout);
 		put_value(st, c->field, c->fresh);
@@ -453,8 +502,9 @@ static void put_change_json(const struct story *st, const struct change *c, bool
 			   : c->old == NULL ? "created"
 					    : "deleted"));
 	if (!whole) {
-		put_json_member(false, "field",
-			val_string(model_classes[st->class_id].fields[c->field].name));
+		put_json_member(false, "field", val_string(field_name(st, c->field)));
+		if (is_strange(st, c->field))
+			put_json_member(false, "known", val_bool(false));
 		fputs(", \"old\": ", stdout);
 		put_value(st, c->field, c->old);
 		fputs(", \"new\": ", stdout);
@@ -473,7 +523,7 @@ static void put_log(const struct story *st, int only_field, bool json)
 	for (unsigned i = st->n; i-- > 0;) {
 		const struct change *c = &st->changes[i];
 
-		if (only_field >= 0 && c->field != only_field)
+		if (only_field != NO_FIELD && c->field != only_field)
 			continue;
 		if (json)
 			put_change_json(st, c, first);
@@ -487,14 +537,13 @@ static void put_log(const struct story *st, int only_field, bool json)
 
 static void put_row(const struct story *st, bool json)
 {
-	const struct model_class *c = &model_classes[st->class_id];
 	bool first = true;
 	struct val key;
 
-	for (unsigned i = 0; i < c->n_fields; i++) {
+	for (unsigned i = 0; i < n_known(st) + st->n_strange; i++) {
 		if (st->now[i] == NULL)
 			continue;
-		key = val_string(c->fields[i].name);
+		key = val_string(field_name(st, (int)i));
 		if (json) {
 			fputs(first ? "{" : ",\n ", stdout);
 			put_json(&key);
@@ -534,7 +583,7 @@ static int story_open(struct story *st, const struct options *o, struct env *env
 	if (st->sql == NULL)
 		return 1;
 	arena_init(&st->a);
-	st->now = arena_alloc(&st->a, (model_classes[st->class_id].n_fields + 1) * sizeof *st->now);
+	st->now = mem_new((n_known(st) + 1) * sizeof *st->now);
 	if (find_ref(st, uuid, ref)) {
 		st->ref = ref;
 		return 0;
@@ -552,28 +601,27 @@ static void story_close(struct story *st)
 	sql_close(st->sql);
 	arena_fini(&st->a);
 	free(st->changes);
+	free(st->strange);
+	free(st->now);
 }
 
 static int db_log(const struct options *o)
 {
 	struct story st = { 0 };
 	char ref[DB_REF_MAX + 1];
-	int field = -1, rc;
+	int field = NO_FIELD, rc;
 	int64_t since = INT64_MIN;
 	struct env env;
 
 	if (o->n_rest != 3)
 		return usage_error(db_usage);
 	rc = story_open(&st, o, &env, o->rest[1], o->rest[2], ref);
-	if (rc == 0 && o->field != NULL) {
-		field = model_field_find(st.class_id, o->field);
-		if (field < 0)
-			rc = ctl_fail(o->field, "the class has no such field");
-	}
 	if (rc == 0 && o->since != NULL && !parse_since(st.sql, o->since, &since))
 		rc = ctl_fail(o->since, "no time: 20260821T02:00:23Z, or 90m, 12h, 7d ago");
 	if (rc == 0 && story_read(&st, since) != 0)
 		rc = sql_failed(st.sql);
+	if (rc == 0 && o->field != NULL && (field = field_find(&st, o->field)) == NO_FIELD)
+		rc = ctl_fail(o->field, "the class has no such field");
 	if (rc == 0)
 		put_log(&st, field, o->json);
 	story_close(&st);

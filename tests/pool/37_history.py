@@ -126,6 +126,36 @@ with Pool() as pool:
         at = json.loads(pool.ctl(n, "db at", str(story[0]["index"]), "VM", gone_uuid, "--json"))
         assert at["name_label"] == "gone"
 
+    # a file of a version that has one field more: it is shown as it is, and said to be unknown
+    copied = os.path.join(pool.dir, "copied.db")
+    pool.ctl(away, "sql", "SELECT 1")  # the newest is in the file
+    with contextlib.closing(sqlite3.connect(os.path.join(pool.data(away), "projection.db"))) as db, \
+            contextlib.closing(sqlite3.connect(copied)) as copy:
+        db.backup(copy)
+        copy.execute("ALTER TABLE VM ADD COLUMN shelf__mark")
+        copy.execute("UPDATE VM SET shelf__mark = 'upper' WHERE ref = ?", (vm,))
+        copy.execute("INSERT INTO history SELECT idx, time, 'VM', ?, 'shelf__mark', 'lower', 'root', '', 'VM.set_shelf_mark' FROM projection",
+                     (vm,))
+        copy.commit()
+    story = json.loads(pool.ctl(away, "db log", "VM", uuid, "--json", "--file", copied))
+    (strange,) = [c for c in story if c.get("field") == "shelf__mark"]
+    assert (strange["old"], strange["new"], strange["known"]) == ("lower", "upper", False), strange
+    assert [c for c in story if c is not strange] == log(pool, away, uuid)
+    text = pool.ctl(away, "db log", "VM", uuid, "--file", copied, "--field", "shelf__mark")
+    assert text.endswith('VM.set_shelf_mark shelf__mark (not known to this version): "lower" -> "upper"\n') and text.count("\n") == 1, text
+    now = json.loads(pool.ctl(away, "db at", str(strange["index"]), "VM", uuid, "--json", "--file", copied))
+    assert now["shelf__mark"] == "upper" and now["name_label"] == "history", now
+
+    # other hands in the file of a running member: db check says so and ends with 1
+    with contextlib.closing(sqlite3.connect(os.path.join(pool.data(away), "projection.db"), timeout=30)) as db:
+        for statement, what in (("UPDATE VM SET name__label = 'forged' WHERE ref = ?", "VM %s: name__label is not what the state has" % vm),
+                                ("DELETE FROM VM WHERE ref = ?", "VM %s: is missing" % vm)):
+            db.execute(statement, (vm,))
+            db.commit()
+            done = pool.ctl_run(away, "db check")
+            assert done.returncode == 1 and what in done.stdout and done.stdout.endswith("broken\n"), done
+    assert "VM rows: more or fewer than the state has" in done.stdout, done
+
     # whatever becomes of the file, a new one comes, and the member does not care
     path = os.path.join(pool.data(away), "projection.db")
     pool.quickstart("kill", str(away))

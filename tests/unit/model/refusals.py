@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""The generator refuses bad definitions: each case changes one thing of a small good model and expects one message."""
+"""The generator refuses bad definitions: each case changes one thing of a small good model and expects one message. And it
+rewrites only what changed."""
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -155,6 +157,53 @@ def run(model, extra=None):
         return done.returncode, done.stderr.strip()
 
 
+def written(model, out, since=0):
+    """Generate into the folder; what it wrote there of what was there before, by the files' times, which are set back."""
+    subprocess.run([sys.executable, "-B", GEN, model, out], check=True)
+    paths = {name: os.path.join(out, name) for name in os.listdir(out)}
+    new = {name for name, path in paths.items() if os.stat(path).st_mtime_ns != since}
+    for path in paths.values():
+        os.utime(path, ns=(since, since))
+    return new
+
+
+def contents(folder):
+    result = {}
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), encoding="utf-8") as handle:
+            result[name] = handle.read()
+    return result
+
+
+def rewrites():
+    """Of the project's own model: nothing the second time; after an edit what it is about, and that is what a fresh run makes."""
+    faults = []
+    with tempfile.TemporaryDirectory() as folder:
+        model, out, fresh = (os.path.join(folder, name) for name in ("model", "out", "fresh"))
+        shutil.copytree(os.path.join(ROOT, "db", "model"), model, ignore=shutil.ignore_patterns("gen", "__pycache__"))
+        everything = written(model, out)
+        again = written(model, out)
+        path = os.path.join(model, "vm.json")
+        with open(path, encoding="utf-8") as handle:
+            vm = json.load(handle)
+        next(m for m in vm["messages"] if m["name"] == "start")["role"] = "pool-admin"
+        with open(path, "w", encoding="utf-8") as handle:
+            json.dump(vm, handle)
+        before = contents(out)
+        edited = written(model, out)
+        written(model, fresh)
+        after = contents(out)
+        if len(everything) < 5 or again:
+            faults.append("of %s the second run writes %s" % (sorted(everything), sorted(again)))
+        if not edited or edited != {name for name in after if after[name] != before[name]} or edited == everything:
+            faults.append("after one edit it writes %s" % sorted(edited))
+        if after != contents(fresh):
+            faults.append("what is there after an edit is not what a fresh run makes")
+    for fault in faults:
+        print(fault)
+    return len(faults)
+
+
 def main():
     good = copy.deepcopy(GOOD)
     _, text = run(good)
@@ -177,7 +226,8 @@ def main():
         if code == 0 or expected not in text:
             print("%s: expected %r, got %d %r" % (what, expected, code, text))
             failed += 1
-    print("%d passed, %d failed" % (len(cases) + 3 - failed, failed))
+    failed += rewrites() > 0
+    print("%d passed, %d failed" % (len(cases) + 4 - failed, failed))
     return failed > 0
 
 
