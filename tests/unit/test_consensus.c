@@ -299,9 +299,11 @@ static void hear_bytes(
 
 static void hear_snapshot(struct life *l, uint64_t term, uint64_t index, uint64_t its_term)
 {
+	enum { WORDS = 5000 }; /* so long that a write of it may end half-way */
 	struct buf data = { 0 };
 
-	buf_puts(&data, "a snapshot of the leader's");
+	for (uint64_t i = 0; i < WORDS; i++)
+		buf_u64(&data, i);
 	buf_u64(&data, hash_bytes(data.data, data.len));
 	hear_bytes(l, term, index, its_term, &data);
 	buf_fini(&data);
@@ -1021,7 +1023,7 @@ enum { KILLED = 9, FAIL_STOP = 3, SWEEP_MAX = 400, SECTOR = 512 };
 
 static _Atomic int countdown; /* 0: not armed */
 static int sweep_at;
-static bool halves; /* only writes count, and the last one is half done */
+static bool halves; /* only writes that can end half-way count, and the last one does */
 
 static void arm(void)
 {
@@ -1077,15 +1079,76 @@ int posix_fallocate(int fd, off_t at, off_t n)
 	return REAL(posix_fallocate)(fd, at, n);
 }
 
-/* A disk writes whole sectors. */
+/* How much of a write is there when it ends half-way: whole sectors; less than one only where a
+ * file gets longer by it. 0: such a write is there or not. */
+static size_t half_of(int fd, size_t n, off64_t at)
+{
+	struct stat st;
+
+	if (n >= 2 * SECTOR)
+		return n / 2 / SECTOR * SECTOR;
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= at ? n / 2 : 0;
+}
+
+static void doom_pieces(int fd, const struct iovec *v, size_t pieces, off64_t at)
+{
+	size_t n = 0, half;
+
+	if (!halves) {
+		doom();
+		return;
+	}
+	for (size_t i = 0; i < pieces; i++)
+		n += v[i].iov_len;
+	half = half_of(fd, n, at);
+	if (half == 0 || !doomed())
+		return;
+	for (size_t i = 0, some; half > 0; half -= some, at += (off64_t)some, i++) {
+		some = v[i].iov_len < half ? v[i].iov_len : half;
+		if (REAL(pwrite64)(fd, v[i].iov_base, some, at) != (ssize_t)some)
+			_exit(1);
+	}
+	_exit(KILLED);
+}
+
 static void doom_write(int fd, const void *p, size_t n, off64_t at)
 {
-	if (!halves)
-		doom();
-	else if (n >= 2 * SECTOR && doomed()) {
-		(void)!REAL(pwrite64)(fd, p, n / 2 / SECTOR * SECTOR, at);
-		_exit(KILLED);
-	}
+	struct iovec v = { (void *)(uintptr_t)p, n };
+
+	doom_pieces(fd, &v, 1, at);
+}
+
+/* Descriptors that are no files (pipes, sockets, event counters) do not count. */
+static bool is_file(int fd, off64_t *at_out)
+{
+	struct stat st;
+
+	*at_out = lseek64(fd, 0, SEEK_CUR);
+	return *at_out >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+ssize_t write(int fd, const void *p, size_t n)
+{
+	off64_t at;
+
+	if (is_file(fd, &at))
+		doom_write(fd, p, n, at);
+	return REAL(write)(fd, p, n);
+}
+
+ssize_t writev(int fd, const struct iovec *v, int pieces)
+{
+	off64_t at;
+
+	if (is_file(fd, &at))
+		doom_pieces(fd, v, (size_t)pieces, at);
+	return REAL(writev)(fd, v, pieces);
+}
+
+ssize_t pwritev64(int fd, const struct iovec *v, int pieces, off64_t at)
+{
+	doom_pieces(fd, v, (size_t)pieces, at);
+	return REAL(pwritev64)(fd, v, pieces, at);
 }
 
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
@@ -1129,11 +1192,6 @@ int open(const char *path, int flags, ...)
 	return opened(path, flags, mode);
 }
 
-static void doom_pieces(int fd, const struct iovec *v, off64_t at)
-{
-	doom_write(fd, v[0].iov_base, v[0].iov_len, at);
-}
-
 /* What the library appends, in pieces, or writes to try the disk, in one. */
 static void doom_submitted(struct iocb *io)
 {
@@ -1141,7 +1199,7 @@ static void doom_submitted(struct iocb *io)
 
 	io->aio_rw_flags &= ~RWF_DSYNC;
 	if (io->aio_lio_opcode == IOCB_CMD_PWRITEV)
-		doom_pieces((int)io->aio_fildes, what, io->aio_offset);
+		doom_pieces((int)io->aio_fildes, what, io->aio_nbytes, io->aio_offset);
 	else
 		doom_write((int)io->aio_fildes, what, io->aio_nbytes, io->aio_offset);
 }
@@ -1158,7 +1216,7 @@ long syscall(long number, ...)
 	for (long i = 0; number == SYS_io_submit && i < a[1]; i++)
 		doom_submitted(((struct iocb **)a[2])[i]);
 	if (number == SYS_pwritev)
-		doom_pieces((int)a[0], (const struct iovec *)a[1], a[3]);
+		doom_pieces((int)a[0], (const struct iovec *)a[1], (size_t)a[2], a[3]);
 	return REAL(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
@@ -1234,8 +1292,8 @@ static const struct sweep {
 	size_t segment_bytes;	/* 0: the library's */
 	int least, writes;	/* so many operations at least, else it sweeps past them */
 	uint64_t last, instead; /* 0: the restart's last index is one of these */
-} installation = { NULL, live_installed, .least = 10, .last = 171, .instead = 500 },
-  writing = { NULL, live_written, .segment_bytes = 8192, .least = 100, .writes = 20 },
+} installation = { NULL, live_installed, .least = 10, .writes = 2, .last = 171, .instead = 500 },
+  writing = { NULL, live_written, .segment_bytes = 8192, .least = 100, .writes = 30 },
   starting = { live_begun, live_left, true, .segment_bytes = 8192, .least = 5, .last = 81,
 	  .instead = 81 };
 
