@@ -164,6 +164,36 @@ static bool makes_object(const struct model_message *m)
 	return m->result->kind == MODEL_REF;
 }
 
+static size_t packed_size(const struct val *v)
+{
+	struct buf b = { 0 };
+	size_t n;
+
+	val_pack(&b, v);
+	n = b.len;
+	buf_fini(&b);
+	return n;
+}
+
+/* set_F and add_F of a field F: does it put more into its object than is there? */
+static bool enlarges(struct admit *ad)
+{
+	const char *name = strchr(ad->method->name, '.') + 1;
+	bool adds = strncmp(name, "add_", 4) == 0;
+	const struct db_row *row;
+	struct val before;
+	int field;
+
+	if ((!adds && strncmp(name, "set_", 4) != 0) || ad->method->n_params != 2)
+		return false;
+	field = model_field_find(ad->method->class_id, name + 4);
+	row = db_view_get(ad->view, ad->method->class_id, ad->args[0].s);
+	if (field < 0 || row == NULL)
+		return false;
+	before = db_row_field(row, field, ad->arena);
+	return adds || packed_size(&ad->args[1]) > packed_size(&before);
+}
+
 /* It is asked for one thing: a transaction, or a refusal. */
 static int admit_one(struct admit *ad, const struct request *r, struct err *err)
 {
@@ -172,7 +202,7 @@ static int admit_one(struct admit *ad, const struct request *r, struct err *err)
 	enum verdict verdict;
 
 	if (join_admits(ad->pool, ad->view, err) != 0 ||
-		(makes_object(ad->method) && db_full(ad->pool->db, err)))
+		((makes_object(ad->method) || enlarges(ad)) && db_full(ad->pool->db, err)))
 		return ERR_API;
 	verdict = admit_evaluate(ad, &locks, err);
 	if (verdict == MUST_WAIT &&

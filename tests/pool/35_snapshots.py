@@ -6,7 +6,7 @@ import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, ApiError, Pool, eventually, vm_record
+from xpool import Api, ApiError, Pool, eventually, vdi_record, vm_record
 
 LARGE = 4000000  # and half as much again is full
 
@@ -79,6 +79,11 @@ with Pool(options="--snapshot-entries 60") as pool:
     for n in range(12):
         api("VM.add_to_other_config", ballast[n % 2], "fill%d" % n, noise())
     assert alerts(api) == []
+    sr = pool.make_sr(api)
+    disk = api("VDI.create", vdi_record(sr))
+    vif = api("VIF.create", {"device": "0", "MAC": "", "MTU": "1500", "VM": vms[0], "network": api("network.get_all")[0], "other_config": {},
+                             "qos_algorithm_type": "", "qos_algorithm_params": {}, "locking_mode": "unlocked"})
+    api("VIF.set_ipv4_allowed", vif, ["10.0.0.1"])
     # everybody starts again, from snapshots and the log behind them
     pool.quickstart("down")
     names = os.listdir(os.path.join(pool.data(away), "raft"))
@@ -94,10 +99,13 @@ with Pool(options="--snapshot-entries 60") as pool:
         assert again("VM.get_power_state", vms[0]) == "Halted"
     # here it is too large: nothing more is taken, by any member
     uuid = again("VM.get_uuid", vms[1])
+    setters = [("VDI.set_name_label", disk, "longer than it was"), ("VDI.set_name_description", disk, "longer"),
+               ("VIF.set_ipv4_allowed", vif, ["10.0.0.1", "10.0.0.2"]), ("VIF.add_ipv6_allowed", vif, "fe80::1"),
+               ("VIF.set_locking_mode", vif, "network_default")]
     for member in (1, 2, 3):
         some = Api(pool, member).login()
         for call in (("VM.create", vm_record("no")), ("VM.clone", vms[1], "no"), ("VM.set_name_description", vms[1], noise()),
-                     ("VM.add_tags", vms[1], "no"), ("message.create", "no", "1", "VM", uuid, ""), ("task.create", "no", "")):
+                     ("VM.add_tags", vms[1], "no"), ("message.create", "no", "1", "VM", uuid, ""), ("task.create", "no", ""), *setters):
             (why,) = some.fails("OPERATION_NOT_ALLOWED", *call)
             assert "database is full" in why and "destroy what is not needed" in why, why
     assert sum(pool.counters(n)["writes_full"] for n in (1, 2, 3)) >= 15
@@ -105,6 +113,10 @@ with Pool(options="--snapshot-entries 60") as pool:
     api, there = Api(pool, 1, api.session), Api(pool, 2, api.session)
     there("VM.set_name_description", vms[1], "no")
     there("VM.remove_tags", vms[1], "a")
+    there("VDI.set_name_label", disk, "disc")
+    there("VDI.set_sharable", disk, True)
+    there("VIF.set_ipv4_allowed", vif, ["10.0.0.3"])
+    there("VIF.remove_ipv4_allowed", vif, "10.0.0.3")
     there("VM.start", vms[0], False, True)
     assert there.wait_task(there("Async.VM.hard_shutdown", vms[0]))["status"] == "success"
     # each snapshot tells, and one alert until somebody destroys it
