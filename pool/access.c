@@ -162,9 +162,10 @@ static int schema_field(
 	return err_set(err, ERR_NOT_SUPPORTED_DURING_UPGRADE, NULL);
 }
 
-unsigned long raise_serial(struct call *call, struct db_txn *txn, const char *name)
+unsigned long raise_serial(
+	const struct db_view *view, struct arena *a, struct db_txn *txn, const char *name)
 {
-	const struct db_row *row = db_view_get(&call->view, MODEL_CLASS__config, name);
+	const struct db_row *row = db_view_get(view, MODEL_CLASS__config, name);
 	struct val f[_CONFIG_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	unsigned long n = 0;
 
@@ -177,7 +178,7 @@ unsigned long raise_serial(struct call *call, struct db_txn *txn, const char *na
 	n = strtoul(db_row_s(row, _CONFIG_value), NULL, 10);
 	db_txn_need_version(txn, MODEL_CLASS__config, name, db_row_modified(row));
 	db_txn_set(txn, MODEL_CLASS__config, name, _CONFIG_value,
-		val_string(arena_printf(&call->arena, "%lu", n + 1)));
+		val_string(arena_printf(a, "%lu", n + 1)));
 	return n;
 }
 

@@ -59,22 +59,15 @@ static void create_member(
 }
 
 void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db_txn *txn,
-	struct arena *a, const struct db_member *m)
+	struct arena *a, const struct db_member *m, char ref[DB_REF_MAX + 1])
 {
-	struct db_cursor c = db_rows(view, MODEL_CLASS_PIF);
-	const char *network = NULL_REF;
-	const struct db_row *pif;
-	char ref[DB_REF_MAX + 1];
-
+	strcpy(ref, NULL_REF);
 	db_txn_need_no_row(txn, MODEL_CLASS__member, m->host_uuid);
 	if (m->witness) {
 		create_member(txn, m, NULL_REF, "joining");
 		return;
 	}
-	while ((pif = db_next(&c)) != NULL)
-		if (db_row_b(pif, PIF_management))
-			network = db_row_s(pif, PIF_network);
-	create_host(pool, txn, a, m, network, false, ref);
+	create_host(pool, txn, a, m, network_management(view, NULL), false, ref);
 	create_member(txn, m, ref, "joining");
 	sr_share(pool, view, txn, a, ref);
 }

@@ -6,12 +6,16 @@
  *     --> members.next.json, the pool as it is told to this host
  *     --> this program begins anew: members_take_next sets the own log aside and takes that up
  *
+ * What is asked there has with it what this host has of its own (carry.c), read of its database at
+ * that moment: nothing that is done here changes it any more.
+ *
  * Killed before the record, nothing has happened; behind it, the next start asks again
  * (newcomer.c tells who is in already), so the host is in the pool wholly or not at all. What
  * nobody can be asked at present, or the session having ended any more, is UNDECIDED: pool.join
  * with any member of that pool decides it, and nothing is begun here meanwhile. The own database is
  * never deleted.
  */
+#include "pool/carry.h"
 #include "pool/join_priv.h"
 #include "pool/members.h"
 #include "rpc/base/file.h"
@@ -384,13 +388,14 @@ static void record_remove(struct join *j)
 
 /* Being let in. */
 
-/* What this host says of itself. */
-static void put_entry(struct join *j, struct buf *out)
+/* What this host says of itself. false: it does not know itself yet. */
+static bool put_entry(struct join *j, struct buf *out)
 {
 	struct pool *pool = j->own;
 	struct db_member m = { 0 };
 	const struct db_row *self;
 	struct db_view view;
+	bool known;
 
 	pthread_mutex_lock(&pool->members_mutex);
 	for (unsigned i = 0; i < pool->cfg.members->n; i++)
@@ -404,8 +409,16 @@ static void put_entry(struct join *j, struct buf *out)
 	if (self != NULL && *db_row_s(self, HOST_name_label) != 0 &&
 		strlen(db_row_s(self, HOST_name_label)) < sizeof m.name)
 		strcpy(m.name, db_row_s(self, HOST_name_label));
+	known = self != NULL;
+	if (known) {
+		buf_puts(out, "{\"member\":");
+		members_put_one(out, &m);
+		buf_puts(out, ",\"carried\":");
+		carry_put(&view, self, out);
+		buf_puts(out, "}");
+	}
 	db_view_unpin(&view);
-	members_put_one(out, &m);
+	return known;
 }
 
 static bool has_print(const struct members *m, const uint8_t print[TLS_FINGERPRINT_LEN])
@@ -472,16 +485,26 @@ static int ask_once(struct join *j, enum verdict *verdict, struct err *err)
 	const char *path = arena_printf(&j->job->arena, "/pool/newcomer?session_id=%s", j->session);
 	struct rpc_answer answer;
 	struct buf entry = { 0 };
-	int rc;
+	bool known;
+	int rc = pool_catch_up(j->job, j->own); /* behind a start the log is still replayed */
 
-	put_entry(j, &entry);
+	if (rc != 0)
+		return rc;
+	err_fini(err);
+	known = put_entry(j, &entry);
+	if (!known || entry.len > RPC_BODY_MAX) {
+		buf_fini(&entry);
+		*verdict = known ? NOT_LET_IN : ASK_AGAIN;
+		err_set(err, known ? ERR_OPERATION_NOT_ALLOWED : ERR_HOST_STILL_BOOTING,
+			known ? CARRY_TOO_MUCH : NULL, NULL);
+		return 0;
+	}
 	rc = rpc_post(j->job, j->own->loops[0].loop,
 		&(struct rpc_ask){ j->address, path, buf_text(&entry), MEMBERS_FILE_MAX, ASK_MS },
 		&answer);
 	buf_fini(&entry);
 	if (rc == ERR_CANCELLED || rc == ERR_DEAD)
 		return rc;
-	err_fini(err);
 	*verdict = verdict_of(j, rc, &answer, err);
 	return 0;
 }

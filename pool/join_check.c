@@ -1,5 +1,5 @@
 /* May this host join that pool? The checks of the reference in their order, with their errors
- * (pool.md section 2), as a table; and what travels with a host, so what must not be there.
+ * (pool.md section 2), as a table.
  *
  * Both sides are records as the API shows them: the pool is somebody else's until it is joined, so
  * nothing here takes a field for granted.
@@ -30,9 +30,6 @@ const struct join_class join_classes[] = {
 	{ MODEL_CLASS_Bond, NULL },
 	{ MODEL_CLASS_tunnel, NULL },
 	{ MODEL_CLASS_network_sriov, NULL },
-	{ MODEL_CLASS_VM_appliance, NULL },
-	{ MODEL_CLASS_VMSS, NULL },
-	{ MODEL_CLASS_secret, NULL },
 };
 const unsigned join_n_classes = ARRAY_LEN(join_classes);
 
@@ -454,61 +451,6 @@ static int drivers(const struct join *j, struct err *err)
 	return 0;
 }
 
-/* What does not travel. The reference takes it along and may leave half of it behind; here nobody
- * is to lose a VM by joining. */
-
-static int not_carried(struct err *err, const char *what, const char *name)
-{
-	char why[256];
-
-	snprintf(why, sizeof why,
-		"This host has %s of its own, which would not go with it: %.100s. Export or remove "
-		"it first",
-		what, name);
-	return err_set(err, ERR_OPERATION_NOT_ALLOWED, why, NULL);
-}
-
-static int own_vms(const struct join *j, struct err *err)
-{
-	for (EACH(vm, &j->here, MODEL_CLASS_VM))
-		if (!is(&vm->value, "is_control_domain") && !is(&vm->value, "is_default_template"))
-			return not_carried(err, "a VM", text(&vm->value, "name_label"));
-	return 0;
-}
-
-static int own_srs(const struct join *j, struct err *err)
-{
-	for (EACH(sr, &j->here, MODEL_CLASS_SR))
-		if (!is(&sr->value, "shared") && !is(&sr->value, "is_tools_sr"))
-			return not_carried(err, "an SR", text(&sr->value, "name_label"));
-	return 0;
-}
-
-static int own_networks(const struct join *j, struct err *err)
-{
-	const char *managed = text(management(&j->here), "network");
-
-	for (EACH(network, &j->here, MODEL_CLASS_network))
-		if (strcmp(network->key, managed) != 0)
-			return not_carried(err, "a network", text(&network->value, "name_label"));
-	return 0;
-}
-
-static int own_rest(const struct join *j, struct err *err)
-{
-	static const struct {
-		int class_id;
-		const char *what, *name;
-	} rest[] = { { MODEL_CLASS_VM_appliance, "an appliance", "name_label" },
-		{ MODEL_CLASS_VMSS, "a schedule of snapshots", "name_label" },
-		{ MODEL_CLASS_secret, "a secret", "uuid" } };
-
-	for (unsigned i = 0; i < ARRAY_LEN(rest); i++)
-		for (EACH(row, &j->here, rest[i].class_id))
-			return not_carried(err, rest[i].what, text(&row->value, rest[i].name));
-	return 0;
-}
-
 /* The table. */
 
 enum kind {
@@ -577,10 +519,6 @@ static const struct check {
 	{ FUNCTION(trusted) },
 	{ FUNCTION(updates) },
 	{ FUNCTION(drivers) },
-	{ FUNCTION(own_vms) },
-	{ FUNCTION(own_srs) },
-	{ FUNCTION(own_networks) },
-	{ FUNCTION(own_rest) },
 };
 
 /* As text, for an error; what is not there is "". */

@@ -218,19 +218,16 @@ int members_write(const char *path, const struct members *members)
 }
 
 bool members_parse_one(
-	struct arena *a, const char *text, size_t len, struct db_member *out, char *why, size_t n)
+	struct arena *a, struct val *entry, struct db_member *out, char *why, size_t n)
 {
-	const char *fault = NULL;
-	struct val v;
-
 	*out = (struct db_member){ 0 };
-	if (rpc_json_parse(a, text, len, &v, &fault) != 0 || v.kind != VAL_MAP) {
-		snprintf(why, n, "%s", fault != NULL ? fault : "it is no JSON object");
+	if (entry->kind != VAL_MAP) {
+		snprintf(why, n, "it is no JSON object");
 		return false;
 	}
-	if (val_get(&v, "id") == NULL)
-		val_map_push(a, &v, "id", val_int(1)); /* whoever adds it gives it another */
-	return take_member(&v, out, 0, why, n);
+	if (val_get(entry, "id") == NULL)
+		val_map_push(a, entry, "id", val_int(1)); /* whoever adds it gives it another */
+	return take_member(entry, out, 0, why, n);
 }
 
 static struct consensus_disk *disk_of(struct env *env, const char *dir)

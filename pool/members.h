@@ -38,7 +38,7 @@ bool members_parse(
 	struct arena *a, const char *text, size_t len, struct members *out, char *why, size_t n);
 /* One entry of the list, its id left out. */
 bool members_parse_one(
-	struct arena *a, const char *text, size_t len, struct db_member *out, char *why, size_t n);
+	struct arena *a, struct val *entry, struct db_member *out, char *why, size_t n);
 /* The opposite. */
 void members_put_one(struct buf *out, const struct db_member *m);
 /* The file as text. */

@@ -18,11 +18,7 @@ enum {
 	MTU_DEFAULT = 1500,
 };
 
-/* In _config: how many networks were created here. It is raised by each creation under the
- * condition that it is still what was read, so two at once never choose one name. */
-static const char *const counter = "networks_created";
-
-static bool bridge_taken(const struct db_view *view, const char *name)
+bool network_bridge_taken(const struct db_view *view, const char *name)
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_network);
 	const struct db_row *row;
@@ -48,17 +44,17 @@ int network_creating(struct call *call, struct db_txn *txn, struct val *fields, 
 	const char *bridge =
 		fields[NETWORK_bridge].kind == VAL_STRING ? fields[NETWORK_bridge].s : "";
 	bool managed = fields[NETWORK_managed].kind != VAL_BOOL || fields[NETWORK_managed].b;
-	unsigned long n = raise_serial(call, txn, counter);
+	unsigned long n = raise_serial(&call->view, &call->arena, txn, NETWORKS_CREATED);
 
 	if (*bridge == 0 && managed) {
 		do
 			bridge = arena_printf(&call->arena, "xapi%lu", n++);
-		while (bridge_taken(&call->view, bridge));
+		while (network_bridge_taken(&call->view, bridge));
 		fields[NETWORK_bridge] = val_string(bridge);
 	}
 	if (!bridge_name_ok(bridge))
 		return err_set(err, ERR_INVALID_VALUE, "bridge", bridge, NULL);
-	if (bridge_taken(&call->view, bridge))
+	if (network_bridge_taken(&call->view, bridge))
 		return err_set(err, ERR_BRIDGE_NAME_EXISTS, bridge, NULL);
 	return 0;
 }
@@ -140,7 +136,8 @@ int network_add_purpose(
 	if (row == NULL)
 		return ERR_API;
 	db_txn_init(&txn, DB_FOR_FIELD);
-	raise_serial(call, &txn, counter); /* so two at once are judged one after the other */
+	raise_serial(&call->view, &call->arena, &txn,
+		NETWORKS_CREATED); /* so two at once are judged one after the other */
 	while ((other = db_next(&c)) != NULL) {
 		struct val purpose = db_row_field(other, NETWORK_purpose, &call->arena);
 
@@ -193,6 +190,19 @@ void network_create_management(struct pool *pool, struct db_txn *txn, char ref[D
 	f[NETWORK_name_label] = val_string("Pool-wide network associated with eth0");
 	f[NETWORK_bridge] = val_string("xenbr0");
 	db_txn_create(txn, MODEL_CLASS_network, ref, f);
+}
+
+const char *network_management(const struct db_view *view, const char *host)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_PIF);
+	const char *network = NULL_REF;
+	const struct db_row *pif;
+
+	while ((pif = db_next(&c)) != NULL)
+		if (db_row_b(pif, PIF_management) &&
+			(host == NULL || strcmp(db_row_s(pif, PIF_host), host) == 0))
+			network = db_row_s(pif, PIF_network);
+	return network;
 }
 
 void network_create_management_pif(struct pool *pool, struct db_txn *txn, struct arena *a,

@@ -1,12 +1,13 @@
 /* A host, or a witness, that is to join. Its entry of members.json comes to any member: by POST
- * /pool/newcomer from a host that joins by itself (join.c), or by `xpoolctl add` from whoever runs
- * `xpoolctl enlist` on the host; the answer is the members.json that it needs. One entry of the log
- * makes host, interface, PBDs of shared SRs and the row of _member, so it is wholly in or not at
- * all; db/members.c brings it into Raft's configuration when it has come and fetched everything.
- * Its certificate is pinned from that entry on.
+ * /pool/newcomer from a host that joins by itself (join.c), with what it has of its own (carry.c):
+ * {"member", "carried"}; or alone by `xpoolctl add` from whoever runs `xpoolctl enlist` on the
+ * host. The answer is the members.json that it needs. One entry of the log makes host, interface,
+ * PBDs of shared SRs, what is carried and the row of _member, so it is wholly in or not at all;
+ * db/members.c brings it into Raft's configuration when it has come and fetched everything. Its
+ * certificate is pinned from that entry on.
  */
+#include "pool/carry.h"
 #include "pool/members.h"
-#include "pool/pool_priv.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -133,11 +134,12 @@ static uint64_t next_id(const struct db_view *view, struct db_txn *txn)
 	return highest + 1;
 }
 
-/* NULL: composed; else why not. */
+/* carried: NULL, it brings nothing. NULL: composed; else why not. */
 static const char *compose(struct job *job, struct pool *pool, const struct db_view *view,
-	struct db_member *m, struct db_txn *txn)
+	struct db_member *m, const struct val *carried, struct db_txn *txn)
 {
 	const char *why = clash(view, m);
+	char host[DB_REF_MAX + 1];
 
 	if (why != NULL)
 		return why;
@@ -145,16 +147,18 @@ static const char *compose(struct job *job, struct pool *pool, const struct db_v
 		return "this pool has no rows yet";
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_HOST, .method = "add" });
 	m->raft_id = next_id(view, txn);
-	bootstrap_newcomer(pool, view, txn, &job->arena, m);
+	bootstrap_newcomer(pool, view, txn, &job->arena, m, host);
 	if (db_view_count(view, MODEL_CLASS_host) == 1 && !m->witness && witness_row(view) == NULL)
 		message_of_pool(pool, view, txn, "POOL_HAS_NO_FAULT_TOLERANCE", 3,
 			"Two hosts have no majority without each other: when one of them is lost "
 			"the other can change nothing. Add a third host, or a witness (xpoolctl "
 			"witness).");
-	return NULL;
+	return carried != NULL && !m->witness ? carry_take(view, carried, host, txn, &job->arena)
+					      : NULL;
 }
 
-static enum outcome add(struct job *job, struct pool *pool, struct db_member *m, const char **why)
+static enum outcome add(struct job *job, struct pool *pool, struct db_member *m,
+	const struct val *carried, const char **why)
 {
 	struct db_result res = { .status = DB_FAILED };
 	bool in = false;
@@ -172,7 +176,7 @@ static enum outcome add(struct job *job, struct pool *pool, struct db_member *m,
 		db_view_pin(pool->db, &view);
 		in = is_in(&view, m);
 		if (!in)
-			*why = compose(job, pool, &view, m, &txn);
+			*why = compose(job, pool, &view, m, carried, &txn);
 		txn.schema = db_view_schema(&view);
 		db_view_unpin(&view);
 		if (!in && *why == NULL && db_commit(job, pool->db, &txn, &res) != 0)
@@ -206,14 +210,19 @@ static void put_file(struct pool *pool, const struct db_member *m, struct buf *o
 static enum outcome let_in(struct job *job, struct pool *pool, const char *text, struct buf *out)
 {
 	enum outcome outcome = REFUSED;
-	struct db_member m;
+	const char *fault = NULL;
 	char why[256] = "";
-	const char *fault;
+	struct val v, *entry = &v;
+	struct db_member m;
 
-	if (!members_parse_one(&job->arena, text, strlen(text), &m, why, sizeof why))
-		fault = why;
-	else if ((fault = fault_of(&m)) == NULL)
-		outcome = add(job, pool, &m, &fault);
+	if (rpc_json_parse(&job->arena, text, strlen(text), &v, &fault) == 0) {
+		if (val_get(&v, "member") != NULL)
+			entry = (struct val *)val_get(&v, "member");
+		fault = members_parse_one(&job->arena, entry, &m, why, sizeof why) ? fault_of(&m)
+										   : why;
+	}
+	if (fault == NULL)
+		outcome = add(job, pool, &m, val_get(&v, "carried"), &fault);
 	if (outcome == IN)
 		put_file(pool, &m, out);
 	else

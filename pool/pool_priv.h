@@ -245,7 +245,8 @@ int access_record(struct call *call, struct err *err);
 
 /* Preconditions and operations that let no two transactions through that saw the same number: for
  * what must be unique in a class. The number, raised by the transaction; its row in _config. */
-unsigned long raise_serial(struct call *call, struct db_txn *txn, const char *name);
+unsigned long raise_serial(
+	const struct db_view *view, struct arena *a, struct db_txn *txn, const char *name);
 
 /* record.c */
 /* The record as text: a client may ask for all of them, so no values are built in between. */
@@ -549,9 +550,9 @@ void cpu_seen(const struct db_view *view, struct db_txn *txn, struct arena *a, c
 
 /* bootstrap.c */
 void bootstrap_look(struct pool *pool);
-/* The rows of a host that is to join: not live yet. */
+/* The rows of a host that is to join: not live yet; its reference (NULL_REF: a witness). */
 void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db_txn *txn,
-	struct arena *a, const struct db_member *m);
+	struct arena *a, const struct db_member *m, char host[DB_REF_MAX + 1]);
 
 /* newcomer.c: a host is let in by its entry of members.json; out: the file it needs, or why not. */
 void newcomer_put(struct job *job, struct pool *pool, const char *text, struct buf *out);
@@ -601,6 +602,12 @@ void mac_from_seed(const char *seed, int64_t device, char out[MAC_LEN + 1]);
 void network_create_management(struct pool *pool, struct db_txn *txn, char ref[DB_REF_MAX + 1]);
 void network_create_management_pif(struct pool *pool, struct db_txn *txn, struct arena *a,
 	const char *network, const char *host, const char *address);
+/* The network of the management interfaces; of one host, or of any (NULL). NULL_REF: none. */
+const char *network_management(const struct db_view *view, const char *host);
+bool network_bridge_taken(const struct db_view *view, const char *name);
+/* In _config: how many networks were created here. It is raised by each creation under the
+ * condition that it is still what was read, so two at once never choose one name. */
+#define NETWORKS_CREATED "networks_created"
 /* A VM of the host is on the network: the interface that connects them is up. */
 void network_bring_up(
 	struct db_txn *txn, const struct db_view *view, const char *network, const char *host);

@@ -53,7 +53,7 @@ int subject_creating(struct call *call, struct db_txn *txn, struct val *fields, 
 	if (id->kind != VAL_STRING || *id->s == 0)
 		return err_set(err, ERR_VALUE_NOT_SUPPORTED, "subject_identifier", "",
 			"it may not be empty", NULL);
-	raise_serial(call, txn, "subjects_created");
+	raise_serial(&call->view, &call->arena, txn, "subjects_created");
 	if (known(&call->view, id->s))
 		return err_set(err, ERR_SUBJECT_ALREADY_EXISTS, NULL);
 	fields[SUBJECT_roles] = val_set();

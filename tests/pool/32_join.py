@@ -106,17 +106,14 @@ with Pool(members=1) as pool:
     host("VM.start", own, False, False)
     said = dry_run(pool, 2, False)
     assert [line.split(":")[0] for line in said] == [
-        "JOINING_HOST_CANNOT_HAVE_RUNNING_VMS", "JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS", "OPERATION_NOT_ALLOWED",
-        "OPERATION_NOT_ALLOWED"], said
+        "JOINING_HOST_CANNOT_HAVE_RUNNING_VMS", "JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS"], said
     host.fails("JOINING_HOST_CANNOT_HAVE_RUNNING_VMS", "pool.join", *TARGET)
     host("VM.hard_shutdown", own)
     host.fails("JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS", "pool.join_force", *TARGET)
     for pbd in host("SR.get_PBDs", sr):
         host("PBD.unplug", pbd)
     host("SR.destroy", sr)
-    assert "a VM of its own" in host.fails("OPERATION_NOT_ALLOWED", "pool.join", *TARGET)[0]
     host("VM.destroy", own)
-    assert "a network of its own" in host.fails("OPERATION_NOT_ALLOWED", "pool.join", *TARGET)[0]
     host("network.destroy", network)
     assert dry_run(pool, 2, True) == ["nothing is in the way"] == dry_run(pool, 2, True, name)
     # each host says which schema the pool runs

@@ -1,5 +1,5 @@
 """Both sides of a pool.join are killed at each of its steps: before this host has a record of it nothing has happened, behind
-that it is a member without being asked again. The steps are seen from a relay between the two, one connection each: the login,
+that it is a member without being asked again, and its VM with it. The steps are seen from a relay between the two, one connection each: the login,
 the facts, being let in, the logout. Then this program is killed at each change of its files on the way into the pool.
 
 usage: 32_join_killed.py BUILD"""
@@ -9,9 +9,14 @@ import threading
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from joining import LAST_FACT, LET_IN, LOGIN, NEXT, RELAY, Relay, stand_alone
-from xpool import PASSWORD, Api, Pool, eventually, gone
+from xpool import PASSWORD, Api, Pool, eventually, gone, vm_record
 
 OPTIONS = "--election-ms 300"
+
+
+def alone_with_vm(pool, number):
+    stand_alone(pool, number)
+    Api(pool, number).login()("VM.create", vm_record("of host %d" % number))
 
 
 def join(pool, number):
@@ -43,6 +48,8 @@ def killed(pool, relay, step, side, victim, number):
 def is_member(pool, number):
     eventually("member %d has what the pool has" % number,
                lambda: pool.status()[0].get("hash", "0") == pool.status()[number - 1].get("hash"), timeout=60)
+    labels = [vm["name_label"] for vm in Api(pool, number).login()("VM.get_all_records").values()]
+    assert labels.count("of host %d" % number) == 1, labels
 
 
 def alone(pool, number, of):
@@ -53,7 +60,7 @@ def alone(pool, number, of):
 
 with Pool(members=1, options=OPTIONS) as pool:
     relay = Relay(pool)
-    stand_alone(pool, 2)
+    alone_with_vm(pool, 2)
     for step, side in (LOGIN, "asked"), (LAST_FACT, "answered"):
         killed(pool, relay, step, side, 2, 2).join()
         pool.quickstart("start", "2")
@@ -63,13 +70,13 @@ with Pool(members=1, options=OPTIONS) as pool:
     pool.quickstart("start", "2")
     is_member(pool, 2)
     # let in, and it does not know
-    stand_alone(pool, 3)
+    alone_with_vm(pool, 3)
     killed(pool, relay, LET_IN, "answered", 3, 3).join()
     assert len(Api(pool, 1).login()("host.get_all")) == 3
     pool.quickstart("start", "3")
     is_member(pool, 3)
     # the member that lets it in dies before, and behind the entry
-    stand_alone(pool, 4)
+    alone_with_vm(pool, 4)
     thread = killed(pool, relay, LET_IN, "asked", 1, 4)
     died = threading.Event()
     relay.arm(NEXT, "answered", lambda: (pool.kill(1, "xpoold"), died.set()))

@@ -118,15 +118,6 @@ static const struct change {
 		false },
 	{ true, "\"type\":\"file\"", "\"type\":\"lvm\"", "POOL_JOINING_SM_FEATURES_INCOMPATIBLE",
 		"s2 ", false },
-	{ false, "\"VM\":{",
-		"\"VM\":{\"v3\":{\"power_state\":\"Suspended\",\"name_label\":\"mine\"}",
-		"OPERATION_NOT_ALLOWED", "a VM of its own", false },
-	{ false, "\"SR\":{", "\"SR\":{\"r2\":{\"shared\":false}", "OPERATION_NOT_ALLOWED",
-		"an SR of its own", false },
-	{ false, "\"network\":{\"n1\"", "\"network\":{\"n5\":{},\"n1\"", "OPERATION_NOT_ALLOWED",
-		"a network of its own", false },
-	{ false, "\"secret\":{", "\"secret\":{\"z1\":{\"uuid\":\"z\"}", "OPERATION_NOT_ALLOWED",
-		"a secret of its own", false },
 };
 
 struct bench {
