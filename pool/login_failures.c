@@ -191,7 +191,7 @@ static bool is_due(struct login_failures *l)
 		return false;
 	arena_init(&a);
 	db_view_pin(l->pool->db, &view);
-	tell_s = pool_seconds(&view, &a, "xpool-failed-logins-interval", TELL_S, TELL_S);
+	tell_s = pool_number(&view, &a, "xpool-failed-logins-interval", TELL_S, TELL_S);
 	db_view_unpin(&view);
 	arena_fini(&a);
 	return env_now_ms(l->pool->env) >= since + 1000 * (uint64_t)tell_s;

@@ -145,6 +145,14 @@ void task_set_ended(
 /* sweep.c */
 /* Tasks without owner, in order of creation; at most max. */
 unsigned sweep_waiting_tasks(const struct db_view *view, const struct db_row **out, unsigned max);
+/* task_age.c: ages of what is in the log. Admission loop. */
+/* Where are we now? Once in a while, on every member. */
+void marks_set(struct pool *pool, const struct db_view *view, struct arena *a);
+/* The index that we were at so long ago, at most POOL_WAIT_MIN; 0: we were nowhere. */
+uint64_t marks_minutes_ago(const struct pool *pool, unsigned minutes);
+/* Deletions of tasks that are old, or too many (docs/limits.md); how many. */
+unsigned sweep_tasks(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a);
 
 /* owner.c, agent_job.c, facts.c: a job of the owner; task is the struct owned that X_run was given.
  * 0, ERR_API, ERR_DEAD (undo nothing, return). */

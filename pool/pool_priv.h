@@ -24,8 +24,12 @@ enum {
 	POOL_LOST_MS = 60000,	    /* without contact: the tasks of a host end */
 	POOL_PLACED_LOST_MS = 2000, /* a placed task that nobody has started gets another host */
 	POOL_SWEEP_MS = 1000,
-	POOL_TASK_SYNC_S = 10,	 /* ended rows of plain calls */
-	POOL_TASK_KEEP_MIN = 65, /* of asynchronous ones */
+	POOL_TASK_SYNC_S = 10,	      /* ended rows of plain calls */
+	POOL_TASK_KEEP_MIN = 65,      /* of asynchronous ones */
+	POOL_TASK_SEEN_S = 30,	      /* an end stays so long however many tasks there are */
+	POOL_TASKS_MAX = 200,	      /* more of them: the oldest ended ones go */
+	POOL_TASK_IDLE_S = 24 * 3600, /* one that a client has made and nobody has gone on with */
+	POOL_TASK_IDLE_PARTS = 4,     /* looks at that in such a time */
 	POOL_LOGIN_PENALTY_MS = 5000,
 	POOL_EVENT_BATCH_MS = 50,
 	POOL_DUMPS_MAX = 4,	   /* being fetched from this member */
@@ -69,10 +73,12 @@ struct pool_loop {
 	_Atomic unsigned n_calls;
 };
 
-/* Applied indexes, the last one at the end; an entry is at least so far from the next: sweep.c. */
+/* Applied indexes, the last one at the end; an entry is at least so far from the next: task_age.c.
+ */
 struct marks {
-	uint64_t seconds[POOL_TASK_SYNC_S], minutes[POOL_WAIT_MIN + 1];
-	uint64_t second_ms, minute_ms;
+	uint64_t seconds[POOL_TASK_SEEN_S], minutes[POOL_WAIT_MIN + 1];
+	uint64_t idles[POOL_TASK_IDLE_PARTS + 1]; /* of POOL_TASK_IDLE_S */
+	uint64_t second_ms, minute_ms, idle_ms;
 };
 
 struct pool {
@@ -615,9 +621,9 @@ void network_bring_up(
 /* small ones */
 /* Every I/O loop looks at what waits. */
 void pool_wake(struct pool *pool);
-/* A number of seconds in pool.other_config; otherwise: when it is not there, or makes no sense. */
-int64_t pool_seconds(const struct db_view *view, struct arena *a, const char *key,
-	int64_t otherwise, int64_t max);
+/* A number in pool.other_config; otherwise: when it is not there, or makes no sense. */
+int64_t pool_number(const struct db_view *view, struct arena *a, const char *key, int64_t otherwise,
+	int64_t max);
 /* The host object of a member; NULL while the pool has no rows yet. */
 const struct db_row *pool_host_of(const struct db_view *view, const char *host_uuid);
 const struct db_row *pool_self(struct pool *pool, const struct db_view *view);

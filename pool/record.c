@@ -4,11 +4,13 @@
 #include "pool/pool_priv.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 bool task_pending(const struct db_row *task)
 {
-	return task != NULL && strcmp(db_row_s(task, TASK_status), "pending") == 0;
+	return task != NULL && (strcmp(db_row_s(task, TASK_status), "pending") == 0 ||
+				       strcmp(db_row_s(task, TASK_status), "cancelling") == 0);
 }
 
 /* The numbers over a row; NULL: none. A task that has ended has its end in the row, which the last
@@ -99,4 +101,22 @@ void pool_ref(struct pool *pool, char uuid[UUID_LEN + 1], char ref[DB_REF_MAX + 
 {
 	env_uuid(pool->env, uuid);
 	snprintf(ref, DB_REF_MAX + 1, "OpaqueRef:%s", uuid);
+}
+
+int64_t pool_number(const struct db_view *view, struct arena *a, const char *key, int64_t otherwise,
+	int64_t max)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_pool);
+	const struct db_row *row = db_next(&c);
+	const char *text;
+	struct val map;
+	long long given;
+	char *end;
+
+	if (row == NULL)
+		return otherwise;
+	map = db_row_field(row, POOL_other_config, a);
+	text = val_get_s(&map, key);
+	given = text != NULL ? strtoll(text, &end, 10) : 0;
+	return given > 0 && given <= max && *end == 0 ? given : otherwise;
 }

@@ -157,7 +157,7 @@ static void revalidation_main(struct job *job, void *arg)
 void revalidate_look(struct pool *pool, const struct db_view *view, struct arena *a)
 {
 	int64_t interval =
-		pool_seconds(view, a, "xpool-session-revalidation", INTERVAL_S, INTERVAL_MAX_S);
+		pool_number(view, a, "xpool-session-revalidation", INTERVAL_S, INTERVAL_MAX_S);
 	uint64_t now_ms = env_now_ms(pool->env);
 	struct db_cursor c = db_rows(view, MODEL_CLASS_session);
 	struct revalidation *r;

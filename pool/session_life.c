@@ -124,27 +124,9 @@ int64_t session_last_active(
 
 /* Among members. */
 
-int64_t pool_seconds(const struct db_view *view, struct arena *a, const char *key,
-	int64_t otherwise, int64_t max)
-{
-	struct db_cursor c = db_rows(view, MODEL_CLASS_pool);
-	const struct db_row *row = db_next(&c);
-	const char *text;
-	struct val map;
-	long long given;
-	char *end;
-
-	if (row == NULL)
-		return otherwise;
-	map = db_row_field(row, POOL_other_config, a);
-	text = val_get_s(&map, key);
-	given = text != NULL ? strtoll(text, &end, 10) : 0;
-	return given > 0 && given <= max && *end == 0 ? given : otherwise;
-}
-
 static int64_t timeout_s(const struct db_view *view, struct arena *a)
 {
-	return pool_seconds(view, a, "xpool-session-timeout", TIMEOUT_S, TIMEOUT_MAX_S);
+	return pool_number(view, a, "xpool-session-timeout", TIMEOUT_S, TIMEOUT_MAX_S);
 }
 
 static uint64_t tell_ms(struct pool *pool, bool *ages_out)

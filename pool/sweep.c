@@ -6,7 +6,9 @@
  *             pending, owner, not started: ended by cancel; another owner when it was placed
  *             pending, owner lost, made of others: ours
  *             pending, owner lost for 60 s: HOST_OFFLINE; locks of a started one stay
- *             ended: removed when it has been seen (plain calls), or after 65 min
+ *             pending, a client's: removed when nobody has gone on with it for 24 h
+ *             ended: removed when it has been seen (plain calls), or after 65 min; before that,
+ *             oldest first, when there are more than 200 tasks
  *   host      host_metrics.live follows the contact
  *   pool      cpu_info is the level of its hosts
  *   session   idle ones, and those above the limit
@@ -14,43 +16,9 @@
  */
 #include "pool/operation_priv.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-enum {
-	REMOVED_MAX = 200, /* rows of ended tasks in one entry */
-	SOON_MS = 10,	   /* a sweep looks at all tasks: one for those that end together */
-};
-
-/* Ages, on every member: at which index we were so long ago, by our own clock. What that has was
- * applied before; other hosts' clocks prove nothing, and none that is stepped does. A member that
- * has just begun was nowhere. */
-
-static void mark_now(uint64_t *marks, unsigned n, uint64_t index)
-{
-	memmove(marks, marks + 1, (n - 1) * sizeof *marks);
-	marks[n - 1] = index;
-}
-
-static void mark(struct pool *pool, const struct db_view *view)
-{
-	struct marks *m = &pool->marks;
-	uint64_t now = env_now_ms(pool->env);
-
-	if (now >= m->second_ms + 1000) {
-		m->second_ms = now;
-		mark_now(m->seconds, ARRAY_LEN(m->seconds), db_view_index(view));
-	}
-	if (now >= m->minute_ms + 60000) {
-		m->minute_ms = now;
-		mark_now(m->minutes, ARRAY_LEN(m->minutes), db_view_index(view));
-	}
-}
-
-static uint64_t minutes_ago(const struct pool *pool, unsigned minutes)
-{
-	return pool->marks.minutes[ARRAY_LEN(pool->marks.minutes) - 1 - minutes];
-}
+enum { SOON_MS = 10 /* a sweep looks at all tasks: one for those that end together */ };
 
 /* Tasks without owner, in order of creation; at most max. */
 unsigned sweep_waiting_tasks(const struct db_view *view, const struct db_row **out, unsigned max)
@@ -121,7 +89,7 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 		ad.args = r.args;
 		verdict = admit_evaluate(&ad, &locks, &err);
 	}
-	if (verdict == MUST_WAIT && db_row_created(task) > minutes_ago(pool, POOL_WAIT_MIN)) {
+	if (verdict == MUST_WAIT && db_row_created(task) > marks_minutes_ago(pool, POOL_WAIT_MIN)) {
 		err_fini(&err);
 		return txn->n_ops > 0; /* it has asked others to stop: that is a step too */
 	}
@@ -201,19 +169,6 @@ static bool sweep_cancelled(const struct db_view *view, const struct db_row *tas
 	return true;
 }
 
-/* Rows of plain calls go when everybody has had POOL_TASK_SYNC_S to see their end. */
-static bool sweep_ended(
-	struct pool *pool, const struct db_row *task, struct db_txn *txn, struct arena *a)
-{
-	uint64_t old = db_row_b(task, TASK_keep) ? minutes_ago(pool, POOL_TASK_KEEP_MIN)
-						 : pool->marks.seconds[0];
-
-	if (locks_held(task, a) || db_row_modified(task) > old)
-		return false;
-	db_txn_delete(txn, MODEL_CLASS_task, db_row_ref(task));
-	return true;
-}
-
 static void on_sweep(struct loop_timer *t);
 
 static void on_swept(struct db_proposal *p)
@@ -270,7 +225,7 @@ static bool decide(
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
 	const struct db_row *task, *waiting[POOL_WAITING_MAX];
-	unsigned n, removed = 0;
+	unsigned n, removed;
 	int64_t now = env_wall_s(pool->env);
 
 	if (schema_decide(view, txn))
@@ -293,10 +248,7 @@ static bool decide(
 	if (sweep_live(pool, view, txn) || schema_publish(view, txn, a) || sr_sweep(view, txn) ||
 		cpu_level_decide(view, txn, a) || sweep_large(pool, view, txn, a))
 		return true;
-	c = db_rows(view, MODEL_CLASS_task);
-	while ((task = db_next(&c)) != NULL && removed < REMOVED_MAX)
-		if (!task_pending(task))
-			removed += sweep_ended(pool, task, txn, a);
+	removed = sweep_tasks(pool, view, txn, a);
 	removed += sessions_sweep(pool, view, txn, a);
 	return removed > 0;
 }
@@ -311,12 +263,13 @@ static void on_sweep(struct loop_timer *t)
 	loop_assert(pool->loops[0].loop);
 	loop_timer_start(pool->loops[0].loop, t, POOL_SWEEP_MS, on_sweep);
 	db_view_pin(pool->db, &view);
-	mark(pool, &view);
+	arena_init(&a);
+	marks_set(pool, &view, &a);
 	if (pool->sweeping || !db_is_coordinator(pool->db)) {
 		db_view_unpin(&view);
+		arena_fini(&a);
 		return;
 	}
-	arena_init(&a);
 	db_txn_init(&txn, DB_FOR_ADMIT);
 	revalidate_look(pool, &view, &a);
 	if (decide(pool, &view, &txn, &a)) {

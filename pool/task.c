@@ -175,6 +175,7 @@ void task_write_ended(struct call *call)
 	fields[TASK_created] = fields[TASK_finished] = val_datetime(env_wall_s(call->pool->env));
 	fields[TASK_progress] = val_float(1);
 	fields[TASK_type] = val_string("<none/>");
+	fields[TASK_method] = val_string(call->method->name);
 	fields[TASK_session] = val_string(call->caller.session);
 	fields[TASK_caller] = caller_of(call);
 	fields[TASK_keep] = val_bool(true);
@@ -248,4 +249,95 @@ int task_cancel(struct call *call, const struct task_cancel_args *args, struct e
 	db_txn_map_add(&txn, MODEL_CLASS_task, args->task, TASK_current_operations, key,
 		val_string("cancel"));
 	return call_write(call, &txn, NULL);
+}
+
+/* What clients say of tasks that they have made (task.create); who may is role.c's. */
+
+/* Those of operations have an owner, which alone knows. */
+static int client_task(
+	struct call *call, const char *ref, const struct db_row **out, struct err *err)
+{
+	*out = db_view_get(&call->view, MODEL_CLASS_task, ref);
+	if (*out == NULL)
+		return err_set(err, ERR_HANDLE_INVALID, "task", ref, NULL);
+	if (*db_row_s(*out, TASK_method) != 0)
+		return err_set(err, ERR_OPERATION_NOT_ALLOWED,
+			"The pool itself says how its operations go: only tasks made by "
+			"task.create are written by clients",
+			NULL);
+	return 0;
+}
+
+static void told_begin(struct db_txn *txn, const struct db_row *task)
+{
+	db_txn_init(txn, DB_FOR_FIELD);
+	db_txn_need_version(txn, MODEL_CLASS_task, db_row_ref(task), db_row_modified(task));
+}
+
+/* From pending only: an end is the last word. */
+int task_set_status(struct call *call, const struct task_set_status_args *args, struct err *err)
+{
+	const struct db_row *task;
+	struct db_txn txn;
+
+	if (client_task(call, args->self, &task, err) != 0)
+		return ERR_API;
+	if (!task_pending(task) || strcmp(args->value, db_row_s(task, TASK_status)) == 0)
+		return 0;
+	told_begin(&txn, task);
+	db_txn_set(&txn, MODEL_CLASS_task, args->self, TASK_status, val_string(args->value));
+	if (strcmp(args->value, "pending") != 0 && strcmp(args->value, "cancelling") != 0) {
+		db_txn_set(&txn, MODEL_CLASS_task, args->self, TASK_finished,
+			val_datetime(env_wall_s(call->pool->env)));
+		db_txn_set(&txn, MODEL_CLASS_task, args->self, TASK_progress, val_float(1));
+		db_txn_set(&txn, MODEL_CLASS_task, args->self, TASK_current_operations, val_map());
+	}
+	return call_write(call, &txn, NULL);
+}
+
+/* Steps under PROGRESS_STEP cost no entry in the log. */
+int task_set_progress(struct call *call, const struct task_set_progress_args *args, struct err *err)
+{
+	static const double PROGRESS_STEP = 0.01;
+	const struct db_row *task;
+	struct db_txn txn;
+	double step;
+
+	if (client_task(call, args->self, &task, err) != 0)
+		return ERR_API;
+	if (!(args->value >= 0 && args->value <= 1))
+		return err_set(err, ERR_VALUE_NOT_SUPPORTED, "value",
+			arena_printf(&call->arena, "%g", args->value), "progress is from 0 to 1",
+			NULL);
+	step = args->value - db_row_field(task, TASK_progress, &call->arena).f;
+	if (!task_pending(task) || (step > -PROGRESS_STEP && step < PROGRESS_STEP))
+		return 0;
+	told_begin(&txn, task);
+	db_txn_set(&txn, MODEL_CLASS_task, args->self, TASK_progress, val_float(args->value));
+	return call_write(call, &txn, NULL);
+}
+
+/* Clients write these before or after the status. */
+static int set_outcome(
+	struct call *call, const char *ref, int field, struct val value, struct err *err)
+{
+	const struct db_row *task;
+	struct db_txn txn;
+
+	if (client_task(call, ref, &task, err) != 0)
+		return ERR_API;
+	told_begin(&txn, task);
+	db_txn_set(&txn, MODEL_CLASS_task, ref, field, value);
+	return call_write(call, &txn, NULL);
+}
+
+int task_set_result(struct call *call, const struct task_set_result_args *args, struct err *err)
+{
+	return set_outcome(call, args->self, TASK_result, val_string(args->value), err);
+}
+
+int task_set_error_info(
+	struct call *call, const struct task_set_error_info_args *args, struct err *err)
+{
+	return set_outcome(call, args->self, TASK_error_info, *args->value, err);
 }

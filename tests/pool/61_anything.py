@@ -38,6 +38,7 @@ class Run:
         self.pool, self.lock, self.rng = pool, threading.Lock(), random.Random(SEED)
         api = Api(pool, 1).login()
         self.session, self.hosts = api.session, api("host.get_all")
+        api("pool.add_to_other_config", api("pool.get_all")[0], "xpool-tasks-max", "20000")  # all ends are looked at, afterwards
         api.memory_known()
         sr = pool.make_sr(api)
         self.vms = [api("VM.create", vm_record("any%d" % n, suspend_SR=sr)) for n in range(VMS)]

@@ -1,0 +1,195 @@
+/* Which rows of tasks the sweep removes, on built states: ages are the marks that the test sets. */
+#include "pool/operation_priv.h"
+#include "tests/lib/rows.h"
+
+#include <stdio.h>
+
+struct bench {
+	struct rows r;
+	struct pool pool;
+};
+
+static void bench_open(struct bench *b)
+{
+	memset(b, 0, sizeof *b);
+	rows_open(&b->r);
+}
+
+static const char *task(struct bench *b, const char *name, const char *status, const char *method)
+{
+	const char *ref = rows_create(&b->r, MODEL_CLASS_task, name);
+
+	db_txn_set(&b->r.txn, MODEL_CLASS_task, ref, TASK_status, val_string(status));
+	db_txn_set(&b->r.txn, MODEL_CLASS_task, ref, TASK_method, val_string(method));
+	db_txn_set(&b->r.txn, MODEL_CLASS_task, ref, TASK_keep, val_bool(true));
+	rows_apply(&b->r);
+	return ref;
+}
+
+static void tasks(struct bench *b, const char *word, unsigned n, const char *status)
+{
+	char name[32];
+
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(name, sizeof name, "%s%u", word, i);
+		task(b, name, status, "VM.start");
+	}
+}
+
+/* Everything so far ended so long ago as this says. */
+static void seen(struct bench *b)
+{
+	b->pool.marks.seconds[0] = b->r.db.index;
+}
+
+/* One sweep; how many rows it takes. */
+static unsigned sweep(struct bench *b)
+{
+	struct db_txn txn;
+	unsigned n;
+
+	db_txn_init(&txn, DB_FOR_SWEEP);
+	n = sweep_tasks(&b->pool, &b->r.view, &txn, &b->r.a);
+	ck_assert_uint_eq(txn.n_ops, n);
+	if (n > 0)
+		ck_assert_int_eq(rows_apply_txn(&b->r, &txn), APPLY_DONE);
+	db_txn_fini(&txn);
+	return n;
+}
+
+static bool there(struct bench *b, const char *name)
+{
+	return db_view_get(&b->r.view, MODEL_CLASS_task, rows_ref(&b->r, name)) != NULL;
+}
+
+/* tasks-events 1.3: keep = max(0, 200 - pending) of those that have ended, the newest. */
+START_TEST(the_oldest_ended_go_above_the_cap)
+{
+	struct bench b;
+
+	bench_open(&b);
+	tasks(&b, "pending", 50, "pending");
+	tasks(&b, "old", 10, "failure");
+	tasks(&b, "ended", 150, "success");
+	ck_assert_uint_eq(sweep(&b), 0); /* all of them too young: who waits has to see the end */
+	seen(&b);
+	tasks(&b, "young", 5, "success");
+	ck_assert_uint_eq(sweep(&b), 15);
+	ck_assert_uint_eq(sweep(&b), 0);
+	ck_assert(!there(&b, "old0") && !there(&b, "old9"));
+	ck_assert(!there(&b, "ended0") && !there(&b, "ended4") && there(&b, "ended5"));
+	ck_assert(there(&b, "young0") && there(&b, "pending0"));
+	rows_close(&b.r);
+}
+END_TEST
+
+/* However many are pending, none of these goes. */
+START_TEST(pending_ones_never_go_by_the_cap)
+{
+	struct bench b;
+
+	bench_open(&b);
+	tasks(&b, "pending", 230, "pending");
+	tasks(&b, "ended", 7, "cancelled");
+	seen(&b);
+	ck_assert_uint_eq(sweep(&b), 7);
+	ck_assert_uint_eq(db_view_count(&b.r.view, MODEL_CLASS_task), 230);
+	rows_close(&b.r);
+}
+END_TEST
+
+START_TEST(the_cap_is_the_pool_s)
+{
+	struct bench b;
+	const char *pool;
+
+	bench_open(&b);
+	pool = rows_create(&b.r, MODEL_CLASS_pool, "pool");
+	rows_add(&b.r, MODEL_CLASS_pool, pool, POOL_other_config, "xpool-tasks-max", "3");
+	tasks(&b, "ended", 8, "success");
+	seen(&b);
+	ck_assert_uint_eq(sweep(&b), 5);
+	ck_assert(there(&b, "ended5") && !there(&b, "ended4"));
+	rows_close(&b.r);
+}
+END_TEST
+
+/* What an operation still is about stays: locks of an unknown outcome, parts whose whole goes on.
+ */
+START_TEST(rows_that_are_in_use_stay)
+{
+	struct bench b;
+	const char *ref;
+	struct val locks = val_set();
+
+	bench_open(&b);
+	task(&b, "whole", "pending", "host.evacuate");
+	ref = task(&b, "part", "failure", "VM.pool_migrate");
+	rows_set(&b.r, MODEL_CLASS_task, ref, TASK_subtask_of, val_string("OpaqueRef:whole"));
+	ref = task(&b, "unknown", "failure", "VM.start");
+	val_set_push(&b.r.a, &locks, val_string("VM/OpaqueRef:vm/start"));
+	rows_set(&b.r, MODEL_CLASS_task, ref, TASK_locks, locks);
+	tasks(&b, "pending", 200, "pending");
+	/* by age too */
+	for (unsigned i = 0; i < ARRAY_LEN(b.pool.marks.minutes); i++)
+		b.pool.marks.minutes[i] = b.r.db.index;
+	b.pool.marks.idles[0] = b.r.db.index;
+	seen(&b);
+	ck_assert_uint_eq(sweep(&b), 0);
+	rows_set(&b.r, MODEL_CLASS_task, "OpaqueRef:whole", TASK_status, val_string("success"));
+	ck_assert_uint_eq(sweep(&b), 1);
+	ck_assert(!there(&b, "part") && there(&b, "unknown"));
+	rows_close(&b.r);
+}
+END_TEST
+
+/* 24 h without a word: a client's goes, an operation's does not. */
+START_TEST(a_client_s_task_that_nobody_goes_on_with_goes)
+{
+	struct bench b;
+
+	bench_open(&b);
+	task(&b, "client", "pending", "");
+	task(&b, "stopping", "cancelling", "");
+	task(&b, "alive", "pending", "");
+	task(&b, "operation", "pending", "VM.start");
+	b.pool.marks.idles[0] = b.r.db.index;
+	rows_set(&b.r, MODEL_CLASS_task, "OpaqueRef:alive", TASK_progress, val_float(0.5));
+	ck_assert_uint_eq(sweep(&b), 2);
+	ck_assert(!there(&b, "client") && !there(&b, "stopping"));
+	ck_assert(there(&b, "alive") && there(&b, "operation"));
+	rows_close(&b.r);
+}
+END_TEST
+
+/* Progress that was decided meanwhile keeps the row. */
+START_TEST(a_word_that_comes_with_the_sweep_counts)
+{
+	struct bench b;
+	struct db_txn txn;
+
+	bench_open(&b);
+	task(&b, "client", "pending", "");
+	b.pool.marks.idles[0] = b.r.db.index;
+	db_txn_init(&txn, DB_FOR_SWEEP);
+	ck_assert_uint_eq(sweep_tasks(&b.pool, &b.r.view, &txn, &b.r.a), 1);
+	rows_set(&b.r, MODEL_CLASS_task, "OpaqueRef:client", TASK_progress, val_float(0.5));
+	ck_assert_int_eq(rows_apply_txn(&b.r, &txn), APPLY_REFUSED);
+	ck_assert(there(&b, "client"));
+	rows_close(&b.r);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		the_oldest_ended_go_above_the_cap,
+		pending_ones_never_go_by_the_cap,
+		the_cap_is_the_pool_s,
+		rows_that_are_in_use_stay,
+		a_client_s_task_that_nobody_goes_on_with_goes,
+		a_word_that_comes_with_the_sweep_counts,
+	};
+
+	return suite_run("sweep", tests, ARRAY_LEN(tests), 30);
+}
