@@ -120,6 +120,7 @@ static void task_fields(
 	struct admit *ad, const struct request *r, struct val *f, const struct val *locks)
 {
 	struct val other = val_map();
+	bool named = request_id(&r->other_config) != NULL;
 	const char *arguments;
 	const struct db_row *session = db_view_get(ad->view, MODEL_CLASS_session, r->session);
 
@@ -136,7 +137,7 @@ static void task_fields(
 	f[TASK_subject_ref] = val_string(ad->vm != NULL ? db_row_ref(ad->vm) : NULL_REF);
 	f[TASK_caller] = task_caller(ad->arena, r->user, r->session, r->originator,
 		session != NULL ? db_row_s(session, SESSION_auth_user_sid) : "");
-	f[TASK_keep] = val_bool(r->keep);
+	f[TASK_keep] = val_bool(r->keep || named); /* it may be asked for again */
 	f[TASK_subtask_of] = val_string(
 		db_view_get(ad->view, MODEL_CLASS_task, r->parent) != NULL ? r->parent : NULL_REF);
 	if (ad->owner != NULL) {
@@ -144,8 +145,11 @@ static void task_fields(
 		f[TASK_locks] = *locks;
 	} else {
 		val_map_push(ad->arena, &other, "waiting_for", val_string(ad->waits_for));
-		f[TASK_other_config] = other;
 	}
+	for (uint32_t i = 0; i < r->other_config.n; i++)
+		val_map_push(ad->arena, &other, r->other_config.pairs[i].key,
+			r->other_config.pairs[i].value);
+	f[TASK_other_config] = other;
 }
 
 /* A request has reached the coordinator. */
@@ -218,12 +222,45 @@ static int admit_one(struct admit *ad, const struct request *r, struct err *err)
 	return 0;
 }
 
+static bool same_text(const struct val *a, const struct val *b, const char *key)
+{
+	const char *x = val_get_s(a, key), *y = val_get_s(b, key);
+
+	return strcmp(x != NULL ? x : "", y != NULL ? y : "") == 0;
+}
+
+/* There is a task of that name. Of the same user and request, it is the answer; a name is not for
+ * two things. */
+static int admit_again(
+	struct admit *ad, const struct request *r, const struct db_row *task, struct err *err)
+{
+	const struct db_row *session = db_view_get(ad->view, MODEL_CLASS_session, r->session);
+	struct val is = db_row_field(task, TASK_caller, ad->arena),
+		   asks = task_caller(ad->arena, r->user, r->session, r->originator,
+			   session != NULL ? db_row_s(session, SESSION_auth_user_sid) : ""),
+		   other = db_row_field(task, TASK_other_config, ad->arena);
+	const char *arguments, *id = request_id(&r->other_config);
+
+	request_arguments(ad->arena, r, &arguments);
+	if (id != NULL && (strcmp(db_row_s(task, TASK_method), r->method->name) != 0 ||
+				  strcmp(db_row_s(task, TASK_arguments), arguments) != 0 ||
+				  !same_text(&is, &asks, "user") || !same_text(&is, &asks, "sid") ||
+				  !same_text(&other, &r->other_config, "http:request-id")))
+		return err_set(err, ERR_INVALID_VALUE, "X-Http-Other-Config-Request-Id",
+			arena_printf(ad->arena, "%s: it names another request, %s", id, ad->task),
+			NULL);
+	db_txn_need_row(ad->txn, MODEL_CLASS_task, ad->task);
+	return 0;
+}
+
 static void admit_arrived(struct pool *pool, const struct db_proposal_id *id,
 	const struct request *r, struct arena *a)
 {
+	const struct db_row *task;
 	struct db_view view;
 	struct db_txn txn;
 	struct err err = { 0 };
+	int rc;
 	struct admit ad = { .pool = pool,
 		.view = &view,
 		.arena = a,
@@ -234,16 +271,19 @@ static void admit_arrived(struct pool *pool, const struct db_proposal_id *id,
 
 	db_txn_init(&txn, DB_FOR_ADMIT);
 	db_txn_origin(&txn, (struct db_origin){ r->user, ad.task, r->method->name });
-	db_txn_need_no_row(&txn, MODEL_CLASS_task, ad.task);
 	db_view_pin(pool->db, &view);
-	/* asked again for what has been admitted: the entry is the answer */
-	if (db_view_get(&view, MODEL_CLASS_task, ad.task) == NULL) {
-		if (admit_one(&ad, r, &err) != 0) {
-			db_refuse(pool->db, id, &err);
-		} else {
-			txn.schema = db_view_schema(&view);
-			db_admit(pool->db, id, &txn);
-		}
+	task = db_view_get(&view, MODEL_CLASS_task, ad.task);
+	if (task == NULL) {
+		db_txn_need_no_row(&txn, MODEL_CLASS_task, ad.task);
+		rc = admit_one(&ad, r, &err);
+	} else {
+		rc = admit_again(&ad, r, task, &err);
+	}
+	if (rc != 0) {
+		db_refuse(pool->db, id, &err);
+	} else {
+		txn.schema = db_view_schema(&view);
+		db_admit(pool->db, id, &txn);
 	}
 	db_view_unpin(&view);
 	err_fini(&err);
@@ -289,6 +329,7 @@ static void on_decided(struct db_proposal *p);
 
 static void ask(struct call *call)
 {
+	const char *id = request_id(&call->task_config);
 	char uuid[UUID_LEN + 1];
 	struct request r = { .method = call->method,
 		.args = call->args,
@@ -297,10 +338,15 @@ static void ask(struct call *call)
 		.originator = call->caller.originator,
 		.task_uuid = uuid,
 		.keep = call->async,
-		.parent = NULL_REF };
+		.parent = NULL_REF,
+		.other_config = call->task_config };
 	struct buf bytes = { 0 };
 
 	pool_ref(call->pool, uuid, call->task);
+	if (id != NULL) {
+		request_uuid(call->caller.user, call->caller.sid, id, uuid);
+		snprintf(call->task, sizeof call->task, "OpaqueRef:%s", uuid);
+	}
 	request_encode(&bytes, &r);
 	db_request(call->pool->db, &call->proposal, &bytes, call->io->loop, on_decided);
 }

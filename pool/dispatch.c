@@ -7,7 +7,7 @@
  * or uuid that is unknown *here*, it takes a read barrier and runs once more: what was acknowledged
  * elsewhere may only be late.
  */
-#include "pool/pool_priv.h"
+#include "pool/request_priv.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -564,6 +564,34 @@ static int prepare(struct call *call, struct err *err)
 	return call->method->call == MODEL_REMOVED ? 0 : decode(call, err);
 }
 
+/* X-Http-Other-Config-KEY: what the call's task has as http:KEY (wire.md, task headers). */
+static int read_task_config(struct call *call, struct err *err)
+{
+	char *line = arena_strdup(&call->arena, call->request->task_config), *next, *value;
+	const char *id;
+
+	for (; *line != 0; line = next) {
+		next = line + strcspn(line, "\n");
+		if (*next != 0)
+			*next++ = 0;
+		value = strchr(line, ':');
+		CHECK(value != NULL);
+		*value++ = 0;
+		if (!val_text_ok(line) || !val_text_ok(value))
+			return err_set(err, ERR_INVALID_VALUE, "X-Http-Other-Config-*",
+				"it is not UTF-8", NULL);
+		if (call->task_config.kind == VAL_VOID)
+			call->task_config = val_map();
+		val_map_push(&call->arena, &call->task_config,
+			arena_printf(&call->arena, "http:%s", line), val_string(value));
+	}
+	id = request_id(&call->task_config);
+	if (id != NULL && (*id == 0 || strlen(id) > POOL_TASK_NAME_MAX))
+		return err_set(err, ERR_INVALID_VALUE, "X-Http-Other-Config-Request-Id",
+			"it has 1 to 100 bytes", NULL);
+	return 0;
+}
+
 /* Which codec a path speaks; /json is XML by history, unless the body says otherwise. */
 static bool is_json(const struct rpc_request *request)
 {
@@ -625,7 +653,7 @@ void pool_request(void *arg, struct rpc_request *request)
 		system_call(call);
 		return;
 	}
-	if (prepare(call, &call->err) != 0)
+	if (prepare(call, &call->err) != 0 || read_task_config(call, &call->err) != 0)
 		call_finish(call);
 	else if (!read_floor(call))
 		refuse(call, 400, "X-Pool-Index is EPOCH-INDEX, X-Pool-Read is linearizable");

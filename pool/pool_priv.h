@@ -28,7 +28,10 @@ enum {
 	POOL_TASK_KEEP_MIN = 65,      /* of asynchronous ones */
 	POOL_TASK_SEEN_S = 30,	      /* an end stays so long however many tasks there are */
 	POOL_TASKS_MAX = 200,	      /* more of them: the oldest ended ones go */
-	POOL_TASK_IDLE_S = 24 * 3600, /* one that a client has made and nobody has gone on with */
+	POOL_TASK_IDLE_S = 24 * 3600, /* one that a client has made and nobody has gone on with; and
+					 one that a client has named, after its end */
+	POOL_TASKS_NAMED_MAX = 1000,  /* of the latter */
+	POOL_TASK_NAME_MAX = 100,     /* bytes of the name */
 	POOL_TASK_IDLE_PARTS = 4,     /* looks at that in such a time */
 	POOL_LOGIN_PENALTY_MS = 5000,
 	POOL_EVENT_BATCH_MS = 50,
@@ -167,6 +170,7 @@ struct call {
 	bool async, bare, barriered, finished;
 	bool task_due;	  /* runs at once and is told by a task that has ended (task_write_ended) */
 	struct val *args; /* as many as params */
+	struct val task_config; /* of its task, from headers: http:KEY; void: none */
 	void *args_struct;
 	struct caller caller;
 	struct db_view view; /* pinned while the call runs on its loop */

@@ -2,7 +2,24 @@
  * ended. */
 #include "pool/request_priv.h"
 
+#include "rpc/base/hash.h"
+
+#include <stdio.h>
 #include <string.h>
+
+const char *request_id(const struct val *other_config)
+{
+	return other_config->kind == VAL_MAP ? val_get_s(other_config, "http:request-id") : NULL;
+}
+
+void request_uuid(const char *user, const char *sid, const char *id, char out[UUID_LEN + 1])
+{
+	char who[40];
+
+	snprintf(who, sizeof who, "%016llx%016llx", (unsigned long long)hash_text(user),
+		(unsigned long long)hash_text(sid));
+	uuid_derive(who, id, out);
+}
 
 void request_encode(struct buf *out, const struct request *r)
 {
@@ -20,7 +37,18 @@ void request_encode(struct buf *out, const struct request *r)
 	buf_str(out, r->task_uuid);
 	buf_u8(out, r->keep);
 	buf_str(out, r->parent);
+	args = r->other_config.kind == VAL_MAP ? r->other_config : val_map();
+	val_pack(out, &args);
 	arena_fini(&a);
+}
+
+static bool is_text_map(const struct val *v)
+{
+	bool ok = v->kind == VAL_MAP;
+
+	for (uint32_t i = 0; ok && i < v->n; i++)
+		ok = v->pairs[i].value.kind == VAL_STRING;
+	return ok;
 }
 
 bool request_decode(struct arena *a, const uint8_t *p, size_t n, struct request *out)
@@ -35,7 +63,9 @@ bool request_decode(struct arena *a, const uint8_t *p, size_t n, struct request 
 	out->task_uuid = rd_str(&r);
 	out->keep = rd_u8(&r) != 0;
 	out->parent = rd_left(&r) > 0 ? rd_str(&r) : NULL_REF; /* older builds say nothing */
-	if (r.bad || args.kind != VAL_SET || !uuid_ok(out->task_uuid))
+	out->other_config = rd_left(&r) > 0 ? val_unpack(&r, a) : val_map();
+	if (r.bad || !is_text_map(&out->other_config) || args.kind != VAL_SET ||
+		!uuid_ok(out->task_uuid))
 		return false;
 	out->method = model_message_find(name);
 	out->args = args.items;

@@ -7,10 +7,16 @@ struct request {
 	const struct model_message *method;
 	struct val *args; /* of the types of the parameters */
 	const char *user, *session, *originator;
-	const char *task_uuid; /* chosen by the member that accepts the call */
-	bool keep;	       /* asynchronous */
-	const char *parent;    /* the task it is a part of; NULL_REF: none */
+	const char *task_uuid;	 /* chosen by the member that accepts the call */
+	bool keep;		 /* asynchronous */
+	const char *parent;	 /* the task it is a part of; NULL_REF: none */
+	struct val other_config; /* of the task: a map of strings, or void */
 };
+
+/* The key of other_config that says by which name the client will ask again; NULL: none. */
+const char *request_id(const struct val *other_config);
+/* The task of a user's request of that name, always the same. */
+void request_uuid(const char *user, const char *sid, const char *id, char out[UUID_LEN + 1]);
 
 void request_encode(struct buf *out, const struct request *r);
 /* Bytes of another member: false when they are no request for an operation. Strings point into p.

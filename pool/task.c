@@ -176,6 +176,7 @@ void task_write_ended(struct call *call)
 	fields[TASK_progress] = val_float(1);
 	fields[TASK_type] = val_string("<none/>");
 	fields[TASK_method] = val_string(call->method->name);
+	fields[TASK_other_config] = call->task_config;
 	fields[TASK_session] = val_string(call->caller.session);
 	fields[TASK_caller] = caller_of(call);
 	fields[TASK_keep] = val_bool(true);

@@ -60,6 +60,14 @@ static bool is_over(const struct db_view *view, const struct db_row *task, struc
 	       !task_pending(db_view_get(view, MODEL_CLASS_task, db_row_s(task, TASK_subtask_of)));
 }
 
+/* May a client ask for it again, by the name it has given? */
+static bool is_named(const struct db_row *task, struct arena *a)
+{
+	struct val other = db_row_field(task, TASK_other_config, a);
+
+	return request_id(&other) != NULL;
+}
+
 /* Rows of plain calls go when everybody has had POOL_TASK_SYNC_S to see their end; what a client
  * has made and left alone is no work of ours. */
 static bool is_old(
@@ -71,7 +79,7 @@ static bool is_old(
 		return *db_row_s(task, TASK_method) == 0 && at <= pool->marks.idles[0];
 	return at <= (db_row_b(task, TASK_keep) ? marks_minutes_ago(pool, POOL_TASK_KEEP_MIN)
 						: seconds_ago(pool, POOL_TASK_SYNC_S)) &&
-	       is_over(view, task, a);
+	       (at <= pool->marks.idles[0] || !is_named(task, a)) && is_over(view, task, a);
 }
 
 static int by_age(const void *x, const void *y)
@@ -82,8 +90,9 @@ static int by_age(const void *x, const void *y)
 	return a < b ? -1 : a > b;
 }
 
-/* n tasks too many: the oldest that are over and have been so for POOL_TASK_SEEN_S. */
-static unsigned remove_oldest(struct pool *pool, const struct db_view *view, uint64_t n,
+/* n too many, of those that clients have named or of the others: the oldest that are over and have
+ * been so for POOL_TASK_SEEN_S. */
+static unsigned remove_oldest(struct pool *pool, const struct db_view *view, uint64_t n, bool named,
 	struct db_txn *txn, struct arena *a)
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
@@ -93,7 +102,7 @@ static unsigned remove_oldest(struct pool *pool, const struct db_view *view, uin
 	over = arena_alloc(a, db_view_count(view, MODEL_CLASS_task) * sizeof(struct db_row *));
 	while ((task = db_next(&c)) != NULL)
 		if (db_row_modified(task) <= seconds_ago(pool, POOL_TASK_SEEN_S) &&
-			is_over(view, task, a))
+			is_over(view, task, a) && is_named(task, a) == named)
 			over[n_over++] = task;
 	qsort(over, n_over, sizeof *over, by_age);
 	for (; removed < n_over && removed < n && removed < REMOVED_MAX; removed++)
@@ -107,12 +116,12 @@ unsigned sweep_tasks(
 	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
 	uint64_t max = (uint64_t)pool_number(
 		view, a, "xpool-tasks-max", POOL_TASKS_MAX, 1000 * POOL_TASKS_MAX);
-	uint64_t pending = 0, ended = 0, keep;
+	uint64_t pending = 0, ended = 0, named = 0, keep;
 	const struct db_row *task;
 	unsigned removed = 0;
 
 	while ((task = db_next(&c)) != NULL && removed < REMOVED_MAX) {
-		*(task_pending(task) ? &pending : &ended) += 1;
+		*(task_pending(task) ? &pending : is_named(task, a) ? &named : &ended) += 1;
 		if (!is_old(pool, view, task, a))
 			continue;
 		if (task_pending(task)) /* unless somebody goes on with it now */
@@ -122,6 +131,9 @@ unsigned sweep_tasks(
 		removed++;
 	}
 	keep = pending < max ? max - pending : 0;
-	return removed > 0 || ended <= keep ? removed
-					    : remove_oldest(pool, view, ended - keep, txn, a);
+	if (removed == 0 && named > POOL_TASKS_NAMED_MAX)
+		removed = remove_oldest(pool, view, named - POOL_TASKS_NAMED_MAX, true, txn, a);
+	if (removed == 0 && ended > keep)
+		removed = remove_oldest(pool, view, ended - keep, false, txn, a);
+	return removed;
 }

@@ -11,9 +11,9 @@
 enum { SMALL_BODY = 15 << 10 };
 
 /* Headers that somebody looks at. */
-enum { H_CORS, H_COOKIE, H_AUTHORIZATION, H_POOL_INDEX, H_POOL_READ, HEADERS };
+enum { H_CORS, H_COOKIE, H_AUTHORIZATION, H_POOL_INDEX, H_POOL_READ, H_TASK, HEADERS };
 static const char *const header_names[HEADERS] = { "Access-Control-Request-Headers", "Cookie",
-	"Authorization", "X-Pool-Index", "X-Pool-Read" };
+	"Authorization", "X-Pool-Index", "X-Pool-Read", "X-Http-Other-Config-" };
 
 struct rpc_server {
 	struct loop *loop;
@@ -257,13 +257,32 @@ static int on_field(http_parser *p, const char *at, size_t n)
 	return 0;
 }
 
+/* Of those that begin like H_TASK there may be several: each a line KEY:VALUE. */
+static bool begin_task_header(struct rpc_conn *c)
+{
+	const char *name = buf_text(&c->field);
+	size_t prefix = strlen(header_names[H_TASK]);
+	struct buf *out = &c->headers[H_TASK];
+
+	if (strncasecmp(name, header_names[H_TASK], prefix) != 0 || name[prefix] == 0)
+		return false;
+	if (out->len > 0)
+		buf_puts(out, "\n");
+	for (const char *key = name + prefix; *key != 0; key++)
+		buf_printf(out, "%c", *key >= 'A' && *key <= 'Z' ? *key + 32 : *key);
+	buf_puts(out, ":");
+	return true;
+}
+
 static int on_value(http_parser *p, const char *at, size_t n)
 {
 	struct rpc_conn *c = p->data;
 
-	for (int i = 0; i < HEADERS && c->want < 0; i++)
+	for (int i = 0; i < H_TASK && c->want < 0; i++)
 		if (strcasecmp(buf_text(&c->field), header_names[i]) == 0)
 			c->want = i;
+	if (c->want < 0 && begin_task_header(c))
+		c->want = H_TASK;
 	if (c->want >= 0)
 		buf_put(&c->headers[c->want], at, n);
 	else
@@ -368,6 +387,7 @@ static void request_serve(struct rpc_conn *c)
 			.authorization = header(c, H_AUTHORIZATION),
 			.pool_index = header(c, H_POOL_INDEX),
 			.pool_read = header(c, H_POOL_READ),
+			.task_config = header(c, H_TASK),
 			.body = buf_text(&c->body),
 			.body_len = c->body.len,
 			.peer = stream_peer(c->stream),

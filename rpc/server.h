@@ -38,6 +38,7 @@ struct rpc_request {
 	const char *body;		    /* NUL-terminated */
 	size_t body_len;
 	const char *pool_index, *pool_read; /* X-Pool-Index and X-Pool-Read; "" when absent */
+	const char *task_config; /* X-Http-Other-Config-KEY: lines KEY:VALUE, keys in lower case */
 	const char *peer;
 	struct loop *loop;
 	void (*gone)(struct rpc_request *request,

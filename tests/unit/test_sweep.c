@@ -162,6 +162,29 @@ START_TEST(a_client_s_task_that_nobody_goes_on_with_goes)
 }
 END_TEST
 
+/* pool.md 5.2: asked again within 24 h it is the same task, so its row is there. */
+START_TEST(a_task_that_its_client_has_named_stays_for_a_day)
+{
+	struct bench b;
+
+	bench_open(&b);
+	task(&b, "named", "success", "VM.start");
+	rows_add(&b.r, MODEL_CLASS_task, "OpaqueRef:named", TASK_other_config, "http:request-id",
+		"a");
+	tasks(&b, "ended", 201, "success");
+	seen(&b);
+	ck_assert_uint_eq(sweep(&b), 1); /* of the others */
+	for (unsigned i = 0; i < ARRAY_LEN(b.pool.marks.minutes); i++)
+		b.pool.marks.minutes[i] = b.r.db.index;
+	ck_assert_uint_eq(sweep(&b), 200);
+	ck_assert_uint_eq(sweep(&b), 0);
+	ck_assert(there(&b, "named"));
+	b.pool.marks.idles[0] = b.r.db.index;
+	ck_assert_uint_eq(sweep(&b), 1);
+	rows_close(&b.r);
+}
+END_TEST
+
 /* Progress that was decided meanwhile keeps the row. */
 START_TEST(a_word_that_comes_with_the_sweep_counts)
 {
@@ -188,6 +211,7 @@ int main(void)
 		the_cap_is_the_pool_s,
 		rows_that_are_in_use_stay,
 		a_client_s_task_that_nobody_goes_on_with_goes,
+		a_task_that_its_client_has_named_stays_for_a_day,
 		a_word_that_comes_with_the_sweep_counts,
 	};
 
