@@ -5,7 +5,12 @@
 
 #include <string.h>
 
-enum { READ_MS = DB_PLANE_FRAME_MS, MISSED_MAX = 3 };
+enum {
+	READ_MS = DB_PLANE_FRAME_MS,
+	MISSED_MAX = 3,
+	PLATFORM_VERSION =
+		2, /* of virtual hardware, the newest that is offered; all before it too */
+};
 
 static void put_int(struct pool *pool, int class_id, const char *ref, int field, int64_t i)
 {
@@ -82,17 +87,23 @@ static void build_machine(struct db_txn *txn, const struct db_view *view, void *
 	const struct machine *m = arg;
 	const struct val *cpu = val_get(m->host, "cpu");
 	const struct db_row *self = pool_self(m->pool, view);
-	struct val info, known;
+	struct val info, known, versions = val_set();
 
 	build_memory(txn, view, m->pool->host_uuid, kib_of(m->host, "memory_kib") * 1024);
 	if (self == NULL || cpu == NULL || cpu->kind != VAL_MAP)
 		return;
 	info = cpu_info(&m->job->arena, cpu);
+	for (int k = 0; k <= PLATFORM_VERSION; k++)
+		val_set_push(&m->job->arena, &versions, val_int(k));
 	known = db_row_field(self, HOST_cpu_info, &m->job->arena);
-	if (val_equal(&info, &known))
-		return;
-	db_txn_need_row(txn, MODEL_CLASS_host, db_row_ref(self));
-	db_txn_set(txn, MODEL_CLASS_host, db_row_ref(self), HOST_cpu_info, info);
+	if (!val_equal(&info, &known))
+		db_txn_set(txn, MODEL_CLASS_host, db_row_ref(self), HOST_cpu_info, info);
+	known = db_row_field(self, HOST_virtual_hardware_platform_versions, &m->job->arena);
+	if (!val_equal(&versions, &known))
+		db_txn_set(txn, MODEL_CLASS_host, db_row_ref(self),
+			HOST_virtual_hardware_platform_versions, versions);
+	if (txn->n_ops > 0)
+		db_txn_need_row(txn, MODEL_CLASS_host, db_row_ref(self));
 }
 
 static void read_main(struct job *job, void *arg)

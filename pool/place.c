@@ -3,7 +3,8 @@
  * chosen host alone, so a start elsewhere disturbs nobody.
  *
  *   candidates -> can it run there? -> members of its anti-affinity groups there, fewest first
- *     -> affinity host, then by how much memory is left, by lot with a bias to the best
+ *     -> affinity host, then by how much memory is left (the coordinator's counts half, unless the
+ *     pool does not want that), by lot with a bias to the best
  */
 #include "pool/operation_priv.h"
 
@@ -121,6 +122,37 @@ static int cpu_check(
 				     db_row_ref(host), why, NULL);
 }
 
+/* A host that says nothing of its kinds of guests runs all that its agent knows. */
+static int hvm_check(
+	const struct admit *ad, const struct db_row *vm, const struct db_row *host, struct err *err)
+{
+	struct val kinds = db_row_field(host, HOST_capabilities, ad->arena);
+	bool able = kinds.n == 0 || !rule_hvm(vm);
+
+	for (uint32_t i = 0; i < kinds.n; i++)
+		able |= strncmp(kinds.items[i].s, "hvm", 3) == 0;
+	return able ? 0 : err_set(err, ERR_VM_HVM_REQUIRED, db_row_ref(vm), NULL);
+}
+
+/* Virtual hardware of a version that the host offers. */
+static int platform_check(
+	const struct admit *ad, const struct db_row *vm, const struct db_row *host, struct err *err)
+{
+	struct val offered = db_row_field(host, HOST_virtual_hardware_platform_versions, ad->arena);
+	int64_t version = db_row_i(vm, VM_hardware_platform_version);
+	const char *list = "";
+
+	for (uint32_t i = 0; i < offered.n; i++) {
+		if (offered.items[i].i == version)
+			return 0;
+		list = arena_printf(ad->arena, "%s%s%lld", list, i > 0 ? "; " : "",
+			(long long)offered.items[i].i);
+	}
+	return err_set(err, ERR_VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION,
+		db_row_ref(host), arena_printf(ad->arena, "[%s]", list), db_row_ref(vm),
+		arena_printf(ad->arena, "%lld", (long long)version), NULL);
+}
+
 static int memory_check(
 	const struct admit *ad, const struct db_row *vm, const struct db_row *host, struct err *err)
 {
@@ -143,7 +175,7 @@ static int check(const struct admit *ad, const struct db_row *vm, const struct d
 		return err_set(err, ERR_HOST_NOT_LIVE, NULL);
 	if (!db_row_b(host, HOST_enabled))
 		return err_set(err, ERR_HOST_DISABLED, ref, NULL);
-	if (cpu_check(ad, vm, host, err) != 0)
+	if (platform_check(ad, vm, host, err) != 0 || cpu_check(ad, vm, host, err) != 0)
 		return ERR_API;
 	unseen = unseen_sr(ad->view, vm, host);
 	if (unseen != NULL)
@@ -152,7 +184,7 @@ static int check(const struct admit *ad, const struct db_row *vm, const struct d
 	if (unseen != NULL)
 		return err_set(
 			err, ERR_VM_REQUIRES_NETWORK, db_row_ref(vm), db_row_ref(unseen), NULL);
-	if (memory && memory_check(ad, vm, host, err) != 0)
+	if (hvm_check(ad, vm, host, err) != 0 || (memory && memory_check(ad, vm, host, err) != 0))
 		return ERR_API;
 	return pcpus_check(ad, vm, host, err);
 }
@@ -173,7 +205,7 @@ int place_can_boot(
 
 struct candidate {
 	const struct db_row *host;
-	int64_t left;
+	int64_t left;	/* bytes; the coordinator's half, where the pool wants it spared */
 	unsigned rank;	/* of what is left: definite, probable, possible, not enough */
 	unsigned group; /* members of its anti-affinity groups there */
 };
@@ -238,6 +270,15 @@ static unsigned rank_of(const struct memory_need *need, int64_t left)
 	return left >= need->all ? 0 : left >= need->most ? 1 : left >= need->least ? 2 : 3;
 }
 
+/* pool.coordinator_bias: others first, where memory is plenty (ranks definite and probable). */
+static bool coordinator_spared(const struct admit *ad)
+{
+	struct db_cursor c = db_rows(ad->view, MODEL_CLASS_pool);
+	const struct db_row *pool = db_next(&c);
+
+	return pool != NULL && db_row_b(pool, POOL_coordinator_bias);
+}
+
 static bool being_emptied(const struct admit *ad, const struct db_row *host)
 {
 	struct val current = db_row_field(host, HOST_current_operations, ad->arena);
@@ -254,9 +295,10 @@ static int choose(struct admit *ad, const struct db_row *vm, struct err *err)
 	struct db_cursor c = db_rows(ad->view, MODEL_CLASS_host);
 	struct memory_need need = memory_need(vm);
 	const char *affinity = db_row_s(vm, VM_affinity);
-	const struct db_row *host, *wanted = NULL;
+	const struct db_row *host, *wanted = NULL, *self = pool_self(ad->pool, ad->view);
+	bool spared = coordinator_spared(ad);
 	struct err why = { 0 };
-	unsigned n = 0;
+	unsigned n = 0, rank;
 
 	while ((host = db_next(&c)) != NULL && n < CANDIDATES_MAX) {
 		int64_t left = memory_free(ad->view, host);
@@ -267,7 +309,10 @@ static int choose(struct admit *ad, const struct db_row *vm, struct err *err)
 			continue;
 		if (strcmp(db_row_ref(host), affinity) == 0 && left >= need.least)
 			wanted = host;
-		all[n++] = (struct candidate){ host, left, rank_of(&need, left),
+		rank = rank_of(&need, left);
+		if (spared && host == self && rank < 2)
+			left = (left - 1) / 2;
+		all[n++] = (struct candidate){ host, left, rank,
 			place_group_members(ad, vm, db_row_ref(host)) };
 	}
 	err_fini(&why);
