@@ -221,6 +221,9 @@ class Pool:
                 print("--- %s" % name)
                 print(text[max(0, found.start() - 200):found.start() + 6000])
                 raise AssertionError("%s: %s" % (name, found.group(0)))
+        self.remove()
+
+    def remove(self):
         shutil.rmtree(self.dir)
 
     def __enter__(self):
@@ -229,7 +232,8 @@ class Pool:
     def __exit__(self, kind, value, trace):
         if kind is not None:
             self.dump()
-            self.quickstart("wipe", check=False)
+            self.quickstart("down", check=False)
+            self.remove()
             return False
         self.close()
         return False

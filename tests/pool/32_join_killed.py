@@ -89,18 +89,18 @@ with Pool(members=1, options=OPTIONS) as pool:
     pool.quickstart("start", "1")
     assert said.wait(60)
     thread.join()
-    pool.env.update(LD_PRELOAD=os.path.join(sys.argv[1], "tests", "libdie_at.so"))
+    pool.env.update(LD_PRELOAD=os.path.join(sys.argv[1], "tests", "libfaulty_disk.so"))
     log, at = os.path.join(pool.dir, "member4", "xpoold.log"), 0
     while "event=joined" not in open(log).read():
         at += 1
-        pool.env["XPOOL_DIE_AT"] = str(at)
+        pool.env["XPOOL_DISK_FAULT"] = "xpoold die %d" % at
         pool.quickstart("start", "4")
         with open(os.path.join(pool.dir, "member4", "xpoold.pid")) as handle:
             pid = int(handle.read().split()[0])
         eventually("it dies", lambda: gone(pid))
     print("died at %d changes of files" % at)
     pool.env.pop("LD_PRELOAD")
-    pool.env.pop("XPOOL_DIE_AT")
+    pool.env.pop("XPOOL_DISK_FAULT")
     pool.quickstart("start", "4")
     is_member(pool, 4)
     assert len(Api(pool, 4).login()("host.get_all")) == 4
