@@ -1,6 +1,7 @@
 /* Who coordinates: handing the lead over, and the calls of the reference for when a coordinator was
  * lost (pool.md 3.2). Here an election needs nobody's call, so they tell the truth and change
- * nothing; giving up what lost members hold is `xpoolctl recover` (docs/decisions/0015). */
+ * nothing; giving up what lost members hold is `xpoolctl recover`, following that is epoch.c
+ * (docs/decisions/0015). */
 #include "pool/operation_priv.h"
 
 #include <string.h>
@@ -46,7 +47,7 @@ static void on_asked(struct db_barrier *b)
 	call_finish(call);
 }
 
-static int ask_majority(struct call *call)
+int call_ask_majority(struct call *call)
 {
 	db_read_barrier(call->pool->db, &call->barrier, call->io->loop, on_asked);
 	return CALL_PENDING;
@@ -56,22 +57,7 @@ int pool_emergency_transition_to_master(struct call *call,
 	const struct pool_emergency_transition_to_master_args *args, struct err *err)
 {
 	(void)args, (void)err;
-	return ask_majority(call);
-}
-
-int pool_emergency_reset_master(
-	struct call *call, const struct pool_emergency_reset_master_args *args, struct err *err)
-{
-	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_host);
-	const struct db_row *host;
-
-	while ((host = db_next(&c)) != NULL)
-		if (strcmp(db_row_s(host, HOST_address), args->master_address) == 0)
-			return ask_majority(call);
-	return err_set(err, ERR_OPERATION_NOT_ALLOWED,
-		"No member of this pool has that address. To follow a pool that was recovered by "
-		"force, stop xpoold here and use xpoolctl adopt",
-		NULL);
+	return call_ask_majority(call);
 }
 
 /* Members in contact have this epoch: the channel refuses all others. */

@@ -136,29 +136,11 @@ int ctl_recover(const struct options *o)
 	return make_epoch(&p, &r, o->dir);
 }
 
-/* Do the other's epochs go on where ours ends? */
-static const char *unrelated(const struct members *ours, const struct members *theirs)
-{
-	if (strcmp(ours->pool_uuid, theirs->pool_uuid) != 0)
-		return "it is of another pool";
-	if (theirs->n_epochs <= ours->n_epochs)
-		return "it is of no newer epoch than this member";
-	for (unsigned i = 0; i < ours->n_epochs; i++)
-		if (strcmp(ours->epochs[i], theirs->epochs[i]) != 0)
-			return "its epoch does not descend from this member's: the pool was "
-			       "recovered "
-			       "twice. To follow it all the same, keep this directory aside and "
-			       "let "
-			       "the member join as a new one";
-	return NULL;
-}
-
 int ctl_adopt(const struct options *o)
 {
 	static struct place p;
 	static struct members theirs;
 	const char *fault = NULL;
-	bool known = false;
 	char why[256];
 
 	if (o->members == NULL)
@@ -168,13 +150,8 @@ int ctl_adopt(const struct options *o)
 		return ctl_fail(o->members, why);
 	if (place_open(&p, "adopt", o) != 0)
 		return 1;
-	if ((fault = unrelated(&p.members, &theirs)) != NULL)
+	if ((fault = members_unrelated(&p.members, &theirs)) != NULL)
 		return ctl_fail(o->members, fault);
-	for (unsigned i = 0; i < theirs.n; i++)
-		known |= theirs.m[i].raft_id == p.members.self &&
-			 strcmp(theirs.m[i].host_uuid, p.self->host_uuid) == 0;
-	if (!known)
-		return ctl_fail(o->members, "this member is not in it");
 	printf("Member %llu (%s) leaves epoch %u for epoch %u. Its own log is set aside, and "
 	       "everything is fetched "
 	       "from the members of that epoch. What only this log holds is no part of the pool "

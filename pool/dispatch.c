@@ -27,6 +27,8 @@ void call_drop(struct call *call)
 	buf_fini(&call->body);
 	arena_fini(&call->arena);
 	call->io->n_calls--;
+	if (call->leaves)
+		join_leave(call->pool);
 	free(call);
 }
 

@@ -728,17 +728,15 @@ struct join_call {
 static void on_done(struct loop_call *posted)
 {
 	struct join_call *jc = container_of(posted, struct join_call, posted);
-	struct pool *pool = jc->call->pool;
 	bool in = jc->rc == 0;
 
 	if (jc->rc == ERR_API)
 		err_move(&jc->call->err, &jc->err);
 	else if (!in)
 		err_set(&jc->call->err, ERR_INTERNAL_ERROR, err_rc_name(jc->rc), NULL);
-	call_finish(jc->call); /* the answer leaves before this program ends */
+	jc->call->leaves = in; /* the answer leaves before */
+	call_finish(jc->call);
 	free(jc);
-	if (in)
-		join_leave(pool);
 }
 
 static void join_main(struct job *job, void *arg)

@@ -230,6 +230,31 @@ bool members_parse_one(
 	return take_member(entry, out, 0, why, n);
 }
 
+const char *members_unrelated(const struct members *ours, const struct members *theirs)
+{
+	const struct db_member *self = NULL;
+	bool known = false;
+
+	for (unsigned i = 0; i < ours->n; i++)
+		if (ours->m[i].raft_id == ours->self)
+			self = &ours->m[i];
+	if (strcmp(ours->pool_uuid, theirs->pool_uuid) != 0)
+		return "it is of another pool";
+	if (theirs->n_epochs <= ours->n_epochs)
+		return "it is of no newer epoch than this member";
+	for (unsigned i = 0; i < ours->n_epochs; i++)
+		if (strcmp(ours->epochs[i], theirs->epochs[i]) != 0)
+			return "its epoch does not descend from this member's: the pool was "
+			       "recovered "
+			       "twice. To follow it all the same, keep this directory aside and "
+			       "let "
+			       "the member join as a new one";
+	for (unsigned i = 0; i < theirs->n; i++)
+		known |= theirs->m[i].raft_id == ours->self && self != NULL &&
+			 strcmp(theirs->m[i].host_uuid, self->host_uuid) == 0;
+	return known ? NULL : "this member is not in it";
+}
+
 static struct consensus_disk *disk_of(struct env *env, const char *dir)
 {
 	return consensus_disk_open(loop_new(env, "members"), dir);
@@ -276,13 +301,15 @@ static int take(struct env *env, const char *dir, const struct members *next)
 {
 	struct members *old = mem_new(sizeof *old);
 	char path[512], aside[600], why[256];
-	bool read, taken;
+	bool read, same, newer, taken;
 	int rc = 0;
 
 	snprintf(path, sizeof path, "%s/members.json", dir);
 	read = members_read(path, old, why, sizeof why);
 	snprintf(aside, sizeof aside, "%s/members.%s.json", dir, old->pool_uuid);
-	taken = read && strcmp(old->pool_uuid, next->pool_uuid) == 0 && old->self == next->self;
+	same = read && strcmp(old->pool_uuid, next->pool_uuid) == 0 && old->self == next->self;
+	newer = same && members_unrelated(old, next) == NULL;
+	taken = same && !newer;
 	if (read && !taken && members_write(aside, old) != 0) {
 		log_err(env, "event=members_not_kept file=%s why=\"%s\"", aside, strerror(errno));
 		rc = ERR_IO;
@@ -290,6 +317,9 @@ static int take(struct env *env, const char *dir, const struct members *next)
 	free(old);
 	if (taken || rc != 0)
 		return rc;
+	if (newer)
+		return consensus_abandon(disk_of(env, dir), next->self) == 0 ? keep(env, dir, next)
+									     : ERR_IO;
 	return next->index == 0 ? found(env, dir, next) : members_enlist(env, dir, next);
 }
 

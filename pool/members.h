@@ -45,6 +45,8 @@ void members_put_one(struct buf *out, const struct db_member *m);
 void members_put(const struct members *members, struct buf *out);
 /* 0, or -1 with errno. */
 int members_write(const char *path, const struct members *members);
+/* Do their epochs go on where ours end, with this member in their list? NULL, or why not. */
+const char *members_unrelated(const struct members *ours, const struct members *theirs);
 /* Make the directory that of a member which joins: its log empty (another one is set aside), then
  * members.json. Killed, it is run again. Nothing else uses the directory. 0; ERR_IO after a log
  * line. */
@@ -52,10 +54,10 @@ int members_enlist(struct env *env, const char *dir, const struct members *membe
 /* A pool of its own for the member that has left `old`, under a new uuid: kept for the next start.
  * 0, or ERR_IO after a log line. */
 int members_alone(struct env *env, const char *dir, const struct members *old);
-/* What join.c has kept of the pool that has let this host in, or members_alone (its log index is
- * 0), taken at the next start: members.json of the pool so far is kept as members.POOL.json. 0:
- * there is nothing; 1: taken, and the directory stays locked until this program begins anew; ERR_IO
- * after a log line. */
+/* What join.c has kept of the pool that has let this host in, epoch.c of a newer epoch of this
+ * pool (then the own log is set aside), or members_alone (its log index is 0), taken at the next
+ * start: members.json of the pool so far is kept as members.POOL.json. 0: there is nothing; 1:
+ * taken, and the directory stays locked until this program begins anew; ERR_IO after a log line. */
 #define MEMBERS_NEXT "members.next.json"
 #define MEMBERS_JOIN "join.json" /* the join under way, which ends with this */
 int members_take_next(struct env *env, const char *dir);

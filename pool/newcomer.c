@@ -193,14 +193,13 @@ static enum outcome add(struct job *job, struct pool *pool, struct db_member *m,
 	return UNDECIDED;
 }
 
-/* What the new host needs to know. */
-static void put_file(struct pool *pool, const struct db_member *m, struct buf *out)
+void members_put_now(struct pool *pool, uint64_t self, struct buf *out)
 {
 	struct members *file = mem_new(sizeof *file);
 
 	*file = *pool->cfg.members;
 	file->n = db_members(pool->db, file->m, &file->index);
-	file->self = m->raft_id;
+	file->self = self;
 	file->left = false;
 	members_put(file, out);
 	free(file);
@@ -224,7 +223,7 @@ static enum outcome let_in(struct job *job, struct pool *pool, const char *text,
 	if (fault == NULL)
 		outcome = add(job, pool, &m, val_get(&v, "carried"), &fault);
 	if (outcome == IN)
-		put_file(pool, &m, out);
+		members_put_now(pool, m.raft_id, out);
 	else
 		buf_puts(out, fault);
 	return outcome;

@@ -50,6 +50,7 @@ enum {
 	POOL_THREADS_MAX = 128,
 	POOL_MOVES_MAX = 1024,	 /* VMs that one evacuation tries to move */
 	POOL_MOVES_RUNNING = 10, /* of these at once, unless the client says another number */
+	POOL_ALSO_MAX = 16,	 /* SRs beside those of its disks that an operation needs */
 	POOL_COMPOUNDS_MAX = 32, /* operations made of others, under way on this host */
 };
 
@@ -168,6 +169,7 @@ struct call {
 	struct rpc_message message;
 	const struct model_message *method;
 	bool async, bare, barriered, finished;
+	bool leaves;	  /* when it is over this program begins anew */
 	bool task_due;	  /* runs at once and is told by a task that has ended (task_write_ended) */
 	struct val *args; /* as many as params */
 	struct val task_config; /* of its task, from headers: http:KEY; void: none */
@@ -431,6 +433,11 @@ void session_lent_end(struct job *job, struct call *call, const char *ref);
 /* What a session is held by (db/floor.h). false: this can be none of ours. */
 bool session_key(const struct db_view *view, const char *ref, uint8_t out[DB_KEY_LEN]);
 
+/* A reference with the pool's checksum, which is of no session: who can make one is of this pool.
+ * false: this member does not know the pool yet. */
+bool session_proof(struct env *env, const struct db_view *view, char out[DB_REF_MAX + 1]);
+bool session_proof_ok(const struct db_view *view, const char *proof);
+
 /* Frames of the pool's own on the member channel; others are of a newer version. */
 enum {
 	POOL_FRAME_USED = CHANNEL_POOL_FIRST, /* sessions that were used, when: session_life.c */
@@ -566,10 +573,19 @@ void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db
 
 /* newcomer.c: a host is let in by its entry of members.json; out: the file it needs, or why not. */
 void newcomer_put(struct job *job, struct pool *pool, const char *text, struct buf *out);
+/* members.json as it is now, of this pool; self: the raft id of whom it is for. */
+void members_put_now(struct pool *pool, uint64_t self, struct buf *out);
 /* xpoolctl witness remove: the member without a host leaves. */
 void witness_put_removal(struct job *job, struct pool *pool, struct buf *out);
 /* The service of a host that joins by itself. */
 int newcomer_begin(struct call *call, struct err *err);
+
+/* coordinator.c: CALL_PENDING; the call ends well when a majority answers, else with
+ * HOST_IN_EMERGENCY_MODE. */
+int call_ask_majority(struct call *call);
+/* epoch.c: the service that tells a member of an older epoch who is in this one. */
+void epoch_authenticate(struct call *call);
+int epoch_tell(struct call *call, struct err *err);
 
 /* join.c: this host, a pool of its own, becomes a member of another. */
 struct join_want {

@@ -37,6 +37,8 @@ static const struct service services[] = {
 	{ "POST", "/cli", "http/post_cli", NULL, NULL, cli_begin, cli_authenticate, cli_refuse },
 	{ "POST", "/pool/newcomer", "pool.exchange_certificates_on_join", NULL, NULL,
 		newcomer_begin, NULL, NULL },
+	{ "POST", "/pool/members", "pool.emergency_reset_master", NULL, NULL, epoch_tell,
+		epoch_authenticate, NULL },
 };
 
 /* Parameters. */

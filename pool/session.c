@@ -47,6 +47,26 @@ static bool plausible(const struct db_view *view, const char *ref)
 	return tls_secret_equal(uuid + CHECK_FROM, sum);
 }
 
+bool session_proof(struct env *env, const struct db_view *view, char out[DB_REF_MAX + 1])
+{
+	char uuid[UUID_LEN + 1];
+	const char *key;
+
+	if (!key_of(view, &key))
+		return false;
+	env_uuid(env, uuid);
+	checksum(key, uuid, uuid + CHECK_FROM);
+	snprintf(out, DB_REF_MAX + 1, "OpaqueRef:%s", uuid);
+	return true;
+}
+
+bool session_proof_ok(const struct db_view *view, const char *proof)
+{
+	const char *key;
+
+	return key_of(view, &key) && plausible(view, proof);
+}
+
 bool session_key(const struct db_view *view, const char *ref, uint8_t out[DB_KEY_LEN])
 {
 	const char *c = ref + strlen("OpaqueRef:");

@@ -1,13 +1,15 @@
-"""After a forced recovery one member votes. When the others have adopted its epoch and fetched everything they vote again: the
-pool goes on without the one that was recovered."""
+"""After a forced recovery one member votes. The others follow its epoch by pool.emergency_reset_master, one of them killed behind
+the answer, the last one alone, without a majority of its own. When they have fetched everything they vote again: the pool goes on
+without the one that was recovered."""
 import fcntl
 import os
 import subprocess
 import sys
 import time
+import urllib.error
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, Pool, eventually, vm_record
+from xpool import PASSWORD, Api, Pool, eventually, vm_record
 
 CTL = os.path.join(sys.argv[1], "xpoolctl")
 
@@ -23,6 +25,21 @@ def kill(pool, member):
         fcntl.flock(handle, fcntl.LOCK_EX)  # its last thread has ended
 
 
+def asked(api, proof):
+    """Who is in the pool is told to its own members alone."""
+    try:
+        return api.post(proof, path="/pool/members").status
+    except urllib.error.HTTPError as fault:
+        return fault.code
+
+
+def follows(pool, member, api):
+    eventually("member %d has what the new epoch has" % member,
+               lambda: pool.status()[2].get("hash", "0") == pool.status()[member - 1].get("hash"))
+    assert any(name.startswith("raft.aside") for name in os.listdir(pool.data(member)))
+    assert "members.next.json" not in os.listdir(pool.data(member))
+
+
 with Pool() as pool:
     api = Api(pool, 3).login()
     vm = api("VM.create", vm_record("before"))
@@ -33,9 +50,25 @@ with Pool() as pool:
     ctl("recover", "--dir", pool.data(3), "--yes")
     pool.quickstart("start", "3")
     assert pool.leader() == 3
+    # an old majority, which still serves
     for member in (1, 2):
-        ctl("adopt", "--dir", pool.data(member), "--members", os.path.join(pool.data(3), "members.json"), "--yes")
         pool.quickstart("start", str(member))
+    eventually("it has a leader", lambda: any(line.get("role") == "leader-ready" for line in pool.status()[:2]))
+    old = {n: Api(pool, n).login() for n in (1, 2)}
+    old[1].fails("OPERATION_NOT_ALLOWED", "pool.emergency_reset_master", "192.0.2.1")
+    assert old[1]("pool.emergency_reset_master", pool.address(2)) in ("", None)  # of its epoch: nothing to follow
+    for proof in b"", b"OpaqueRef:" + b"0" * 36, b"OpaqueRef:01234567-0123-0123-0123-0123456789ab":
+        assert asked(api, proof) == 401
+    kill(pool, 3)
+    old[1].fails("CANNOT_CONTACT_HOST", "pool.emergency_reset_master", pool.address(3))
+    pool.quickstart("start", "3")
+    assert pool.leader(of=[3]) == 3
+    assert old[1]("pool.emergency_reset_master", pool.address(3)) in ("", None)
+    follows(pool, 1, api)
+    # the other one is alone now
+    local = Api(pool, 2, Api(pool, 2).raw("session.slave_local_login_with_password", "root", PASSWORD))
+    assert local("pool.emergency_reset_master", pool.address(3)) in ("", None)
+    follows(pool, 2, api)
     eventually("both have votes again", lambda: pool.counters(3)["raft_changes"] >= 2)
     api("VM.set_name_label", vm, "after")
     pool.agree()

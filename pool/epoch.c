@@ -1,0 +1,208 @@
+/* pool.emergency_reset_master: a member that a forced recovery has left out follows the new epoch
+ * (pool.md 3.2, docs/decisions/0015), without anybody at its keyboard.
+ *
+ *   POST /pool/members at the member that is named --> members.json there: its epochs
+ *     --> of this epoch: nothing to follow; then a majority says that all is well, or not
+ *     --> a newer one that descends from ours: members.next.json, and this program begins anew
+ *         (members_take_next sets the own log aside)
+ *
+ * The other is believed by its certificate, which is pinned in our list; it believes who asks by a
+ * reference with the pool's own checksum, which both epochs have the key of. Killed before the file
+ * is there nothing has happened, behind that the next start follows.
+ */
+#include "pool/members.h"
+#include "pool/pool_priv.h"
+#include "rpc/client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ASK_MS = 10000, API_PORT = 443 };
+
+/* Who is asked. */
+
+void epoch_authenticate(struct call *call)
+{
+	const char *proof =
+		arena_strndup(&call->arena, call->request->body, call->request->body_len);
+	struct db_view view;
+	bool ours;
+
+	db_view_pin(call->pool->db, &view);
+	ours = session_proof_ok(&view, proof);
+	db_view_unpin(&view);
+	if (!ours) {
+		err_set(&call->err, ERR_SESSION_AUTHENTICATION_FAILED, "", "it is not of this pool",
+			NULL);
+		call_finish(call);
+		return;
+	}
+	call->caller = (struct caller){ .user = POOL_HOST,
+		.session = NULL_REF,
+		.originator = "",
+		.sid = "",
+		.superuser = true };
+	call_run(call);
+}
+
+int epoch_tell(struct call *call, struct err *err)
+{
+	struct buf out = { 0 };
+
+	(void)err;
+	members_put_now(call->pool, call->pool->cfg.members->self, &out);
+	if (call->request != NULL)
+		rpc_reply(call->request, 200, "application/json", NULL, out.data, out.len);
+	call->request = NULL;
+	buf_fini(&out);
+	return 0;
+}
+
+/* Who asks. */
+
+enum found { SAME_EPOCH, FOLLOW };
+
+struct follow {
+	struct call *call;
+	char address[80], ref[DB_REF_MAX + 1]; /* of the host */
+	char certificate[2 * TLS_FINGERPRINT_LEN + 1];
+	char proof[DB_REF_MAX + 1];
+	struct loop_call posted;
+	enum found found;
+	struct err err;
+	int rc;
+};
+
+static int not_contacted(struct follow *f, const char *why)
+{
+	log_warn(
+		f->call->pool->env, "event=epoch_not_asked address=%s why=\"%s\"", f->address, why);
+	return err_set(&f->err, ERR_CANNOT_CONTACT_HOST, f->ref, NULL);
+}
+
+/* What the other has said, from whom it is meant to be. */
+static int judge(struct follow *f, struct arena *a, const struct rpc_answer *answer)
+{
+	struct pool *pool = f->call->pool;
+	const struct members *ours = pool->cfg.members;
+	struct members *theirs = mem_new(sizeof *theirs);
+	char hex[2 * TLS_FINGERPRINT_LEN + 1], why[256] = "", path[512];
+	const char *fault = NULL;
+	int rc = 0;
+
+	for (unsigned i = 0; i < TLS_FINGERPRINT_LEN; i++)
+		snprintf(hex + 2 * i, 3, "%02x", answer->fingerprint[i]);
+	if (strcmp(hex, f->certificate) != 0)
+		rc = not_contacted(f, "another certificate than that member's");
+	else if (answer->status != 200)
+		rc = not_contacted(f, answer->body);
+	else if (!members_parse(a, answer->body, answer->n, theirs, why, sizeof why))
+		rc = not_contacted(f, why);
+	else if (strcmp(theirs->pool_uuid, ours->pool_uuid) == 0 &&
+		 theirs->n_epochs == ours->n_epochs &&
+		 strcmp(theirs->epochs[ours->n_epochs - 1], ours->epochs[ours->n_epochs - 1]) == 0)
+		f->found = SAME_EPOCH;
+	else if ((fault = members_unrelated(ours, theirs)) != NULL || theirs->index == 0)
+		rc = err_set(&f->err, ERR_OPERATION_NOT_ALLOWED,
+			fault != NULL
+				? arena_printf(
+					  a, "What that member has cannot be followed: %s", fault)
+				: "That member does not know its pool yet: try again",
+			NULL);
+	else
+		f->found = FOLLOW;
+	if (rc == 0 && f->found == FOLLOW) {
+		theirs->self = ours->self;
+		snprintf(path, sizeof path, "%s/" MEMBERS_NEXT, pool->cfg.db.dir);
+		if (members_write(path, theirs) != 0)
+			rc = err_set(&f->err, ERR_INTERNAL_ERROR, strerror(errno), NULL);
+		else
+			log_info(pool->env, "event=epoch_followed address=%s epoch=%u", f->address,
+				theirs->n_epochs);
+	}
+	free(theirs);
+	return rc;
+}
+
+static void on_found(struct loop_call *posted)
+{
+	struct follow *f = container_of(posted, struct follow, posted);
+	struct call *call = f->call;
+	bool leave = f->rc == 0 && f->found == FOLLOW, same = f->rc == 0 && !leave;
+
+	if (f->rc == ERR_API)
+		err_move(&call->err, &f->err);
+	else if (f->rc != 0)
+		err_set(&call->err, ERR_INTERNAL_ERROR, err_rc_name(f->rc), NULL);
+	free(f);
+	if (same) {
+		call_ask_majority(call);
+		return;
+	}
+	call->leaves = leave; /* the answer leaves before */
+	call_finish(call);
+}
+
+static void follow_main(struct job *job, void *arg)
+{
+	struct follow *f = arg;
+	struct pool *pool = f->call->pool;
+	struct rpc_answer answer;
+
+	f->rc = rpc_post(job, pool->loops[0].loop,
+		&(struct rpc_ask){
+			f->address, "/pool/members", f->proof, MEMBERS_FILE_MAX, ASK_MS },
+		&answer);
+	if (f->rc == 0)
+		f->rc = judge(f, &job->arena, &answer);
+	else if (f->rc != ERR_CANCELLED && f->rc != ERR_DEAD)
+		f->rc = not_contacted(f, answer.why);
+	loop_post(f->call->io->loop, &f->posted, on_found);
+}
+
+/* That member as this one knows it; false: there is none, or it is this one. */
+static bool member_at(struct call *call, const struct db_row *host, struct follow *f)
+{
+	const struct db_row *member =
+		db_view_get(&call->view, MODEL_CLASS__member, db_row_s(host, HOST_uuid));
+	const char *address = db_row_s(host, HOST_address);
+
+	if (member == NULL || strcmp(db_row_s(host, HOST_uuid), call->pool->host_uuid) == 0 ||
+		strlen(db_row_s(member, _MEMBER_certificate)) >= sizeof f->certificate)
+		return false;
+	snprintf(f->address, sizeof f->address, strchr(address, ':') != NULL ? "[%s]:%d" : "%s:%d",
+		address, API_PORT);
+	strcpy(f->certificate, db_row_s(member, _MEMBER_certificate));
+	strcpy(f->ref, db_row_ref(host));
+	return session_proof(call->pool->env, &call->view, f->proof);
+}
+
+int pool_emergency_reset_master(
+	struct call *call, const struct pool_emergency_reset_master_args *args, struct err *err)
+{
+	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_host);
+	const struct db_row *host;
+	struct follow *f;
+
+	while ((host = db_next(&c)) != NULL &&
+		strcmp(db_row_s(host, HOST_address), args->master_address) != 0)
+		;
+	if (host == NULL)
+		return err_set(err, ERR_OPERATION_NOT_ALLOWED,
+			"No member that is known here has that address. To follow a pool that was "
+			"recovered by force through a member that came later, stop xpoold here and "
+			"use xpoolctl adopt",
+			NULL);
+	f = mem_new(sizeof *f);
+	f->call = call;
+	if (!member_at(call, host, f)) {
+		free(f);
+		return call_ask_majority(call);
+	}
+	if (lane_submit(call->pool->api, "", follow_main, f, NULL) == 0)
+		return CALL_PENDING;
+	free(f);
+	return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
+}
