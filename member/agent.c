@@ -18,6 +18,8 @@ static const char schema[] =
 	"host TEXT, attached INT);"
 	"CREATE TABLE IF NOT EXISTS dp (vm TEXT, id TEXT, sr TEXT, vdi TEXT, "
 	"write INT, state INT, PRIMARY KEY (vm, id));"
+	/* guests that were paused and run until their checkpoint has them: record.c */
+	"CREATE TABLE IF NOT EXISTS hold (vm TEXT PRIMARY KEY, domid INT);"
 	"CREATE TABLE IF NOT EXISTS copying (job TEXT PRIMARY KEY, disks TEXT);";
 
 struct lane *agent_lane(struct agent *agent, enum agent_method_id method)

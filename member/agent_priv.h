@@ -148,6 +148,12 @@ void agent_task_progress(struct agent_run *run, unsigned permille);
 bool agent_run_flag(const struct agent_run *run, const char *param);
 
 /* record.c */
+/* This domain was paused, and is to be so again. 0, or ERR_API: the record cannot be kept. */
+int agent_hold(struct agent *agent, const char *uuid, int domid, struct err *err);
+bool agent_held(struct agent *agent, const char *uuid, int domid);
+void agent_unhold(struct agent *agent, const char *uuid);
+/* Uuids of VMs, in the arena. */
+struct val agent_holds(struct agent *agent, struct arena *a);
 /* What was pushed for the VM, into the arena; false: nothing. Takes the mutex. */
 bool agent_record_metadata(struct agent *agent, struct arena *a, const char *uuid, struct val *out);
 /* Uuids of all VMs that were added, oldest first. Under the mutex. */

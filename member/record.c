@@ -181,3 +181,59 @@ int vm_remove_call(struct agent *agent, struct job *job, const struct val *param
 	*out = val_void();
 	return 0;
 }
+
+/* A guest that was paused and has to run for a while is recorded before, so that it is paused again
+ * also by an agent that comes later (repair.c). Of this domain: its machine may have started anew.
+ */
+
+int agent_hold(struct agent *agent, const char *uuid, int domid, struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&agent->mutex);
+	rc = sql_run_ordered(agent->sql, "INSERT OR REPLACE INTO hold VALUES (?, ?)", "si", uuid,
+		(int64_t)domid);
+	pthread_mutex_unlock(&agent->mutex);
+	return rc == 0 ? 0
+		       : err_set(err, AGENT_ERR_limit_reached, "the record cannot be kept", NULL);
+}
+
+bool agent_held(struct agent *agent, const char *uuid, int domid)
+{
+	bool held;
+
+	pthread_mutex_lock(&agent->mutex);
+	held = sql_number(agent->sql, -1, "SELECT domid FROM hold WHERE vm = ?", "s", uuid) ==
+	       domid;
+	pthread_mutex_unlock(&agent->mutex);
+	return held;
+}
+
+void agent_unhold(struct agent *agent, const char *uuid)
+{
+	pthread_mutex_lock(&agent->mutex);
+	sql_run(agent->sql, "DELETE FROM hold WHERE vm = ?", "s", uuid);
+	pthread_mutex_unlock(&agent->mutex);
+}
+
+struct holds {
+	struct arena *a;
+	struct val list;
+};
+
+static void on_hold(void *arg, struct sql_row *row)
+{
+	struct holds *h = arg;
+
+	val_set_push(h->a, &h->list, val_string(arena_strdup(h->a, sql_string(row, 0))));
+}
+
+struct val agent_holds(struct agent *agent, struct arena *a)
+{
+	struct holds h = { a, val_set() };
+
+	pthread_mutex_lock(&agent->mutex);
+	sql_query(agent->sql, on_hold, &h, "SELECT vm FROM hold", "");
+	pthread_mutex_unlock(&agent->mutex);
+	return h.list;
+}

@@ -102,7 +102,7 @@ static void scan_main(struct job *job, void *arg)
 	struct agent *agent = arg;
 	struct hv_domain *list = arena_alloc(&job->arena, HV_DOMAINS_MAX * sizeof *list);
 	unsigned n = hv_domain_list(agent->hv, list, HV_DOMAINS_MAX);
-	struct val vms = dp_unsettled(agent, &job->arena);
+	struct val vms = dp_unsettled(agent, &job->arena), holds = agent_holds(agent, &job->arena);
 
 	for (unsigned i = 0; i < n; i++) {
 		if (!(list[i].marked || list[i].shut_down) || list[i].moving != HV_STAYS ||
@@ -115,6 +115,8 @@ static void scan_main(struct job *job, void *arg)
 	}
 	for (uint32_t i = 0; i < vms.n; i++)
 		check(agent, vms.items[i].s);
+	for (uint32_t i = 0; i < holds.n; i++) /* unless its checkpoint is at it */
+		agent_task_own(agent, AGENT_VM_unpause, &vm_wake_op, holds.items[i].s);
 }
 
 static void scan_now(struct loop_call *call)

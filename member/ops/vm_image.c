@@ -14,8 +14,8 @@
  * A checkpoint is an image with copies of the disks of that moment: with those a guest may go back,
  * so it is sealed when they are whole. The guest goes on in its domain, before they are shown: when
  * it does not there is no checkpoint, and repair finds a guest that was asked to suspend. One that
- * is paused cannot answer: it runs until it has, and is paused again whatever comes of it; after a
- * death of the agent it runs.
+ * is paused cannot answer: it runs until it has, and is paused again whatever comes of it; also by
+ * the next agent, which knows it from a record (agent_hold).
  */
 #include "member/ops/ops_priv.h"
 #include "member/sr_priv.h"
@@ -308,13 +308,32 @@ static int open_beside(struct job *job, void *state, struct err *err)
 	return rc;
 }
 
+/* It was paused before. What has not gone on, or is about to suspend, is found again. */
+static int pause_held(struct job *job, void *state, struct err *err)
+{
+	struct agent_run *run = state;
+	struct hv_domain d;
+	bool there = hv_domain_find(run->agent->hv, run->uuid, &d);
+
+	if (there && d.asked_suspend && !d.shut_down) {
+		vm_undo_ask_suspend(job, run);
+		there = hv_domain_find(run->agent->hv, run->uuid, &d);
+	}
+	if (there && (d.shut_down || d.marked || d.asked_suspend))
+		return 0;
+	if (there && agent_held(run->agent, run->uuid, d.domid) && !d.paused &&
+		hv_domain_pause(run->agent->hv, d.domid, err) != 0)
+		return ERR_API;
+	agent_unhold(run->agent, run->uuid);
+	return 0;
+}
+
 static void pause_again(struct job *job, void *state)
 {
 	struct agent_run *run = state;
 	struct err ignored = { 0 };
 
-	(void)job;
-	if (run->was_paused && hv_domain_pause(run->agent->hv, run->domid, &ignored) != 0)
+	if (run->was_paused && pause_held(job, run, &ignored) != 0)
 		log_warn(run->agent->env, "event=not_paused vm=%s", run->uuid);
 	err_fini(&ignored);
 }
@@ -329,7 +348,11 @@ static int let_run(struct job *job, void *state, struct err *err)
 		return not_running("halted", err);
 	run->domid = d.domid;
 	run->was_paused = d.paused && !d.marked;
-	return run->was_paused ? hv_domain_unpause(run->agent->hv, d.domid, err) : 0;
+	if (!run->was_paused)
+		return 0;
+	return agent_hold(run->agent, run->uuid, d.domid, err) == 0
+		       ? hv_domain_unpause(run->agent->hv, d.domid, err)
+		       : ERR_API;
 }
 
 static int pause_step(struct job *job, void *state, struct err *err)
@@ -452,7 +475,8 @@ static int go_on(struct job *job, void *state, struct err *err)
 
 static const struct op_step wake_steps[] = {
 	{ "domain.find", 10, 0, find_suspended, NULL },
-	{ "domain.resume", 90, 0, go_on, NULL },
+	{ "domain.resume", 80, 0, go_on, NULL },
+	{ "domain.pause", 10, 0, pause_held, NULL },
 };
 
 const struct op vm_wake_op = { "wake", wake_steps, ARRAY_LEN(wake_steps), AGENT_ERR_cancelled };

@@ -23,7 +23,10 @@ static int find_running(struct job *job, void *state, struct err *err)
 
 static int find_paused(struct job *job, void *state, struct err *err)
 {
+	struct agent_run *run = state;
+
 	(void)job;
+	agent_unhold(run->agent, run->uuid); /* whoever wants it to run has the last word */
 	return find(state, false, err);
 }
 

@@ -151,6 +151,16 @@ with Pool() as pool:
     first("VM.start", paused, True, True)
     point = second("VM.checkpoint", paused, "paused")
     assert state(paused) == "Paused" and state(point) == "Suspended"
+    first("VM.destroy", point)
+    # its agent dies while it runs for that: the next one pauses it again
+    task = second("Async.VM.checkpoint", paused, "no")
+    eventually("it is under way", lambda: second("VM.get_current_operations", paused) != {})
+    pool.kill(member[first("VM.get_resident_on", paused)], "agent")
+    pool.quickstart("start", str(member[first("VM.get_resident_on", paused)]))
+    second.wait_task(task)
+    eventually("it is paused, and on record so", lambda: state(paused) == "Paused" and first("VM.get_current_operations", paused) == {})
+    for extra in first("VM.get_snapshots", paused):
+        first("VM.destroy", extra)
     first("VM.hard_shutdown", paused)
 
     # xpoold or the agent dies in between: it runs on; the checkpoint is there, with its image, or nothing is
