@@ -35,6 +35,8 @@ struct admit {
 	const char *task;	 /* its reference */
 	const struct db_row *vm; /* whose domain it is about; NULL: none */
 	const struct db_row *owner;
+	const struct db_row *also[POOL_ALSO_MAX]; /* SRs that the owner sees, too */
+	unsigned n_also;
 	struct target *targets;
 	unsigned n_targets;
 	struct db_txn *txn; /* what is decided; X_admit may add to it */

@@ -369,6 +369,14 @@ static bool sees_disks(const struct admit *ad, const struct db_row *host, const 
 	return unseen_sr(ad->view, vm, host) == NULL;
 }
 
+static bool sees_also(struct admit *ad, const struct db_row *host)
+{
+	for (unsigned i = 0; i < ad->n_also; i++)
+		if (!place_sees_sr(ad->view, host, ad->also[i]))
+			return false;
+	return true;
+}
+
 int place_also_sr(
 	struct admit *ad, const struct db_row *from, const struct db_row *sr, struct err *err)
 {
@@ -376,12 +384,18 @@ int place_also_sr(
 	bool vm = db_row_class(from) == MODEL_CLASS_VM;
 	const struct db_row *host;
 
+	for (unsigned i = 0; i < ad->n_also; i++)
+		if (ad->also[i] == sr)
+			return 0;
+	if (ad->n_also == POOL_ALSO_MAX)
+		return err_set(err, ERR_INTERNAL_ERROR, "too many SRs at once", NULL);
+	ad->also[ad->n_also++] = sr;
 	if (place_sees_sr(ad->view, ad->owner, sr))
 		return 0;
 	while ((host = db_next(&c)) != NULL)
 		if (in_contact(ad, host) &&
 			(vm ? sees_disks(ad, host, from) : place_sees_sr(ad->view, host, from)) &&
-			place_sees_sr(ad->view, host, sr)) {
+			sees_also(ad, host)) {
 			ad->owner = host;
 			return 0;
 		}

@@ -1004,7 +1004,7 @@ static bool making(const struct db_view *view, const struct db_row *self)
 	while ((task = db_next(&c)) != NULL)
 		if (task_pending(task) &&
 			strcmp(db_row_s(task, TASK_owner), db_row_ref(self)) == 0 &&
-			strstr(db_row_s(task, TASK_name_label), "SR.") != NULL)
+			strncmp(db_row_s(task, TASK_method), "SR.", 3) == 0)
 			return true;
 	return false;
 }

@@ -185,5 +185,16 @@ with Pool() as pool:
     assert first("VM.get_power_state", vm) == "Suspended" and len(images()) == 1
     first("VM.resume", vm, False, False)
     first("VM.hard_shutdown", vm)
+
+    # copied where no host sees its disks, its memory and the place to go: refused before anything begins
+    local = [first("SR.create", host, pool.storage("of " + host[-4:]), 0, "local", "", "file", "user", False, {}) for host in hosts[:2]]
+    between = first("VM.create", vm_record("between"))
+    first("VBD.create", vbd_record(between, first("VDI.create", vdi_record(sr))))
+    first("VM.set_suspend_SR", between, local[0])
+    first("VM.start_on", between, hosts[0], False, True)
+    first("VM.suspend", between)
+    first("pool.add_to_other_config", the_pool, "allow_clone_suspended_vm", "true")
+    assert first.fails("NO_HOSTS_AVAILABLE", "VM.copy", between, "no", local[1]) == []
+    first("VM.copy", between, "yes", sr)
     pool.check()
     pool.agree()
