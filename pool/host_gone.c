@@ -17,7 +17,13 @@
 
 #include <string.h>
 
-enum { LOOK_MS = 100, LEAVE_MS = 60000, CLEARED_AT_ONCE = 10 };
+enum {
+	LOOK_MS = 100,
+	LEAVE_MS = 60000,
+	CLEARED_AT_ONCE = 10,
+	FORGET_MAX =
+		DB_ENTRY_MAX / 4, /* of the entry of a host that leaves: SRs behind that stay */
+};
 
 static bool in_contact(const struct pool *pool, const struct db_view *view, const char *host)
 {
@@ -172,6 +178,33 @@ struct leaving {
 	struct err *err; /* it stays */
 };
 
+/* What only this host had is forgotten with it: what is on the storage stays there. What one entry
+ * does not take keeps its record. */
+static void forget_own_srs(struct leaving *l, struct db_txn *txn, const struct db_view *view)
+{
+	struct db_cursor c = db_rows_related(view, MODEL_RELATION_PBD_host, l->host), pbds;
+	const struct db_row *pbd, *sr;
+	unsigned others;
+
+	while ((pbd = db_next(&c)) != NULL) {
+		sr = db_view_get(view, MODEL_CLASS_SR, db_row_s(pbd, PBD_SR));
+		if (sr == NULL || db_row_b(sr, SR_shared))
+			continue;
+		pbds = db_rows_related(view, MODEL_RELATION_PBD_SR, db_row_ref(sr));
+		for (others = 0; db_next(&pbds) != NULL; others++)
+			;
+		if (others > 1)
+			continue;
+		if (txn->ops.len > FORGET_MAX) {
+			log_warn(
+				l->pool->env, "event=sr_record_stays sr=%s", db_row_s(sr, SR_uuid));
+			continue;
+		}
+		db_txn_need_version(txn, MODEL_CLASS_SR, db_row_ref(sr), db_row_modified(sr));
+		sr_delete_rows(txn, view, db_row_ref(sr));
+	}
+}
+
 static void build_leave(struct db_txn *txn, const struct db_view *view, void *arg)
 {
 	struct leaving *l = arg;
@@ -190,6 +223,7 @@ static void build_leave(struct db_txn *txn, const struct db_view *view, void *ar
 		}
 		db_txn_need_version(txn, MODEL_CLASS_PBD, db_row_ref(pbd), db_row_modified(pbd));
 	}
+	forget_own_srs(l, txn, view);
 	leave(txn, view, l->host);
 }
 

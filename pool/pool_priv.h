@@ -291,6 +291,8 @@ int vm_destroying(struct call *call, struct db_txn *txn, const struct db_row *ro
 /* sr.c: the drivers that have no record yet. */
 void sr_create_drivers(
 	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a);
+/* The record of an SR, its PBDs, disks and their drives; what is on the storage stays. */
+void sr_delete_rows(struct db_txn *txn, const struct db_view *view, const char *sr);
 /* The PBDs that a new host has of shared SRs. */
 void sr_share(struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a,
 	const char *host);

@@ -129,7 +129,7 @@ int sr_introduce(struct call *call, const struct sr_introduce_args *args, struct
 }
 
 /* The record, its PBDs and disks; what is on the storage stays. */
-static void delete_rows(struct db_txn *txn, const struct db_view *view, const char *sr)
+void sr_delete_rows(struct db_txn *txn, const struct db_view *view, const char *sr)
 {
 	struct db_cursor c = db_rows_related(view, MODEL_RELATION_VDI_SR, sr), pools;
 	const struct db_row *row;
@@ -162,7 +162,7 @@ int sr_forget(struct call *call, const struct sr_forget_args *args, struct err *
 		return ERR_API;
 	db_txn_init(&txn, DB_FOR_FIELD);
 	db_txn_need_version(&txn, MODEL_CLASS_SR, args->sr, db_row_modified(row));
-	delete_rows(&txn, &call->view, args->sr);
+	sr_delete_rows(&txn, &call->view, args->sr);
 	return call_write(call, &txn, NULL);
 }
 
@@ -384,7 +384,7 @@ static void build_removal(struct db_txn *txn, const struct db_view *view, void *
 	const struct new_sr *sr = arg;
 
 	if (db_view_get(view, MODEL_CLASS_SR, sr->ref) != NULL)
-		delete_rows(txn, view, sr->ref);
+		sr_delete_rows(txn, view, sr->ref);
 }
 
 static int begin_plug(
@@ -658,7 +658,7 @@ int sr_destroy_run(struct job *job, void *task, const struct sr_destroy_args *ar
 	pbd = db_next(&c);
 	known = pbd != NULL && link_of(&job->arena, &view, pbd, &l);
 	if (known)
-		delete_rows(owner_then(task), &view, args->sr);
+		sr_delete_rows(owner_then(task), &view, args->sr);
 	db_view_unpin(&view);
 	if (!known)
 		return err_set(err, ERR_SR_HAS_NO_PBDS, args->sr, NULL);

@@ -195,7 +195,14 @@ with Pool(members=MEMBERS) as pool:
     assert len(attached()) == 1 and api("PBD.get_currently_attached", pbd)
     assert api.wait_task(comes)["status"] == "success"
     api("VM.hard_shutdown", idle)
+    # what only this host had is forgotten with it, and stays on its storage
+    local = api("SR.create", hosts[third], pool.storage("local"), 0, "local", "", "file", "user", False, {})
+    drive = api("VBD.create", vbd_record(idle, api("VDI.create", vdi_record(local)), "7"))
     api("pool.eject", hosts[third])
+    for gone, what in (local, "SR"), (drive, "VBD"):
+        api.fails("HANDLE_INVALID", what + ".get_uuid", gone)
+    assert all(d["SR"] != local for d in api("VDI.get_all_records").values()) and sr in api("SR.get_all")
+    assert [name for name in os.listdir(pool.storage("local")["location"]) if len(name) == 36]
     assert sorted(api("host.get_all")) == sorted(hosts[n] for n in there)
     api.fails("HANDLE_INVALID", "host.get_uuid", hosts[third])
     # it is a pool of one at once, with nothing of what it was in
