@@ -299,7 +299,8 @@ void sr_share(struct pool *pool, const struct db_view *view, struct db_txn *txn,
 /* After each contact with the agent: what this host has attached, and what it should have; the
  * agent forgets what is of another pool. On a job's thread. */
 void pbd_reconcile(struct job *job, struct pool *pool);
-/* The coordinator: an SR whose virtual_allocation is no longer the sum; false: there is none. */
+/* The coordinator: a driver that can do more than its record says, when all members run this
+ * version; an SR whose virtual_allocation is no longer the sum; false: there is none. */
 bool sr_sweep(const struct db_view *view, struct db_txn *txn);
 /* One PBD for each host and SR, and none that is plugged goes. */
 int pbd_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err);

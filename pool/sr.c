@@ -5,27 +5,15 @@
  * after a contact with the agent (pbd_reconcile). After a boot of the host all its PBDs are plugged
  * again; an SR that was detached in this boot stays so.
  */
+#include "pool/driver.h"
 #include "pool/operation_priv.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Drivers: what the agents of this version can do. */
-static const struct driver {
-	const char *type, *label, *text;
-	const char *features[24];
-} drivers[] = {
-	{ "file", "File", "A folder that one or several hosts see, with one sparse file per disk",
-		{ "SR_PROBE", "SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN",
-			"SR_UPDATE", "SR_METADATA", "VDI_CREATE", "VDI_DELETE", "VDI_ATTACH",
-			"VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE", "VDI_RESIZE",
-			"VDI_RESIZE_ONLINE", "VDI_CLONE", "VDI_SNAPSHOT", "VDI_INTRODUCE",
-			"VDI_UPDATE", "VDI_REVERT", "THIN_PROVISIONING" } },
-};
-
 static bool driver_known(const char *type)
 {
-	for (size_t i = 0; i < ARRAY_LEN(drivers); i++)
+	for (size_t i = 0; i < n_drivers; i++)
 		if (strcmp(drivers[i].type, type) == 0)
 			return true;
 	return false;
@@ -39,7 +27,7 @@ static int check_driver(const char *type, struct err *err)
 void sr_create_drivers(
 	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
 {
-	for (size_t i = 0; i < ARRAY_LEN(drivers); i++) {
+	for (size_t i = 0; i < n_drivers; i++) {
 		const struct driver *d = &drivers[i];
 		struct val f[SM_FIELD_COUNT] = { { .kind = VAL_VOID } }, features = val_map(),
 			   names = val_set();
@@ -73,7 +61,7 @@ int sr_get_supported_types(
 	(void)args;
 	(void)err;
 	call->result = val_set();
-	for (size_t i = 0; i < ARRAY_LEN(drivers); i++)
+	for (size_t i = 0; i < n_drivers; i++)
 		val_set_push(&call->arena, &call->result, val_string(drivers[i].type));
 	return 0;
 }
@@ -915,13 +903,15 @@ void sr_share(struct pool *pool, const struct db_view *view, struct db_txn *txn,
 	}
 }
 
-/* What the coordinator sees to: the sum of the sizes of the disks, where operations at once have
- * missed each other. One SR at a time. */
+/* What the coordinator sees to: features of drivers when every member has them; the sum of the
+ * sizes of the disks, where operations at once have missed each other. One row at a time. */
 bool sr_sweep(const struct db_view *view, struct db_txn *txn)
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_SR);
 	const struct db_row *sr;
 
+	if (drivers_grow(view, txn))
+		return true;
 	while ((sr = db_next(&c)) != NULL) {
 		int64_t sum = sum_of_disks(view, db_row_ref(sr));
 

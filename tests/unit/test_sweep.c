@@ -1,4 +1,5 @@
 /* Which rows of tasks the sweep removes, on built states: ages are the marks that the test sets. */
+#include "pool/driver.h"
 #include "pool/operation_priv.h"
 #include "tests/lib/rows.h"
 
@@ -203,6 +204,49 @@ START_TEST(a_word_that_comes_with_the_sweep_counts)
 }
 END_TEST
 
+static void member(struct bench *b, const char *name, int64_t schema)
+{
+	rows_create(&b->r, MODEL_CLASS__member, name);
+	db_txn_set(&b->r.txn, MODEL_CLASS__member, rows_ref(&b->r, name), _MEMBER_schema,
+		val_int(schema));
+	rows_apply(&b->r);
+}
+
+/* A pool from before has drivers with fewer features: they come when every member has them, once,
+ * and what the record says besides stays. */
+START_TEST(drivers_gain_features_when_all_members_have_them)
+{
+	struct val old = val_map(), has;
+	struct db_txn txn;
+	struct bench b;
+	const char *sm;
+
+	bench_open(&b);
+	sm = rows_create(&b.r, MODEL_CLASS_SM, "file");
+	val_map_push(&b.r.a, &old, "SR_PROBE", val_int(1));
+	val_map_push(&b.r.a, &old, "OWN", val_int(2));
+	db_txn_set(&b.r.txn, MODEL_CLASS_SM, sm, SM_type, val_string("file"));
+	db_txn_set(&b.r.txn, MODEL_CLASS_SM, sm, SM_features, old);
+	member(&b, "new", MODEL_SCHEMA_VERSION);
+	member(&b, "old", MODEL_SCHEMA_VERSION - 1);
+	db_txn_init(&txn, DB_FOR_SWEEP);
+	ck_assert(!drivers_grow(&b.r.view, &txn));
+	rows_set(&b.r, MODEL_CLASS__member, rows_ref(&b.r, "old"), _MEMBER_schema,
+		val_int(MODEL_SCHEMA_VERSION));
+	ck_assert(drivers_grow(&b.r.view, &txn));
+	ck_assert_int_eq(rows_apply_txn(&b.r, &txn), APPLY_DONE);
+	has = db_row_field(db_view_get(&b.r.view, MODEL_CLASS_SM, sm), SM_features, &b.r.a);
+	ck_assert(val_get(&has, "VDI_SNAPSHOT")->i == 1 && val_get(&has, "OWN")->i == 2);
+	has = db_row_field(db_view_get(&b.r.view, MODEL_CLASS_SM, sm), SM_capabilities, &b.r.a);
+	ck_assert(val_set_has(&has, "VDI_SNAPSHOT"));
+	db_txn_fini(&txn);
+	db_txn_init(&txn, DB_FOR_SWEEP);
+	ck_assert(!drivers_grow(&b.r.view, &txn));
+	db_txn_fini(&txn);
+	rows_close(&b.r);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -213,6 +257,7 @@ int main(void)
 		a_client_s_task_that_nobody_goes_on_with_goes,
 		a_task_that_its_client_has_named_stays_for_a_day,
 		a_word_that_comes_with_the_sweep_counts,
+		drivers_gain_features_when_all_members_have_them,
 	};
 
 	return suite_run("sweep", tests, ARRAY_LEN(tests), 30);
