@@ -110,8 +110,7 @@ static const char *judge(struct projection *p, uint64_t most)
 {
 	char text[64] = "";
 
-	if (!sql_text(p->sql, text, sizeof text, "PRAGMA quick_check(1)", "") ||
-		strcmp(text, "ok") != 0)
+	if (!sql_sound(p->sql))
 		return "damaged";
 	if (!sql_text(p->sql, text, sizeof text, "SELECT pool FROM projection", "") ||
 		strcmp(text, p->cfg->pool_uuid) != 0)

@@ -41,6 +41,23 @@ int agent_dispatch(struct agent *agent, struct job *job, enum agent_method_id me
 	return agent_written[method].call(agent, job, params, result_out, err);
 }
 
+/* NULL after a log line. With damaged records nobody knows which tasks have been done here, nor
+ * what to give back when a guest ends: it is not gone on with. */
+static struct sql *records_open(struct env *env, const char *path)
+{
+	struct sql *sql = sql_open(env, path, SQL_DURABLE, schema);
+
+	if (sql == NULL || sql_sound(sql))
+		return sql;
+	log_err(env,
+		"event=records_damaged file=%s why=\"%s\" remedy=\"stop the guests of this host, "
+		"move "
+		"agent.db, agent.db-wal and agent.db-shm away, and restart the host\"",
+		path, sql_why(sql));
+	sql_close(sql);
+	return NULL;
+}
+
 struct agent *agent_new(const struct agent_config *config)
 {
 	struct agent *agent = mem_new(sizeof *agent);
@@ -56,7 +73,7 @@ struct agent *agent_new(const struct agent_config *config)
 	snprintf(path, sizeof path, "%s/agent.db", config->dir);
 	agent->hv = hv_open(config->hv != NULL ? config->hv : &hv_sim, config->env, config->dir,
 		&config->machine);
-	agent->sql = agent->hv != NULL ? sql_open(config->env, path, SQL_DURABLE, schema) : NULL;
+	agent->sql = agent->hv != NULL ? records_open(config->env, path) : NULL;
 	if (agent->sql == NULL) {
 		if (agent->hv != NULL)
 			hv_close(agent->hv);

@@ -261,6 +261,19 @@ const char *sql_why(const struct sql *sql)
 	return sql->why;
 }
 
+bool sql_sound(struct sql *sql)
+{
+	char said[sizeof sql->why];
+
+	/* without a row the query has failed, and said why */
+	if (!sql_text(sql, said, sizeof said, "PRAGMA quick_check(1)", ""))
+		return false;
+	if (strcmp(said, "ok") == 0)
+		return true;
+	snprintf(sql->why, sizeof sql->why, "%s", said);
+	return false;
+}
+
 bool sql_damaged(const struct sql *sql)
 {
 	return sql->damaged;

@@ -39,6 +39,8 @@ int64_t sql_number(struct sql *sql, int64_t absent, const char *statement, const
 
 /* The last failure in SQLite's words; "" when there was none. */
 const char *sql_why(const struct sql *sql);
+/* Looks at the whole file: are its pages what they should be? sql_why says what is not. */
+bool sql_sound(struct sql *sql);
 /* Was it the file itself: damaged, or no database? */
 bool sql_damaged(const struct sql *sql);
 

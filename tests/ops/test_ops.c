@@ -5,6 +5,7 @@
 #include "agent/methods.h"
 #include "tests/lib/suite.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -389,6 +390,42 @@ START_TEST(a_domain_has_the_interfaces_that_it_shall_have)
 }
 END_TEST
 
+/* The head of some page of the records, which SQLite does not look at before it needs that page. */
+START_TEST(an_agent_does_not_start_on_damaged_records)
+{
+	enum { PAGE = 4096, HEAD = 16 };
+	struct bench b;
+	struct ask q;
+	struct sql *sql;
+	char path[128];
+	uint8_t was[HEAD];
+	int fd, refused = 0;
+
+	bench_open(&b);
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	agent_free(b.agent);
+	snprintf(path, sizeof path, "%s/agent.db", b.dir);
+	sql = sql_open(&b.env, path, SQL_DURABLE, "");
+	ck_assert_int_eq(sql_run(sql, "PRAGMA journal_mode=DELETE", ""), 0);
+	sql_close(sql);
+	fd = open(path, O_RDWR);
+	for (off_t at = PAGE; pread(fd, was, HEAD, at) == HEAD; at += PAGE) {
+		const uint8_t junk[HEAD] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+
+		ck_assert_int_eq(pwrite(fd, junk, HEAD, at), HEAD);
+		refused += agent_new(&(struct agent_config){
+				   .env = &b.env, .dir = b.dir, .machine.memory_kib = 1 << 20 }) ==
+			   NULL;
+		ck_assert_int_eq(refused, at / PAGE);
+		ck_assert_int_eq(pwrite(fd, was, HEAD, at), HEAD);
+	}
+	close(fd);
+	ck_assert_int_ge(refused, 5);
+	agent_begin(&b);
+	bench_close(&b);
+}
+END_TEST
+
 /* A guest that stops by itself: what follows is what its machine says. */
 START_TEST(a_guest_that_stops_by_itself_gets_what_was_wanted)
 {
@@ -441,6 +478,7 @@ int main(void)
 		each_step_cancelled_leaves_nothing,
 		each_step_crashing_is_repaired_by_the_next_start,
 		same_job_is_the_same_task,
+		an_agent_does_not_start_on_damaged_records,
 		a_domain_has_the_interfaces_that_it_shall_have,
 		a_guest_that_stops_by_itself_gets_what_was_wanted,
 	};
