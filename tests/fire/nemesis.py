@@ -2,12 +2,16 @@
 
 Each fault is one generator: it does its harm, yields for how long it lasts, and makes good what does not heal by itself.
 """
+import glob
 import random
+import shutil
 import threading
 import time
 
 HOUR = 3600
 LOW_MIB, STOP_MIB = 40, 15  # below these a member hands the lead over, or ends itself (docs/limits.md)
+FLIPPED = ("data/raft/open-", "data/raft/snapshot-", "data/raft/metadata", "data/projection.db")
+WRITTEN = FLIPPED + ("data/acknowledged", "data/", "agent/agent.db")
 
 
 class Nemesis(threading.Thread):
@@ -15,7 +19,7 @@ class Nemesis(threading.Thread):
         """lost(member): its domains may be gone from now on."""
         super().__init__(daemon=True)
         self.pool, self.rng, self.seconds, self.lost = pool, random.Random(seed), seconds, lost
-        self.did, self.failure = [], None
+        self.did, self.failure, self.flipped = [], None, 1 + seed % pool.n
 
     def member(self):
         return self.rng.randint(1, self.pool.n)
@@ -79,13 +83,33 @@ class Nemesis(threading.Thread):
         self.pool.empty(victim)
         self.pool.start(victim)
 
+    def bad_disk(self):
+        """Killed and started with a disk that does one thing wrong, then killed again and started with a good one. Bits are flipped at
+        one member only, in what has a checksum or is compared: two others have it as it was. Logs set aside are removed: they are kept
+        in small numbers."""
+        kind = self.rng.choice(["die", "tear", "fail", "flip"])
+        part = self.rng.choice(FLIPPED if kind == "flip" else WRITTEN)
+        victim = self.flipped if kind == "flip" else self.member()
+        program = "xpool-agent" if part.startswith("agent") else "xpoold"
+        self.pool.quickstart("kill", str(victim))
+        self.pool.env["XPOOL_DISK_FAULT"] = fault = "%s %s %d %s" % (program, kind, 1 + int(30 * self.rng.random() ** 3), part)
+        try:
+            self.pool.start(victim)
+        finally:
+            del self.pool.env["XPOOL_DISK_FAULT"]
+        yield "%d %s" % (victim, fault)
+        self.pool.quickstart("kill", str(victim))
+        self.pool.start(victim)
+        for path in glob.glob(self.pool.data(victim) + "/raft.aside-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def step(self):
         """Left wrong, until the next step of it."""
         victim, seconds = self.member(), self.rng.choice([-HOUR, -5, 5, HOUR])
         self.pool.step(victim, seconds)
         yield "%d by %d s" % (victim, seconds)
 
-    FAULTS = (isolate, isolate, isolate, isolate, ring, ring, kill, kill, freeze, freeze, power_off, power_off, blackout, fill, step, step)
+    FAULTS = (isolate, isolate, isolate, isolate, ring, ring, kill, kill, freeze, freeze, power_off, power_off, blackout, fill, bad_disk, bad_disk, step, step)
 
     def one(self):
         choice = self.rng.choice(self.FAULTS)
