@@ -310,6 +310,34 @@ int rule_vbd_vm_busy(struct rule *r, struct err *err)
 	return vm_busy(r, rule_target(r, r->row, VBD_VM), err);
 }
 
+/* Does a running guest with full emulation take such devices and give them up? It says so itself;
+ * one that says nothing does when it has drivers. */
+static int hotplug(
+	struct rule *r, const struct db_row *vm, int field, const char *device, struct err *err)
+{
+	const struct db_row *metrics = vm != NULL ? rule_target(r, vm, VM_guest_metrics) : NULL;
+	const char *says = metrics != NULL ? db_row_s(metrics, field) : "unspecified";
+
+	if (vm == NULL || !rule_hvm(vm) || rule_state(vm) != RULE_RUNNING ||
+		strcmp(says, "yes") == 0)
+		return 0;
+	if (strcmp(says, "no") == 0)
+		return err_set(err, ERR_OPERATION_NOT_ALLOWED,
+			arena_printf(r->arena, "VM states it does not support %s hotplug.", device),
+			NULL);
+	if (metrics != NULL &&
+		(db_row_b(metrics, VM_GUEST_METRICS_PV_drivers_detected) ||
+			db_row_field(metrics, VM_GUEST_METRICS_PV_drivers_version, r->arena).n > 0))
+		return 0;
+	return err_set(err, ERR_VM_MISSING_PV_DRIVERS, db_row_ref(vm), NULL);
+}
+
+int rule_vbd_hotplug(struct rule *r, struct err *err)
+{
+	return hotplug(r, rule_target(r, r->row, VBD_VM), VM_GUEST_METRICS_can_use_hotplug_vbd,
+		"VBD", err);
+}
+
 int rule_vbd_cd_of_hvm(struct rule *r, struct err *err)
 {
 	const struct db_row *vm = rule_target(r, r->row, VBD_VM);
@@ -400,6 +428,30 @@ int rule_vif_power_state(struct rule *r, struct err *err)
 int rule_vif_vm_busy(struct rule *r, struct err *err)
 {
 	return vm_busy(r, rule_target(r, r->row, VIF_VM), err);
+}
+
+int rule_vif_hotplug(struct rule *r, struct err *err)
+{
+	return hotplug(r, rule_target(r, r->row, VIF_VM), VM_GUEST_METRICS_can_use_hotplug_vif,
+		"VIF", err);
+}
+
+/* A network of virtual functions: they are given to a guest at its start. */
+int rule_vif_sriov(struct rule *r, struct err *err)
+{
+	struct db_cursor pifs = db_rows_related(r->view, MODEL_RELATION_PIF_network,
+				 db_row_s(r->row, VIF_network)),
+			 of;
+	const struct db_row *pif;
+
+	while ((pif = db_next(&pifs)) != NULL) {
+		of = db_rows_related(
+			r->view, MODEL_RELATION_network_sriov_logical_PIF, db_row_ref(pif));
+		if (db_next(&of) != NULL)
+			return err_set(err, ERR_OPERATION_NOT_ALLOWED,
+				"A VIF on an SR-IOV network cannot be plugged or unplugged", NULL);
+	}
+	return 0;
 }
 
 int rule_vusb_power_state(struct rule *r, struct err *err)

@@ -108,6 +108,18 @@ int rule_control_domain(struct rule *r, struct err *err)
 		"This operation is not allowed on a control domain", NULL);
 }
 
+/* The control domain of the host that it runs on; others may be made smaller and be destroyed. */
+int rule_domain_zero(struct rule *r, struct err *err)
+{
+	const struct db_row *host = rule_target(r, r->row, VM_resident_on);
+
+	if (!db_row_b(r->row, VM_is_control_domain) || host == NULL ||
+		strcmp(db_row_s(host, HOST_control_domain), db_row_ref(r->row)) != 0)
+		return 0;
+	return err_set(
+		err, ERR_OPERATION_NOT_ALLOWED, "This operation is not allowed on dom0", NULL);
+}
+
 /* What the guest says of itself; false when nobody in it says anything. */
 static bool guest(const struct rule *r, struct val *other_out)
 {
