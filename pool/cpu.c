@@ -108,18 +108,39 @@ static bool pool_level(const struct db_view *view, struct arena *a, struct val *
 	return true;
 }
 
-bool cpu_level_decide(const struct db_view *view, struct db_txn *txn, struct arena *a)
+/* VMs that start from now on see other processors than those that run: somebody has to know. */
+static void tell(struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a,
+	const char *before, const char *now)
+{
+	const char *body = arena_printf(a,
+		"The hosts of the pool have other processor features in common than before: %s, "
+		"before %s. A VM gets them at its next start; one that runs goes only to hosts "
+		"that have what it has seen.",
+		now, before);
+
+	if (!cpu_features_within(now, before))
+		message_again(pool, view, txn, "POOL_CPU_FEATURES_DOWN", 5, body);
+	if (!cpu_features_within(before, now))
+		message_again(pool, view, txn, "POOL_CPU_FEATURES_UP", 5, body);
+}
+
+bool cpu_level_decide(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_pool);
-	const struct db_row *pool = db_next(&c);
+	const struct db_row *row = db_next(&c);
+	const char *before;
 	struct val level, now;
 
-	if (pool == NULL || !pool_level(view, a, &level))
+	if (row == NULL || !pool_level(view, a, &level))
 		return false;
-	now = db_row_field(pool, POOL_cpu_info, a);
+	now = db_row_field(row, POOL_cpu_info, a);
 	if (val_equal(&now, &level))
 		return false;
-	db_txn_set(txn, MODEL_CLASS_pool, db_row_ref(pool), POOL_cpu_info, level);
+	db_txn_set(txn, MODEL_CLASS_pool, db_row_ref(row), POOL_cpu_info, level);
+	before = val_get_s(&now, "features_hvm");
+	if (before != NULL) /* else it is the first that is known */
+		tell(pool, view, txn, a, before, val_get_s(&level, "features_hvm"));
 	return true;
 }
 

@@ -1,6 +1,6 @@
 /* The class message: alerts, rows like those of any other class, so they outlive every member and
  * are in events. The readers and destroy are the shared ones of access.c; here is what is special:
- * the newest MESSAGES_MAX are kept (each new one lets the oldest go), and lists by age.
+ * lists by age, and deletions of many. How one is made: alert.c.
  *
  * Source: XenAPI reference, class message; docs/decisions/0012-messages-are-rows.md. */
 #include "pool/pool_priv.h"
@@ -9,11 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-	MESSAGES_MAX = 10000,
-	OLDEST_MAX = 100, /* that go with one new one: more only after many were made at once */
-	DELETED_MAX = 500 /* by one entry: no turn of the Raft loop may take long */
-};
+enum { DELETED_MAX = 500 /* by one entry: no turn of the Raft loop may take long */ };
 
 /* The object must be there. cls says Host where the class is host. */
 static int about(struct call *call, const char *cls, const char *uuid, struct err *err)
@@ -23,33 +19,6 @@ static int about(struct call *call, const char *cls, const char *uuid, struct er
 	if (class_id < 0 || db_view_by_uuid(&call->view, class_id, uuid) == NULL)
 		return err_set(err, ERR_UUID_INVALID, cls, uuid, NULL);
 	return 0;
-}
-
-static void drop_oldest(const struct db_view *view, struct db_txn *txn)
-{
-	struct db_cursor oldest = db_rows_modified(view, MODEL_CLASS_message, 0);
-	uint64_t n = db_view_count(view, MODEL_CLASS_message);
-
-	for (unsigned i = 0; n >= MESSAGES_MAX && i < OLDEST_MAX; i++, n--)
-		db_txn_delete(txn, MODEL_CLASS_message, db_row_ref(db_next(&oldest)));
-}
-
-void message_put(struct pool *pool, const struct db_view *view, struct db_txn *txn,
-	const struct message *m, char ref[DB_REF_MAX + 1])
-{
-	struct val fields[MESSAGE_FIELD_COUNT] = { { .kind = VAL_VOID } };
-	char uuid[UUID_LEN + 1];
-
-	pool_ref(pool, uuid, ref);
-	fields[MESSAGE_uuid] = val_string(uuid);
-	fields[MESSAGE_name] = val_string(m->name);
-	fields[MESSAGE_priority] = val_int(m->priority);
-	fields[MESSAGE_cls] = val_string(m->cls);
-	fields[MESSAGE_obj_uuid] = val_string(m->obj_uuid);
-	fields[MESSAGE_timestamp] = val_datetime(env_wall_s(pool->env));
-	fields[MESSAGE_body] = val_string(m->body);
-	drop_oldest(view, txn);
-	db_txn_create(txn, MODEL_CLASS_message, ref, fields);
 }
 
 int message_create(struct call *call, const struct message_create_args *args, struct err *err)
@@ -66,25 +35,6 @@ int message_create(struct call *call, const struct message_create_args *args, st
 		ref);
 	call->result = val_string(arena_strdup(&call->arena, ref));
 	return call_write(call, &txn, NULL);
-}
-
-bool message_of_pool(struct pool *pool, const struct db_view *view, struct db_txn *txn,
-	const char *name, int priority, const char *body)
-{
-	struct db_cursor all = db_rows(view, MODEL_CLASS_message),
-			 pools = db_rows(view, MODEL_CLASS_pool);
-	const struct db_row *row;
-	char ref[DB_REF_MAX + 1];
-
-	while ((row = db_next(&all)) != NULL)
-		if (strcmp(db_row_s(row, MESSAGE_name), name) == 0)
-			return false;
-	row = db_next(&pools);
-	if (row == NULL)
-		return false;
-	message_put(pool, view, txn,
-		&(struct message){ name, priority, "Pool", db_row_s(row, POOL_uuid), body }, ref);
-	return true;
 }
 
 /* Lists: rows come oldest first, the API shows the newest first. */

@@ -418,7 +418,7 @@ int directory_ask(struct call *call, const char *directory, const char *by, cons
 /* Did a directory let it in? */
 bool session_is_external(const struct db_row *session);
 
-/* message.c: an alert into a transaction that has no preconditions on others of them. */
+/* alert.c: an alert into a transaction that has no preconditions on others of them. */
 struct message {
 	const char *name;
 	int64_t priority;
@@ -426,6 +426,12 @@ struct message {
 };
 void message_put(struct pool *pool, const struct db_view *view, struct db_txn *txn,
 	const struct message *m, char ref[DB_REF_MAX + 1]);
+/* Of the pool itself; false: there is none yet. */
+bool message_again(struct pool *pool, const struct db_view *view, struct db_txn *txn,
+	const char *name, int priority, const char *body);
+/* The same, unless there is one of that name: false. */
+bool message_of_pool(struct pool *pool, const struct db_view *view, struct db_txn *txn,
+	const char *name, int priority, const char *body);
 
 /* session.c */
 int session_check(struct call *call, const char *ref, struct err *err);
@@ -483,9 +489,6 @@ void session_used(struct pool *pool, const uint8_t *key);
 int64_t session_last_active(
 	struct pool *pool, const struct db_view *view, const struct db_row *session);
 int session_frame(struct pool *pool, uint8_t type, const uint8_t *payload, size_t n);
-/* message.c: put an alert of the pool itself into txn; false: there is one of that name already. */
-bool message_of_pool(struct pool *pool, const struct db_view *view, struct db_txn *txn,
-	const char *name, int priority, const char *body);
 /* Deletions of those that have been idle or are too many; how many. */
 unsigned sessions_sweep(
 	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a);
@@ -563,8 +566,10 @@ void metrics_start(struct pool *pool);
 struct val cpu_info(struct arena *a, const struct val *cpu);
 /* Hexadecimal words; a shorter string is extended by zeros (pool.md 6.4). */
 bool cpu_features_within(const char *have, const char *need);
-/* true: pool.cpu_info is not the level of its hosts, and the transaction says so. */
-bool cpu_level_decide(const struct db_view *view, struct db_txn *txn, struct arena *a);
+/* true: pool.cpu_info is not the level of its hosts, and the transaction says so, with an alert
+ * when that has other features than were known. */
+bool cpu_level_decide(
+	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a);
 /* A VM that is started sees the level of the pool: kept in last_boot_CPU_flags. */
 void cpu_seen(const struct db_view *view, struct db_txn *txn, struct arena *a, const char *vm);
 

@@ -246,7 +246,7 @@ static bool decide(
 	txn->reason = DB_FOR_SWEEP;
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "sweep" });
 	if (sweep_live(pool, view, txn) || schema_publish(view, txn, a) || sr_sweep(view, txn) ||
-		cpu_level_decide(view, txn, a) || sweep_large(pool, view, txn, a))
+		cpu_level_decide(pool, view, txn, a) || sweep_large(pool, view, txn, a))
 		return true;
 	removed = sweep_tasks(pool, view, txn, a);
 	removed += sessions_sweep(pool, view, txn, a);
