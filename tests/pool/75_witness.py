@@ -1,14 +1,15 @@
 """A pool of two hosts with a witness, a member without a host: either host may die, freeze or stop, whichever coordinates, and the
-other goes on; the witness may die too. It never coordinates. Added and removed by hand, killed on the way."""
+other goes on; the witness may die too. It never coordinates. Added and removed by hand, killed on the way; or there from the beginning, by `xpoolctl init`."""
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from joining import CTL, ctl
+from joining import CTL, count, ctl, entry, write
 from xpool import Api, Pool, eventually, vm_record
 
 XPOOLD = os.path.join(sys.argv[1], "xpoold")
@@ -141,3 +142,29 @@ with Pool(members=2) as pool:
     eventually("one votes", lambda: members(pool.data(1))[1].get("voters") == "1", timeout=60)
     apis[pool.leader() - 1]("VM.set_name_description", vm, "two again")
     pool.agree()
+
+# a pool that begins with it: the same list for all three
+with Pool(members=1) as pool:
+    witness = Witness(pool)
+    said = [dict(entry(pool, n), id=n - 1) for n in (2, 3)]
+    said.append({"id": 3, "host": ctl("uuid"), "name": "witness", "witness": True, "channel": ADDRESS + ":8300",
+                 "certificate": witness.fingerprint})
+    listed = write(pool, "founded.json", {"pool": ctl("uuid"), "members": said})
+    for number, directory in (1, pool.data(2)), (2, pool.data(3)), (3, witness.data):
+        ctl("init", "--dir", directory, "--members", listed, "--id", str(number))
+    for number in (2, 3):
+        count(pool, number)
+    pool.tls = ssl.create_default_context(cafile=os.path.join(pool.dir, "ca.pem"))
+    witness.start()
+    for number in (2, 3):
+        pool.quickstart("start", str(number))
+    eventually("they serve", lambda: all(line.get("ready") == "yes" for line in pool.status()[1:]))
+    apis = {n: Api(pool, n).login() for n in (2, 3)}
+    assert len(apis[2]("host.get_all")) == 2 and len(apis[3]("PIF.get_all")) == 2
+    eventually("one may be lost", lambda: may_be_lost(pool, 2) == "1", timeout=60)
+    apis[2].memory_known()
+    vm = apis[2]("VM.create", vm_record("founded"))
+    lost = pool.leader(of=[2, 3])
+    pool.quickstart("kill", str(lost))
+    goes_on(apis[5 - lost], vm, "%d of a founded pool" % lost)
+    witness.end()
