@@ -18,10 +18,9 @@ enum {
 	AGENT_CLIENTS_MAX = 16,
 	AGENT_RUNNING_MAX = 4, /* operations running; those that wait for a guest do not count */
 	AGENT_THREADS_MAX = 64,
-	AGENT_POWER_MS = 500,	   /* from HOST.reboot to its doing: who asked takes leave */
-	AGENT_SCAN_MS = 500,	   /* look for guests that have stopped by themselves */
-	AGENT_AUTH_MS = 8000,	   /* a question about an account; the controller waits 10 s */
-	AGENT_AUTH_MAX = 32 << 10, /* bytes of it, and of its answer */
+	AGENT_POWER_MS = 500, /* from HOST.reboot to its doing: who asked takes leave */
+	AGENT_SCAN_MS = 500,  /* look for guests that have stopped by themselves */
+	AGENT_AUTH_MS = 8000, /* a question about an account; the controller waits 10 s */
 	AGENT_AUTH_RUNNING_MAX = 8,
 };
 
@@ -31,7 +30,6 @@ struct waiter;
 
 /* auth.c: what its child processes are told. */
 struct agent_auth {
-	const char *program;   /* this program */
 	const char *pam;       /* a PAM service, or the path of a file that is one */
 	const char *directory; /* JSON file of the directory "file" */
 };

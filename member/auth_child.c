@@ -10,6 +10,7 @@
  */
 #include "member/auth_child.h"
 #include "agent/agent.h"
+#include "member/child.h"
 #include "rpc/base/check.h"
 #include "rpc/base/file.h"
 #include "rpc/base/tls.h"
@@ -23,24 +24,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 enum {
-	LINE_BYTES_MAX = 65536,
-	LIFE_S = 20, /* when the agent that would kill it has died */
 	DIRECTORY_MAX = 16 << 20,
 	GROUPS_MAX = 1024, /* of one account */
 	NAME_BYTES_MAX = 65536,
 };
 
 struct ask {
-	struct arena arena;
+	struct arena *arena;
 	const char *pam, *file;
 	const struct val *params;
-	struct err err;
+	struct err *err;
 	struct val result;
 };
 
@@ -48,18 +43,18 @@ static int refuse(struct ask *q, const char *why)
 {
 	fprintf(stderr, "level=info event=auth_refused why=\"%s\"\n", why);
 	/* whether there is such a user is nobody's business */
-	return err_set(&q->err, AGENT_ERR_auth_failed, "Authentication failure", NULL);
+	return err_set(q->err, AGENT_ERR_auth_failed, "Authentication failure", NULL);
 }
 
 static int unavailable(struct ask *q, const char *why)
 {
 	fprintf(stderr, "level=warn event=auth_unavailable why=\"%s\"\n", why);
-	return err_set(&q->err, AGENT_ERR_auth_unavailable, why, NULL);
+	return err_set(q->err, AGENT_ERR_auth_unavailable, why, NULL);
 }
 
 static int unknown(struct ask *q, const char *what)
 {
-	return err_set(&q->err, AGENT_ERR_does_not_exist, "account", what, NULL);
+	return err_set(q->err, AGENT_ERR_does_not_exist, "account", what, NULL);
 }
 
 /* PAM. */
@@ -94,7 +89,7 @@ static int pam_open(
 	return slash == NULL
 		       ? pam_start(q->pam, user, conv, out)
 		       : pam_start_confdir(slash + 1, user, conv,
-				 arena_strndup(&q->arena, q->pam, (size_t)(slash - q->pam)), out);
+				 arena_strndup(q->arena, q->pam, (size_t)(slash - q->pam)), out);
 }
 
 static int pam_check(struct ask *q, const char *user, const char *password)
@@ -137,17 +132,17 @@ static void put_facts(struct ask *q, struct val *facts, const char *id, const ch
 		{ "subject-account-expired", "expired" }, { "subject-account-locked", "locked" },
 		{ "subject-password-expired", "password_expired" } };
 
-	val_map_push(&q->arena, facts, "subject-sid", val_string(id));
-	val_map_push(&q->arena, facts, "subject-name", val_string(name));
-	val_map_push(&q->arena, facts, "subject-gecos", val_string(full));
-	val_map_push(&q->arena, facts, "subject-displayname", val_string(*full ? full : name));
-	val_map_push(&q->arena, facts, "subject-is-group", val_string(group ? "true" : "false"));
+	val_map_push(q->arena, facts, "subject-sid", val_string(id));
+	val_map_push(q->arena, facts, "subject-name", val_string(name));
+	val_map_push(q->arena, facts, "subject-gecos", val_string(full));
+	val_map_push(q->arena, facts, "subject-displayname", val_string(*full ? full : name));
+	val_map_push(q->arena, facts, "subject-is-group", val_string(group ? "true" : "false"));
 	for (size_t i = 0; i < ARRAY_LEN(suspensions); i++) {
 		const struct val *v = val_get(flags, suspensions[i][1]);
 		bool off = v == NULL || (v->kind == VAL_BOOL && !v->b);
 
 		val_map_push(
-			&q->arena, facts, suspensions[i][0], val_string(off ? "false" : "true"));
+			q->arena, facts, suspensions[i][0], val_string(off ? "false" : "true"));
 	}
 }
 
@@ -158,11 +153,11 @@ static void put_account(struct ask *q, const char *id, const char *name, const c
 
 	put_facts(q, &facts, id, name, full, group, flags);
 	q->result = val_map();
-	val_map_push(&q->arena, &q->result, "id", val_string(id));
-	val_map_push(&q->arena, &q->result, "name", val_string(name));
-	val_map_push(&q->arena, &q->result, "is_group", val_bool(group));
-	val_map_push(&q->arena, &q->result, "groups", groups);
-	val_map_push(&q->arena, &q->result, "facts", facts);
+	val_map_push(q->arena, &q->result, "id", val_string(id));
+	val_map_push(q->arena, &q->result, "name", val_string(name));
+	val_map_push(q->arena, &q->result, "is_group", val_bool(group));
+	val_map_push(q->arena, &q->result, "groups", groups);
+	val_map_push(q->arena, &q->result, "facts", facts);
 }
 
 static int local_check(struct ask *q)
@@ -183,16 +178,16 @@ static int pam_user(struct ask *q, const struct passwd *pw)
 	gid_t ids[GROUPS_MAX];
 	int n = GROUPS_MAX;
 	struct val groups = val_set(), none = val_map();
-	char *full = arena_strdup(&q->arena, pw->pw_gecos);
+	char *full = arena_strdup(q->arena, pw->pw_gecos);
 
 	full[strcspn(full, ",")] = 0;
 	if (getgrouplist(pw->pw_name, pw->pw_gid, ids, &n) < 0)
 		n = GROUPS_MAX;
 	for (int i = 0; i < n; i++)
-		val_set_push(&q->arena, &groups,
-			val_string(arena_printf(&q->arena, "g%u", (unsigned)ids[i])));
-	put_account(q, arena_printf(&q->arena, "u%u", (unsigned)pw->pw_uid),
-		arena_strdup(&q->arena, pw->pw_name), full, false, groups, &none);
+		val_set_push(q->arena, &groups,
+			val_string(arena_printf(q->arena, "g%u", (unsigned)ids[i])));
+	put_account(q, arena_printf(q->arena, "u%u", (unsigned)pw->pw_uid),
+		arena_strdup(q->arena, pw->pw_name), full, false, groups, &none);
 	return 0;
 }
 
@@ -200,8 +195,8 @@ static int pam_group(struct ask *q, const struct group *gr)
 {
 	struct val none = val_map();
 
-	put_account(q, arena_printf(&q->arena, "g%u", (unsigned)gr->gr_gid),
-		arena_strdup(&q->arena, gr->gr_name), "", true, val_set(), &none);
+	put_account(q, arena_printf(q->arena, "g%u", (unsigned)gr->gr_gid),
+		arena_strdup(q->arena, gr->gr_name), "", true, val_set(), &none);
 	return 0;
 }
 
@@ -221,7 +216,7 @@ static int pam_find(struct ask *q, const char *name, const char *id)
 {
 	struct passwd pw, *user = NULL;
 	struct group gr, *group = NULL;
-	char *text = arena_alloc(&q->arena, NAME_BYTES_MAX);
+	char *text = arena_alloc(q->arena, NAME_BYTES_MAX);
 	unsigned n = 0;
 
 	if (id != NULL && *id == 'u' && number_of(id, &n))
@@ -245,12 +240,12 @@ static int file_open(struct ask *q, struct val *out)
 
 	if (file_read(q->file, DIRECTORY_MAX, &text) != 0) {
 		buf_fini(&text);
-		return unavailable(q, arena_printf(&q->arena, "%s: %s", q->file, strerror(errno)));
+		return unavailable(q, arena_printf(q->arena, "%s: %s", q->file, strerror(errno)));
 	}
-	all = arena_strndup(&q->arena, (const char *)text.data, text.len);
+	all = arena_strndup(q->arena, (const char *)text.data, text.len);
 	buf_fini(&text);
-	if (rpc_json_parse(&q->arena, all, strlen(all), out, &why) != 0 || out->kind != VAL_MAP)
-		return unavailable(q, arena_printf(&q->arena, "%s is no directory", q->file));
+	if (rpc_json_parse(q->arena, all, strlen(all), out, &why) != 0 || out->kind != VAL_MAP)
+		return unavailable(q, arena_printf(q->arena, "%s is no directory", q->file));
 	return 0;
 }
 
@@ -285,7 +280,7 @@ static void file_groups(
 
 		if (id == NULL || val_set_has(out, id) || out->n >= GROUPS_MAX)
 			continue;
-		val_set_push(&q->arena, out, val_string(id));
+		val_set_push(q->arena, out, val_string(id));
 		file_groups(q, directory, group, out);
 	}
 }
@@ -365,51 +360,23 @@ static int find(struct ask *q)
 	return (file ? file_find : pam_find)(q, name, id);
 }
 
-static void answer(struct ask *q)
+static int answer(void *arg, struct arena *a, const char *method, const struct val *params,
+	struct val *out, struct err *err)
 {
-	struct val data = val_set(), v = val_map();
-	struct buf out = { 0 };
+	struct ask *q = arg;
+	int rc;
 
-	for (unsigned i = 0; i < q->err.n; i++)
-		val_set_push(&q->arena, &data, val_string(q->err.params[i]));
-	if (q->err.code != NULL) {
-		val_map_push(&q->arena, &v, "error", val_string(q->err.code->name));
-		val_map_push(&q->arena, &v, "data", data);
-	} else {
-		val_map_push(&q->arena, &v, "result", q->result);
-	}
-	val_json(&out, &v);
-	if (fwrite(out.data, 1, out.len, stdout) != out.len || fflush(stdout) != 0)
-		fprintf(stderr, "level=warn event=auth_answer_not_written\n");
-	buf_fini(&out);
+	q->arena = a;
+	q->params = params;
+	q->err = err;
+	rc = strcmp(method, "AUTH.check") == 0 ? check(q) : find(q);
+	*out = q->result;
+	return rc;
 }
 
 int auth_child_main(const char *pam, const char *directory)
 {
-	const struct rlimit no_core = { 0, 0 };
-	static char line[LINE_BYTES_MAX + 1];
 	struct ask q = { .pam = pam, .file = directory };
-	size_t n;
-	const char *why, *method;
-	struct val v = val_void();
 
-	/* no password in a core file, none for a debugger */
-	setrlimit(RLIMIT_CORE, &no_core);
-	prctl(PR_SET_DUMPABLE, 0);
-	alarm(LIFE_S);
-	n = fread(line, 1, LINE_BYTES_MAX, stdin);
-	arena_init(&q.arena);
-	if (rpc_json_parse(&q.arena, line, n, &v, &why) != 0)
-		return 2;
-	method = val_get_s(&v, "method");
-	q.params = val_get(&v, "params");
-	if (method == NULL || q.params == NULL)
-		return 2;
-	if (strcmp(method, "AUTH.check") == 0)
-		check(&q);
-	else
-		find(&q);
-	answer(&q);
-	explicit_bzero(line, sizeof line);
-	return 0;
+	return child_main(answer, &q);
 }

@@ -3,5 +3,5 @@
 #pragma once
 
 /* pam: name of a PAM service, or the path of a file that is one. directory: path of the JSON file
- * of the directory "file". Reads one line, writes one line; the status for exit. */
+ * of the directory "file". The status for exit: member/child.h. */
 int auth_child_main(const char *pam, const char *directory);

@@ -161,8 +161,7 @@ int main(int argc, char **argv)
 		.machine = { o.memory_mib * 1024, o.cpus, o.features, o.boot_dir },
 		.sr_root = o.sr_root,
 		.end = env_uv_stop_self,
-		.auth = {
-			"/proc/self/exe", o.pam, o.directory != NULL ? o.directory : directory } });
+		.auth = { o.pam, o.directory != NULL ? o.directory : directory } });
 	if (agent == NULL)
 		return 1;
 	snprintf(path, sizeof path, "%s/agent.sock", o.dir);

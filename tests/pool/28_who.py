@@ -55,7 +55,7 @@ with Pool(members=1, options="--local-users pam", agent="--pam %s/xpool" % servi
     assert slow[0] == "SESSION_AUTHENTICATION_FAILED" and 12 < slow[2] < 18, slow
     assert crash[0] == "SESSION_AUTHENTICATION_FAILED" and 5 <= crash[2] < 8, crash
     assert quick < 3, "others wait for a module that hangs: %.1f s" % quick
-    assert "event=auth_child_crashed" in dict(pool.logs())["member1/agent.log"]
+    assert 'event=child_failed child=auth why="was ended by signal' in dict(pool.logs())["member1/agent.log"]
     api.fails("NOT_IMPLEMENTED", "session.change_password", PASSWORD, "new")
     in_no_log(pool, WRONG, PASSWORD)
 
