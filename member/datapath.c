@@ -2,7 +2,8 @@
  *
  * One row of dp for each device that has a disk: it is there before the disk is touched and goes
  * when nothing is held any more, so after a crash the rows say what may have to be released. A VM
- * that has two devices of one disk holds it once, for writing when one of them writes.
+ * that has two devices of one disk holds it once, for writing when one of them writes. Active is a
+ * device whose disk is held and plugged into the domain.
  */
 #include "member/sr_priv.h"
 
@@ -114,6 +115,27 @@ int dp_attach(struct agent *agent, const char *vm, const char *id, const char *s
 				 NULL);
 }
 
+/* The domain of the VM has the bytes, if it has a domain; the lock is held. */
+static int plug(struct agent *agent, const char *vm, const struct dp *dp, const struct sr *sr,
+	struct err *err)
+{
+	char path[DISK_PATH_MAX];
+	struct hv_domain d;
+
+	disk_path(sr, dp->vdi, path);
+	return !hv_domain_find(agent->hv, vm, &d)
+		       ? 0
+		       : hv_disk_plug(agent->hv, d.domid,
+				 &(struct hv_disk){ dp->id, path, dp->write }, err);
+}
+
+static int unplug(struct agent *agent, const char *vm, const char *id, struct err *err)
+{
+	struct hv_domain d;
+
+	return !hv_domain_find(agent->hv, vm, &d) ? 0 : hv_disk_unplug(agent->hv, d.domid, id, err);
+}
+
 int dp_activate(struct agent *agent, const char *vm, const char *id, struct err *err)
 {
 	struct dp dp;
@@ -124,14 +146,16 @@ int dp_activate(struct agent *agent, const char *vm, const char *id, struct err 
 	if (dp.state == DP_ACTIVE)
 		return 0;
 	if (sr_get(agent, dp.sr, &sr, err) != 0 ||
-		disk_activate(
-			&sr, dp.vdi, vm, dp.write || others_active(agent, vm, &dp) == 2, err) != 0)
-		return ERR_API;
+		disk_activate(&sr, dp.vdi, vm, dp.write || others_active(agent, vm, &dp) == 2,
+			err) != 0 ||
+		plug(agent, vm, &dp, &sr, err) != 0)
+		return ERR_API; /* dp_release lets go of what is held */
 	set_state(agent, vm, id, DP_ACTIVE);
 	return 0;
 }
 
-/* Also of a device that is only attached: a crash may have been between lock and record. */
+/* Also of a device that is only attached: a crash may have been between lock and record. What may
+ * still write is never without its lock. */
 int dp_deactivate(struct agent *agent, const char *vm, const char *id, struct err *err)
 {
 	struct dp dp;
@@ -142,7 +166,7 @@ int dp_deactivate(struct agent *agent, const char *vm, const char *id, struct er
 	if (!dp_get(agent, vm, id, &dp))
 		return 0;
 	others = others_active(agent, vm, &dp);
-	if (sr_get(agent, dp.sr, &sr, err) != 0)
+	if (unplug(agent, vm, id, err) != 0 || sr_get(agent, dp.sr, &sr, err) != 0)
 		return ERR_API;
 	rc = others == 0	       ? disk_deactivate(&sr, dp.vdi, vm, err)
 	     : disk_there(&sr, dp.vdi) ? disk_activate(&sr, dp.vdi, vm, others == 2, err)

@@ -28,6 +28,11 @@ static void inside(const char *folder, const char *name, char out[DISK_PATH_MAX]
 	CHECK(n > 0 && n < DISK_PATH_MAX);
 }
 
+void disk_path(const struct sr *sr, const char *vdi, char out[DISK_PATH_MAX])
+{
+	path_of(sr, vdi, "/disk", out);
+}
+
 bool disk_there(const struct sr *sr, const char *vdi)
 {
 	char path[DISK_PATH_MAX];

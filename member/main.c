@@ -1,6 +1,9 @@
 /* xpool-agent: the local work of one host, as root, behind a Unix socket. */
 #include "member/agent_priv.h"
 #include "member/auth_child.h"
+#ifdef XPOOL_XEN
+#include "member/hv/xen/xen_child.h"
+#endif
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +27,8 @@ static const char usage[] =
 	"  --hv NAME            hypervisor: sim (simulated, default) or xen (this machine's)\n"
 	"  --boot-dir DIR       kernels and ram disks of guests lie below it, default /boot/guest "
 	"(xen)\n"
+	"  --xen-limit S        seconds for building a guest, and 2 for each GiB of it; default "
+	"60\n"
 	"  --sr-root DIR        storage repositories may lie below it; default: none\n"
 	"  --memory-mib N       memory of the simulated host, default 16384\n"
 	"  --cpus N             processors of the simulated host, default 8\n"
@@ -40,7 +45,7 @@ struct options {
 	const struct hv_ops *hv;
 	const char *features, *boot_dir;
 	int64_t memory_mib;
-	int cpus;
+	int cpus, xen_limit;
 	int log;
 };
 
@@ -64,10 +69,10 @@ static bool parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "socket", 1, NULL, 's' },
 		{ "group", 1, NULL, 'g' }, { "hv", 1, NULL, 'v' }, { "boot-dir", 1, NULL, 'b' },
-		{ "memory-mib", 1, NULL, 'm' }, { "sr-root", 1, NULL, 'r' },
-		{ "pam", 1, NULL, 'p' }, { "directory", 1, NULL, 'f' }, { "cpus", 1, NULL, 'c' },
-		{ "cpu-features", 1, NULL, 'F' }, { "log", 1, NULL, 'l' }, { "help", 0, NULL, 'h' },
-		{ NULL, 0, NULL, 0 } };
+		{ "xen-limit", 1, NULL, 'x' }, { "memory-mib", 1, NULL, 'm' },
+		{ "sr-root", 1, NULL, 'r' }, { "pam", 1, NULL, 'p' }, { "directory", 1, NULL, 'f' },
+		{ "cpus", 1, NULL, 'c' }, { "cpu-features", 1, NULL, 'F' }, { "log", 1, NULL, 'l' },
+		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	*o = (struct options){ .memory_mib = 16384,
@@ -93,11 +98,13 @@ static bool parse(int argc, char **argv, struct options *o)
 				return false;
 			break;
 		case 'b': o->boot_dir = optarg; break;
+		case 'x': o->xen_limit = atoi(optarg); break;
 		case 'h': fputs(usage, stdout); exit(0);
 		default: return false;
 		}
 	}
-	if (o->dir == NULL || o->memory_mib <= 0 || o->cpus < 0 || o->log < 0 || optind != argc) {
+	if (o->dir == NULL || o->memory_mib <= 0 || o->cpus < 0 || o->xen_limit < 0 || o->log < 0 ||
+		optind != argc) {
 		fputs(usage, stderr);
 		return false;
 	}
@@ -149,6 +156,10 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && strcmp(argv[1], "--auth") == 0)
 		return auth_child_main(argv[2], argv[3]);
+#ifdef XPOOL_XEN
+	if (argc == 2 && strcmp(argv[1], "--xen") == 0)
+		return xen_child_main();
+#endif
 	if (!parse(argc, argv, &o) || lock_folder(o.dir) < 0)
 		return 2;
 	env_uv_init(&env, "agent");
@@ -158,7 +169,7 @@ int main(int argc, char **argv)
 	agent = agent_new(&(struct agent_config){ .env = &env,
 		.dir = o.dir,
 		.hv = o.hv,
-		.machine = { o.memory_mib * 1024, o.cpus, o.features, o.boot_dir },
+		.machine = { o.memory_mib * 1024, o.cpus, o.features, o.boot_dir, o.xen_limit },
 		.sr_root = o.sr_root,
 		.end = env_uv_stop_self,
 		.auth = { o.pam, o.directory != NULL ? o.directory : directory } });

@@ -68,6 +68,8 @@ int disk_hold(const struct sr *sr, const char *vdi, bool alone, struct disk *out
 void disk_let_go(struct disk *disk); /* may be called twice */
 
 bool disk_there(const struct sr *sr, const char *vdi);
+/* The file with its bytes. */
+void disk_path(const struct sr *sr, const char *vdi, char out[DISK_PATH_MAX]);
 /* Could the storage hold a disk of that size at all? Disks are sparse, so more is promised than
  * there is; one that is larger than all of it never comes to be. SR_BACKEND_FAILURE_44. */
 int disk_fits(const struct sr *sr, int64_t size, struct err *err);

@@ -73,6 +73,21 @@ int hv_disks_check(struct hv *hv, struct err *err)
 	return hv->ops->disks ? 0 : missing(hv, "disk", err);
 }
 
+int hv_disk_plug(struct hv *hv, int domid, const struct hv_disk *disk, struct err *err)
+{
+	return hv->ops->disk_plug != NULL ? hv->ops->disk_plug(hv->state, domid, disk, err) : 0;
+}
+
+int hv_disk_release(struct hv *hv, int domid, const char *id, struct err *err)
+{
+	return hv->ops->disk_release != NULL ? hv->ops->disk_release(hv->state, domid, id, err) : 0;
+}
+
+int hv_disk_unplug(struct hv *hv, int domid, const char *id, struct err *err)
+{
+	return hv->ops->disk_unplug != NULL ? hv->ops->disk_unplug(hv->state, domid, id, err) : 0;
+}
+
 void hv_domain_withdraw(struct hv *hv, int domid)
 {
 	hv->ops->withdraw(hv->state, domid);

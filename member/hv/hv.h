@@ -72,12 +72,21 @@ struct hv_vif {
 
 enum { HV_VIFS_MAX = 256 };
 
+/* A disk of a domain. It goes with the domain. */
+struct hv_disk {
+	const char *id;	  /* device name: xvda */
+	const char *path; /* the file with its bytes */
+	bool write;
+};
+
 /* The machine; a real back end looks for itself. */
 struct hv_machine {
 	int64_t memory_kib;
 	int cpus;	      /* 0: some */
 	const char *features; /* of its processors, hexadecimal words; NULL: some */
-	const char *boot_dir; /* a real one: below it kernels and ram disks of guests may lie */
+	/* of a real one */
+	const char *boot_dir; /* below it kernels and ram disks of guests may lie */
+	int work_s; /* for building a domain and the like, and some for each GiB; 0: a default */
 };
 
 struct hv_cpu {
@@ -146,6 +155,12 @@ void hv_domain_guest(struct hv *hv, int domid, struct arena *a, struct val *out)
 
 /* Can its domains have disks? Else unimplemented. */
 int hv_disks_check(struct hv *hv, struct err *err);
+/* Give the domain the bytes of a file; one that it has at this device is replaced. */
+int hv_disk_plug(struct hv *hv, int domid, const struct hv_disk *disk, struct err *err);
+/* The guest lets it go: device_detach_rejected, device_timeout. One it has not is let go. */
+int hv_disk_release(struct hv *hv, int domid, const char *id, struct err *err);
+/* It has it no more, and the file is not open for it. Idempotent. */
+int hv_disk_unplug(struct hv *hv, int domid, const char *id, struct err *err);
 
 /* Give the domain an interface; one that it has at this device is replaced. */
 int hv_vif_plug(struct hv *hv, int domid, const struct hv_vif *vif, struct err *err);

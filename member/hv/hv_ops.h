@@ -8,7 +8,8 @@ struct hv_state;
 
 struct hv_ops {
 	const char *name;
-	bool disks; /* its domains can have them */
+	bool disks; /* its domains can have them; where there is no disk_plug nothing has to be
+		     * done for it */
 	/* NULL after a log line. */
 	struct hv_state *(*open)(
 		struct env *env, const char *dir, const struct hv_machine *machine);
@@ -39,6 +40,10 @@ struct hv_ops {
 	int (*set_memory)(struct hv_state *hv, int domid, int64_t target_kib, struct err *err);
 	int (*set_vcpus)(struct hv_state *hv, int domid, int vcpus, struct err *err);
 	void (*guest)(struct hv_state *hv, int domid, struct arena *a, struct val *out);
+	int (*disk_plug)(
+		struct hv_state *hv, int domid, const struct hv_disk *disk, struct err *err);
+	int (*disk_release)(struct hv_state *hv, int domid, const char *id, struct err *err);
+	int (*disk_unplug)(struct hv_state *hv, int domid, const char *id, struct err *err);
 	int (*vif_plug)(struct hv_state *hv, int domid, const struct hv_vif *vif, struct err *err);
 	int (*vif_unplug)(struct hv_state *hv, int domid, int device, struct err *err);
 	unsigned (*vif_list)(struct hv_state *hv, int domid, struct hv_vif *out, unsigned max);

@@ -3,7 +3,7 @@
  *
  * Those that are written come first: a disk that is held for reading is not raised to writing while
  * it is in use. A drive of a running VM is plugged when its datapath is active; the simulated guest
- * sees it at once, and says by `unplug` whether it lets one go.
+ * says by `unplug` whether it lets one go, a real one itself.
  */
 #include "member/ops/ops_priv.h"
 #include "member/sr_priv.h"
@@ -121,6 +121,7 @@ static int need_domain(struct job *job, void *state, struct err *err)
 	(void)job;
 	if (!hv_domain_find(run->agent->hv, run->uuid, &d) || d.marked || d.shut_down)
 		return err_set(err, AGENT_ERR_bad_power_state, "halted", "running", NULL);
+	run->domid = d.domid;
 	return 0;
 }
 
@@ -178,8 +179,10 @@ static int guest_release(struct job *job, void *state, struct err *err)
 	const char *answer = val_get_s(val_get(val_get(&run->metadata, "vm"), "sim"), "unplug");
 	int rc;
 
-	if (answer == NULL || strcmp(answer, "ok") == 0 || agent_run_flag(run, "force"))
+	if (agent_run_flag(run, "force"))
 		return 0;
+	if (answer == NULL || strcmp(answer, "ok") == 0)
+		return hv_disk_release(run->agent->hv, run->domid, drive_id(run), err);
 	if (strcmp(answer, "refuse") == 0)
 		return err_set(err, AGENT_ERR_device_detach_rejected, "VBD", drive_id(run),
 			"the guest refuses", NULL);

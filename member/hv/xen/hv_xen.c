@@ -1,25 +1,26 @@
 /* Domains of this machine's Xen. See xen_priv.h for which of them are ours.
  *
- * PV guests so far. Destroying goes backwards: first the handle gets the mark again, so an agent
+ * PV and PVH guests. Destroying goes backwards: first the handle gets the mark again, so an agent
  * that dies on the way ends it with its next look; what is left of xenstore after that goes when it
  * starts.
  */
 #include "member/hv/xen/xen_priv.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <xenctrl.h>
 #include <xenguest.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* Turns the version of a uuid made by anybody (1 to 8) into one above. */
 static const uint8_t xen_mark[16] = { 0x5a, 0x10, 0x0b, 0x1e, 0x77, 0xe1, 0x80, 0x3c, 0x00, 0x6b,
 	0xd4, 0x29, 0xc8, 0x53, 0x9f, 0xa6 };
 
-static int failed(struct err *err, const char *call)
+/* What a domain has beyond its target once its guest is up: its rings, and the like. */
+#define MEMORY_OFFSET "memory/memory-offset"
+
+int xen_failed(struct err *err, const char *call)
 {
 	char text[160];
 
@@ -27,7 +28,7 @@ static int failed(struct err *err, const char *call)
 	return err_set(err, AGENT_ERR_domain_failed, text, NULL);
 }
 
-static int wrong(struct err *err, const char *text)
+int xen_wrong(struct err *err, const char *text)
 {
 	return err_set(err, AGENT_ERR_bad_request, text, NULL);
 }
@@ -59,6 +60,26 @@ static bool uuid_of(const xen_domain_handle_t handle, char out[UUID_LEN + 1])
 		at += snprintf(at, 3, "%02x", handle[i] ^ (marked ? xen_mark[i] : 0));
 	}
 	return marked;
+}
+
+bool xen_wait(
+	struct hv_state *hv, uint64_t ms, bool (*done)(struct hv_state *hv, void *arg), void *arg)
+{
+	enum { LOOK_US = 20000 };
+	struct parker *p = hv->env->ops->parker_new(hv->env);
+	uint64_t until = env_now_ms(hv->env) + ms;
+	bool is;
+
+	for (;;) {
+		pthread_mutex_lock(&hv->mutex);
+		is = done(hv, arg);
+		pthread_mutex_unlock(&hv->mutex);
+		if (is || env_now_ms(hv->env) >= until)
+			break;
+		hv->env->ops->park(p, LOOK_US);
+	}
+	hv->env->ops->parker_free(p);
+	return is;
 }
 
 /* Opening. */
@@ -115,6 +136,7 @@ static struct hv_state *xen_open(struct env *env, const char *dir, const struct 
 	pthread_mutex_init(&hv->mutex, NULL);
 	snprintf(hv->boot_dir, sizeof hv->boot_dir, "%s",
 		machine->boot_dir != NULL ? machine->boot_dir : "");
+	hv->work_s = machine->work_s > 0 ? machine->work_s : XEN_CHILD_S;
 	hv->xc = xc_interface_open(NULL, NULL, 0);
 	if (hv->xc == NULL)
 		log_err(env,
@@ -230,10 +252,18 @@ static bool domain_of(struct hv_state *hv, const xc_dominfo_t *info, struct hv_d
 		out->end = ends[info->shutdown_reason];
 	if (xen_store_read(hv, out->domid, "memory/target", target) && atoll(target) > 0)
 		out->target_kib = atoll(target);
+	if (xen_store_read(hv, out->domid, MEMORY_OFFSET, target))
+		out->memory_kib -= atoll(target);
 	return true;
 }
 
-/* Each domain that is not dying, until fn says no. */
+/* It is dying, and no driver of the host has anything of it open: it writes no more. */
+static bool is_over(struct hv_state *hv, const xc_dominfo_t *info)
+{
+	return info->dying && xen_device_none(hv, (int)info->domid);
+}
+
+/* Each domain that is not over, until fn says no. */
 static void each(struct hv_state *hv, bool (*fn)(void *arg, const xc_dominfo_t *info), void *arg)
 {
 	enum { AT_ONCE = 64 };
@@ -245,7 +275,7 @@ static void each(struct hv_state *hv, bool (*fn)(void *arg, const xc_dominfo_t *
 		n = xc_domain_getinfo(hv->xc, from, AT_ONCE, info);
 		for (int i = 0; i < n; i++) {
 			from = info[i].domid + 1;
-			if (!info[i].dying && !fn(arg, &info[i]))
+			if (!is_over(hv, &info[i]) && !fn(arg, &info[i]))
 				return;
 		}
 	} while (n == AT_ONCE);
@@ -322,34 +352,70 @@ static int no_memory(struct hv_state *hv, int64_t needed_kib, struct err *err)
 	return err_set(err, AGENT_ERR_no_free_memory, needed, spare, NULL);
 }
 
+static bool is_pvh(const struct hv_config *c)
+{
+	return strcmp(c->type, "pvh") == 0;
+}
+
 static int check(const struct hv_config *c, struct err *err)
 {
 	char call[48];
 
-	if (strcmp(c->type, "pv") != 0) {
+	if (strcmp(c->type, "pv") != 0 && !is_pvh(c)) {
 		snprintf(call, sizeof call, "domain_type %s on xen", c->type);
 		return err_set(err, AGENT_ERR_unimplemented, call, NULL);
 	}
 	if (c->kernel == NULL)
-		return wrong(err, "a pv machine has no kernel: give the path of one on this host");
+		return xen_wrong(
+			err, "the machine has no kernel: give the path of one on this host");
 	if (c->vcpus < 1 || c->vcpus > c->vcpus_max || c->vcpus_max > XEN_VCPUS_MAX)
-		return wrong(err, "vcpus are to be from 1 to vcpus_max, and that at most 128");
+		return xen_wrong(err, "vcpus are to be from 1 to vcpus_max, and that at most 128");
 	return 0;
+}
+
+/* Tables by which hardware translates the guest's addresses: so much for each 16 MiB, and some. */
+static int set_paging(struct hv_state *hv, uint32_t domid, const struct hv_config *c)
+{
+	unsigned mib = (unsigned)(c->memory_max_kib >> 14) + XEN_PAGING_MIB;
+
+	return !is_pvh(c) ? 0
+			  : xc_shadow_control(
+				    hv->xc, domid, XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION, &mib, 0);
 }
 
 /* What has to be before its memory is filled, the claim on that memory last. */
 static int furnish(struct hv_state *hv, uint32_t domid, const struct hv_config *c, struct err *err)
 {
 	if (xc_domain_max_vcpus(hv->xc, domid, (unsigned)c->vcpus_max) != 0)
-		return failed(err, "xc_domain_max_vcpus");
+		return xen_failed(err, "xc_domain_max_vcpus");
 	if (xc_domain_setmaxmem(hv->xc, domid, (uint64_t)(c->memory_kib + XEN_SLACK_KIB)) != 0)
-		return failed(err, "xc_domain_setmaxmem");
+		return xen_failed(err, "xc_domain_setmaxmem");
+	if (set_paging(hv, domid, c) != 0)
+		return errno == ENOMEM ? no_memory(hv, c->memory_kib, err)
+				       : xen_failed(err, "xc_shadow_control");
 	if (xc_domain_claim_pages(hv->xc, domid, (unsigned long)(c->memory_kib / 4)) != 0)
 		return errno == ENOMEM ? no_memory(hv, c->memory_kib, err)
-				       : failed(err, "xc_domain_claim_pages");
+				       : xen_failed(err, "xc_domain_claim_pages");
 	if (xen_store_create(hv, (int)domid, c) != 0)
-		return failed(err, "the domain's tree in xenstore");
+		return xen_failed(err, "the domain's tree in xenstore");
 	return 0;
+}
+
+/* Can this machine run such a guest? */
+static int check_machine(struct hv_state *hv, const struct hv_config *c, struct err *err)
+{
+	const uint32_t needs =
+		is_pvh(c) ? XEN_SYSCTL_PHYSCAP_hvm | XEN_SYSCTL_PHYSCAP_hap : XEN_SYSCTL_PHYSCAP_pv;
+	xc_physinfo_t info = { 0 };
+
+	if (xc_physinfo(hv->xc, &info) != 0)
+		return xen_failed(err, "xc_physinfo");
+	if ((info.capabilities & needs) == needs)
+		return 0;
+	return xen_wrong(err, is_pvh(c)
+				      ? "a pvh machine needs processors with nested paging, which "
+					"this host has not or has switched off; use pv"
+				      : "this Xen runs no pv machines; use pvh");
 }
 
 static int create(struct hv_state *hv, const struct hv_config *c, int *domid_out, struct err *err)
@@ -358,12 +424,16 @@ static int create(struct hv_state *hv, const struct hv_config *c, int *domid_out
 		.max_evtchn_port = -1,
 		.max_grant_frames = -1,
 		.max_maptrack_frames = -1,
-		.grant_opts = XEN_DOMCTL_GRANT_version(1) };
+		.flags = is_pvh(c) ? XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap : 0,
+		.grant_opts = XEN_DOMCTL_GRANT_version(1),
+		.arch.emulation_flags = is_pvh(c) ? XEN_X86_EMU_LAPIC : 0 };
 	struct strangers other = { c->uuid, -1 };
 	uint32_t domid = 0;
 	char text[80];
 	int rc;
 
+	if (check_machine(hv, c, err) != 0)
+		return ERR_API;
 	each(hv, is_stranger, &other);
 	if (other.domid >= 0) {
 		snprintf(text, sizeof text, "domain %d, made by somebody else, has this uuid",
@@ -373,7 +443,7 @@ static int create(struct hv_state *hv, const struct hv_config *c, int *domid_out
 	handle_of(c->uuid, true, cfg.handle);
 	if (xc_domain_create(hv->xc, &domid, &cfg) != 0)
 		return errno == ENOMEM ? no_memory(hv, c->memory_kib, err)
-				       : failed(err, "xc_domain_create");
+				       : xen_failed(err, "xc_domain_create");
 	rc = furnish(hv, domid, c, err);
 	if (rc != 0) {
 		xc_domain_destroy(hv->xc, domid);
@@ -396,49 +466,14 @@ static int xen_create(
 	return rc;
 }
 
-/* The file itself, below the folder for such files and of a size that can be. */
-static int boot_file(
-	const struct hv_state *hv, const char *path, char out[PATH_MAX], struct err *err)
+int xen_introduce(struct hv_state *hv, int domid, const struct xen_rings *rings, struct err *err)
 {
-	char dir[PATH_MAX], text[PATH_MAX + 80];
-	struct stat found;
-	size_t n;
+	int rc = 0;
 
-	if (realpath(path, out) == NULL || stat(out, &found) != 0 || !S_ISREG(found.st_mode)) {
-		snprintf(text, sizeof text, "%s is no file of this host", path);
-		return wrong(err, text);
-	}
-	n = realpath(hv->boot_dir, dir) != NULL ? strlen(dir) : 0;
-	if (n == 0 || strncmp(out, dir, n) != 0 || out[n] != '/') {
-		snprintf(text, sizeof text, "%s does not lie below %s, see --boot-dir", path,
-			hv->boot_dir);
-		return wrong(err, text);
-	}
-	if (found.st_size > XEN_KERNEL_MAX) {
-		snprintf(text, sizeof text, "%s has more than %d bytes", path, XEN_KERNEL_MAX);
-		return wrong(err, text);
-	}
-	return 0;
-}
-
-static int xen_build_domain(
-	struct hv_state *hv, int domid, const struct hv_config *c, struct err *err)
-{
-	char kernel[PATH_MAX], ramdisk[PATH_MAX], why[400];
-	struct xen_rings rings = { 0 };
-	int rc = boot_file(hv, c->kernel, kernel, err);
-
-	if (rc == 0 && c->ramdisk != NULL)
-		rc = boot_file(hv, c->ramdisk, ramdisk, err);
-	if (rc != 0)
-		return rc;
-	if (xen_build(domid, c, kernel, c->ramdisk != NULL ? ramdisk : NULL, &rings, why,
-		    sizeof why) != 0)
-		return err_set(err, AGENT_ERR_domain_failed, why, NULL);
 	pthread_mutex_lock(&hv->mutex);
 	xc_domain_claim_pages(hv->xc, (uint32_t)domid, 0);
-	if (xen_store_introduce(hv, domid, &rings) != 0)
-		rc = failed(err, "the domain cannot be introduced to xenstored");
+	if (xen_store_introduce(hv, domid, rings) != 0)
+		rc = xen_failed(err, "the domain cannot be introduced to xenstored");
 	pthread_mutex_unlock(&hv->mutex);
 	return rc;
 }
@@ -450,11 +485,10 @@ static bool ours(struct hv_state *hv, int domid, struct hv_domain *out)
 	xc_dominfo_t info;
 
 	return domid > 0 && xc_domain_getinfo(hv->xc, (uint32_t)domid, 1, &info) == 1 &&
-	       info.domid == (uint32_t)domid && !info.dying && domain_of(hv, &info, out);
+	       info.domid == (uint32_t)domid && !is_over(hv, &info) && domain_of(hv, &info, out);
 }
 
-/* Locks; with an error it has not. */
-static int begin(struct hv_state *hv, int domid, struct hv_domain *out, struct err *err)
+int xen_begin(struct hv_state *hv, int domid, struct hv_domain *out, struct err *err)
 {
 	pthread_mutex_lock(&hv->mutex);
 	if (ours(hv, domid, out))
@@ -465,7 +499,7 @@ static int begin(struct hv_state *hv, int domid, struct hv_domain *out, struct e
 
 static int end(struct hv_state *hv, int rc, const char *call, struct err *err)
 {
-	rc = rc == 0 ? 0 : failed(err, call);
+	rc = rc == 0 ? 0 : xen_failed(err, call);
 	pthread_mutex_unlock(&hv->mutex);
 	return rc;
 }
@@ -474,7 +508,7 @@ static int xen_keep(struct hv_state *hv, int domid, struct err *err)
 {
 	xen_domain_handle_t handle;
 	struct hv_domain d;
-	int rc = begin(hv, domid, &d, err);
+	int rc = xen_begin(hv, domid, &d, err);
 
 	if (rc != 0)
 		return rc;
@@ -487,7 +521,7 @@ static int xen_keep(struct hv_state *hv, int domid, struct err *err)
 static int xen_pause(struct hv_state *hv, int domid, struct err *err)
 {
 	struct hv_domain d;
-	int rc = begin(hv, domid, &d, err);
+	int rc = xen_begin(hv, domid, &d, err);
 
 	if (rc != 0)
 		return rc;
@@ -498,7 +532,7 @@ static int xen_pause(struct hv_state *hv, int domid, struct err *err)
 static int xen_unpause(struct hv_state *hv, int domid, struct err *err)
 {
 	struct hv_domain d;
-	int rc = begin(hv, domid, &d, err);
+	int rc = xen_begin(hv, domid, &d, err);
 
 	if (rc != 0)
 		return rc;
@@ -507,21 +541,25 @@ static int xen_unpause(struct hv_state *hv, int domid, struct err *err)
 }
 
 /* Others hold pages of it for a moment: then the number is still taken. */
-static int wait_gone(struct hv_state *hv, int domid)
+static bool is_gone(struct hv_state *hv, void *arg)
 {
-	struct parker *p = hv->env->ops->parker_new(hv->env);
-	uint64_t until = env_now_ms(hv->env) + XEN_GONE_MS;
-	bool there;
+	const int *domid = arg;
 
-	do {
-		pthread_mutex_lock(&hv->mutex);
-		there = is_there(hv, domid);
-		pthread_mutex_unlock(&hv->mutex);
-		if (there)
-			hv->env->ops->park(p, 20000);
-	} while (there && env_now_ms(hv->env) < until);
-	hv->env->ops->parker_free(p);
-	return there ? -1 : 0;
+	return xen_device_none(hv, *domid) && !is_there(hv, *domid);
+}
+
+/* A driver that still has a disk open may write it: then it is not over. */
+static int wait_gone(struct hv_state *hv, const struct hv_domain *d, struct err *err)
+{
+	int domid = d->domid;
+
+	if (xen_wait(hv, XEN_GONE_MS, is_gone, &domid))
+		return 0;
+	if (!xen_device_none(hv, domid))
+		return err_set(err, AGENT_ERR_domain_failed,
+			"a driver of this host still has a device of the domain open", NULL);
+	log_info(hv->env, "event=domain_lingers domid=%d vm=%s", domid, d->uuid);
+	return 0;
 }
 
 static int xen_destroy(struct hv_state *hv, int domid, struct err *err)
@@ -536,14 +574,48 @@ static int xen_destroy(struct hv_state *hv, int domid, struct err *err)
 		return 0;
 	}
 	handle_of(d.uuid, true, handle);
-	if (xc_domain_sethandle(hv->xc, (uint32_t)domid, handle) != 0 ||
+	if ((!d.marked && xc_domain_sethandle(hv->xc, (uint32_t)domid, handle) != 0) ||
 		xc_domain_destroy(hv->xc, (uint32_t)domid) != 0)
-		rc = failed(err, "xc_domain_destroy");
+		rc = xen_failed(err, "xc_domain_destroy");
 	else
 		xen_store_remove(hv, domid);
 	pthread_mutex_unlock(&hv->mutex);
-	if (rc == 0 && wait_gone(hv, domid) != 0)
-		log_info(hv->env, "event=domain_lingers domid=%d vm=%s", domid, d.uuid);
+	return rc == 0 ? wait_gone(hv, &d, err) : rc;
+}
+
+/* The guest hears of it by its target; beyond that Xen gives it nothing. */
+static int set_memory(
+	struct hv_state *hv, const struct hv_domain *d, int64_t target_kib, struct err *err)
+{
+	int64_t total_kib, free_kib, more_kib = target_kib - d->memory_kib;
+	char value[XEN_VALUE_MAX];
+
+	memory_of(hv, &total_kib, &free_kib);
+	if (more_kib > free_kib)
+		return no_memory(hv, more_kib, err);
+	if (!xen_store_read(hv, d->domid, MEMORY_OFFSET, value)) {
+		snprintf(value, sizeof value, "%lld", (long long)(d->memory_kib - d->target_kib));
+		if (xen_store_write(hv, d->domid, MEMORY_OFFSET, value) != 0)
+			return xen_failed(err, MEMORY_OFFSET);
+	}
+	snprintf(value, sizeof value, "%lld", (long long)target_kib);
+	if (xc_domain_setmaxmem(
+		    hv->xc, (uint32_t)d->domid, (uint64_t)(target_kib + XEN_SLACK_KIB)) != 0)
+		return xen_failed(err, "xc_domain_setmaxmem");
+	return xen_store_write(hv, d->domid, "memory/target", value) == 0
+		       ? 0
+		       : xen_failed(err, "memory/target in xenstore");
+}
+
+static int xen_set_memory(struct hv_state *hv, int domid, int64_t target_kib, struct err *err)
+{
+	struct hv_domain d;
+	int rc = xen_begin(hv, domid, &d, err);
+
+	if (rc != 0)
+		return rc;
+	rc = set_memory(hv, &d, target_kib, err);
+	pthread_mutex_unlock(&hv->mutex);
 	return rc;
 }
 
@@ -554,7 +626,7 @@ static int xen_ask(struct hv_state *hv, int domid, enum hv_end how, struct err *
 
 	if (how != HV_POWEROFF && how != HV_REBOOT)
 		return err_set(err, AGENT_ERR_unimplemented, "suspend on xen", NULL);
-	rc = begin(hv, domid, &d, err);
+	rc = xen_begin(hv, domid, &d, err);
 	if (rc != 0)
 		return rc;
 	return end(hv,
@@ -586,6 +658,13 @@ static void xen_withdraw(struct hv_state *hv, int domid)
 
 const struct hv_ops hv_xen = {
 	.name = "xen",
+	.disks = true,
+	.disk_plug = xen_disk_plug,
+	.disk_release = xen_disk_release,
+	.disk_unplug = xen_disk_unplug,
+	.vif_plug = xen_vif_plug,
+	.vif_unplug = xen_vif_unplug,
+	.vif_list = xen_vif_list,
 	.open = xen_open,
 	.close = xen_close,
 	.boot_id = xen_boot_id,
@@ -594,11 +673,12 @@ const struct hv_ops hv_xen = {
 	.find = xen_find,
 	.list = xen_list,
 	.create = xen_create,
-	.build = xen_build_domain,
+	.build = xen_build,
 	.keep = xen_keep,
 	.pause = xen_pause,
 	.unpause = xen_unpause,
 	.destroy = xen_destroy,
+	.set_memory = xen_set_memory,
 	.ask = xen_ask,
 	.withdraw = xen_withdraw,
 	.acknowledged = xen_acknowledged,

@@ -1,133 +1,121 @@
-/* A PV guest's kernel and ram disk into an empty domain, by libxenguest.
- *
- * All of it is in one call with a handle of its own and no lock: what blocks or fails here concerns
- * this domain, and it can move to a process of its own as it is.
- */
+/* A guest's kernel and ram disk into its domain: what the agent does about it. The work itself is a
+ * child's (xen_child_build.c), for libxenguest blocks, and its readers of kernels see what clients
+ * bring; this domain is all that a hang or a crash concerns. */
+#include "member/hv/xen/xen_child_priv.h"
 #include "member/hv/xen/xen_priv.h"
+#include "member/child.h"
 
-#include <xenctrl.h>
-#include <xenguest.h>
-#include <xentoollog.h>
-#include <errno.h>
-#include <stdarg.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-/* The library says why only here. */
-struct listener {
-	xentoollog_logger base; /* first: it is what the library knows */
-	char text[256];
-};
-
-static void on_message(struct xentoollog_logger *logger, xentoollog_level level, int errnoval,
-	const char *context, const char *format, va_list args)
+/* The file itself, below the folder for such files and of a size that can be. */
+static int boot_file(
+	const struct hv_state *hv, const char *path, char out[PATH_MAX], struct err *err)
 {
-	struct listener *l = (struct listener *)(void *)logger;
+	char dir[PATH_MAX], text[PATH_MAX + 80];
+	struct stat found;
+	size_t n;
 
-	(void)errnoval;
-	(void)context;
-	if (level >= XTL_ERROR && *l->text == 0) /* the first is the cause */
-		vsnprintf(l->text, sizeof l->text, format, args);
-}
-
-static void on_progress(struct xentoollog_logger *logger, const char *context, const char *what,
-	int percent, unsigned long done, unsigned long total)
-{
-	(void)logger;
-	(void)context;
-	(void)what;
-	(void)percent;
-	(void)done;
-	(void)total;
-}
-
-struct building {
-	xc_interface *xc;
-	struct xc_dom_image *dom;
-	uint32_t domid;
-	const struct hv_config *config;
-	const char *kernel, *ramdisk;
-	struct xen_rings *rings;
-};
-
-/* Memory map, clock, processor and channels: what an empty domain lacks. */
-static const char *prepare(struct building *b)
-{
-	struct e820entry ram = { 0, (uint64_t)b->config->memory_max_kib << 10, 1 };
-	int store, console;
-
-	if (xc_domain_set_memory_map(b->xc, b->domid, &ram, 1) != 0)
-		return "xc_domain_set_memory_map";
-	if (xc_domain_set_tsc_info(b->xc, b->domid, 0, 0, 0, 0) != 0)
-		return "xc_domain_set_tsc_info";
-	if (xc_cpuid_apply_policy(
-		    b->xc, b->domid, false, NULL, 0, true, false, false, NULL, NULL) != 0)
-		return "xc_cpuid_apply_policy";
-	store = xc_evtchn_alloc_unbound(b->xc, b->domid, 0);
-	console = xc_evtchn_alloc_unbound(b->xc, b->domid, 0);
-	if (store < 0 || console < 0)
-		return "xc_evtchn_alloc_unbound";
-	b->rings->store_port = (unsigned)store;
-	b->rings->console_port = (unsigned)console;
-	return NULL;
-}
-
-static const char *load(struct building *b)
-{
-	struct xc_dom_image *dom = b->dom;
-
-	dom->container_type = XC_DOM_PV_CONTAINER;
-	dom->xenstore_evtchn = b->rings->store_port;
-	dom->console_evtchn = b->rings->console_port;
-	dom->max_vcpus = (unsigned)b->config->vcpus_max;
-	xc_dom_kernel_max_size(dom, XEN_KERNEL_MAX);
-	xc_dom_module_max_size(dom, XEN_KERNEL_MAX);
-	if (xc_dom_kernel_file(dom, b->kernel) != 0)
-		return "the kernel cannot be read";
-	if (b->ramdisk != NULL && xc_dom_module_file(dom, b->ramdisk, NULL) != 0)
-		return "the ram disk cannot be read";
-	if (xc_dom_boot_xen_init(dom, b->xc, b->domid) != 0)
-		return "xc_dom_boot_xen_init";
-	if (xc_dom_parse_image(dom) != 0)
-		return "this is no kernel of a PV guest";
-	if (xc_dom_mem_init(dom, (unsigned)(b->config->memory_kib >> 10)) != 0 ||
-		xc_dom_boot_mem_init(dom) != 0)
-		return "the memory cannot be had";
-	if (xc_dom_build_image(dom) != 0)
-		return "kernel and ram disk do not fit into the memory";
-	if (xc_dom_boot_image(dom) != 0)
-		return "xc_dom_boot_image";
-	if (xc_dom_gnttab_init(dom) != 0)
-		return "xc_dom_gnttab_init";
-	b->rings->store_frame = xc_dom_p2m(dom, dom->xenstore_pfn);
-	b->rings->console_frame = xc_dom_p2m(dom, dom->console_pfn);
-	return NULL;
-}
-
-int xen_build(int domid, const struct hv_config *config, const char *kernel, const char *ramdisk,
-	struct xen_rings *rings, char *why, size_t size)
-{
-	struct listener listener = { .base = { .vmessage = on_message, .progress = on_progress } };
-	struct building b = { .domid = (uint32_t)domid,
-		.config = config,
-		.kernel = kernel,
-		.ramdisk = ramdisk,
-		.rings = rings };
-	const char *failed = "xc_interface_open";
-
-	b.xc = xc_interface_open(&listener.base, &listener.base, 0);
-	if (b.xc != NULL)
-		failed = prepare(&b);
-	if (failed == NULL) {
-		b.dom = xc_dom_allocate(b.xc, config->kernel_args, NULL);
-		failed = b.dom != NULL ? load(&b) : "xc_dom_allocate";
+	if (realpath(path, out) == NULL || stat(out, &found) != 0 || !S_ISREG(found.st_mode)) {
+		snprintf(text, sizeof text, "%s is no file of this host", path);
+		return xen_wrong(err, text);
 	}
-	if (failed != NULL)
-		snprintf(why, size, "%s: %s", failed,
-			*listener.text != 0 ? listener.text : strerror(errno));
-	if (b.dom != NULL)
-		xc_dom_release(b.dom);
-	if (b.xc != NULL)
-		xc_interface_close(b.xc);
-	return failed == NULL ? 0 : -1;
+	n = realpath(hv->boot_dir, dir) != NULL ? strlen(dir) : 0;
+	if (n == 0 || strncmp(out, dir, n) != 0 || out[n] != '/') {
+		snprintf(text, sizeof text, "%s does not lie below %s, see --boot-dir", path,
+			hv->boot_dir);
+		return xen_wrong(err, text);
+	}
+	if (found.st_size > XEN_KERNEL_MAX) {
+		snprintf(text, sizeof text, "%s has more than %d bytes", path, XEN_KERNEL_MAX);
+		return xen_wrong(err, text);
+	}
+	return 0;
+}
+
+void xen_rings_put(struct arena *a, struct val *out, const struct xen_rings *r)
+{
+	*out = val_map();
+	val_map_push(a, out, "store_port", val_int(r->store_port));
+	val_map_push(a, out, "console_port", val_int(r->console_port));
+	val_map_push(a, out, "store_frame", val_int((int64_t)r->store_frame));
+	val_map_push(a, out, "console_frame", val_int((int64_t)r->console_frame));
+}
+
+static bool rings_get(const struct val *from, struct xen_rings *out)
+{
+	static const char *const keys[] = { "store_port", "console_port", "store_frame",
+		"console_frame" };
+	int64_t n[ARRAY_LEN(keys)];
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		const struct val *v = val_get(from, keys[i]);
+
+		if (v == NULL || v->kind != VAL_INT || v->i <= 0)
+			return false;
+		n[i] = v->i;
+	}
+	*out = (struct xen_rings){ (unsigned)n[0], (unsigned)n[1], (unsigned long)n[2],
+		(unsigned long)n[3] };
+	return true;
+}
+
+int xen_child_ask(struct hv_state *hv, struct arena *a, const char *method,
+	const struct val *params, int64_t kib, struct xen_rings *rings, struct err *err)
+{
+	static const struct err_code *const told[] = { AGENT_ERR_domain_failed, NULL };
+	const struct child child = { .name = "xen",
+		.args = { "--xen" },
+		.within_ms =
+			1000 * ((uint64_t)hv->work_s + (uint64_t)(kib >> 20) * XEN_CHILD_GIB_S),
+		.told = told };
+	char why[CHILD_WHY_MAX], text[CHILD_WHY_MAX + 80];
+	struct val out = val_void();
+	int rc = child_ask(hv->env, a, &child, method, params, &out, err, why);
+
+	if (rc == ERR_API || (rc == 0 && rings_get(&out, rings)))
+		return rc;
+	snprintf(text, sizeof text, "the process for libxenguest's %s %s", method,
+		rc != 0 ? why : "gave no rings");
+	return err_set(err, AGENT_ERR_domain_failed, text, NULL);
+}
+
+static struct val question(struct arena *a, int domid, const struct hv_config *c,
+	const char *kernel, const char *ramdisk)
+{
+	struct val v = val_map();
+
+	val_map_push(a, &v, "domid", val_int(domid));
+	val_map_push(a, &v, "type", val_string(c->type));
+	val_map_push(a, &v, "kernel", val_string(kernel));
+	if (ramdisk != NULL)
+		val_map_push(a, &v, "ramdisk", val_string(ramdisk));
+	if (c->kernel_args != NULL)
+		val_map_push(a, &v, "args", val_string(c->kernel_args));
+	val_map_push(a, &v, "memory_kib", val_int(c->memory_kib));
+	val_map_push(a, &v, "memory_max_kib", val_int(c->memory_max_kib));
+	val_map_push(a, &v, "vcpus_max", val_int(c->vcpus_max));
+	return v;
+}
+
+int xen_build(struct hv_state *hv, int domid, const struct hv_config *c, struct err *err)
+{
+	char kernel[PATH_MAX], ramdisk[PATH_MAX];
+	struct xen_rings rings;
+	struct arena a;
+	struct val v;
+	int rc = boot_file(hv, c->kernel, kernel, err);
+
+	if (rc == 0 && c->ramdisk != NULL)
+		rc = boot_file(hv, c->ramdisk, ramdisk, err);
+	if (rc != 0)
+		return rc;
+	arena_init(&a);
+	v = question(&a, domid, c, kernel, c->ramdisk != NULL ? ramdisk : NULL);
+	rc = xen_child_ask(hv, &a, XEN_CHILD_BUILD, &v, c->memory_kib, &rings, err);
+	arena_fini(&a);
+	return rc != 0 ? rc : xen_introduce(hv, domid, &rings, err);
 }

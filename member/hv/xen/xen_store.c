@@ -102,35 +102,61 @@ static void rings_tree(struct writing *w, const struct xen_rings *r)
 	put(w, "console/output", "pty");
 }
 
-/* One of the two, until nobody else has written meanwhile. */
-static int transaction(struct hv_state *hv, int domid, const struct hv_config *config,
-	const struct xen_rings *rings)
+int xen_store_transact(struct hv_state *hv,
+	bool (*fn)(struct hv_state *hv, xs_transaction_t t, void *arg), void *arg)
 {
 	for (unsigned i = 0; i < XEN_TRANSACTION_TRIES; i++) {
-		struct writing w = { hv, xs_transaction_start(hv->xs), domid, false };
+		xs_transaction_t t = xs_transaction_start(hv->xs);
+		bool failed;
 
-		if (w.t == XBT_NULL)
+		if (t == XBT_NULL)
 			return -1;
-		if (config != NULL)
-			tree(&w, config);
-		else
-			rings_tree(&w, rings);
-		if (xs_transaction_end(hv->xs, w.t, w.failed) && !w.failed)
+		failed = !fn(hv, t, arg);
+		if (xs_transaction_end(hv->xs, t, failed) && !failed)
 			return 0;
-		if (w.failed || errno != EAGAIN)
+		if (failed || errno != EAGAIN)
 			return -1;
 	}
 	return -1;
 }
 
+/* What a transaction is about. */
+struct about {
+	int domid;
+	const struct hv_config *config;
+	const struct xen_rings *rings;
+};
+
+static bool write_tree(struct hv_state *hv, xs_transaction_t t, void *arg)
+{
+	const struct about *about = arg;
+	struct writing w = { hv, t, about->domid, false };
+
+	tree(&w, about->config);
+	return !w.failed;
+}
+
 int xen_store_create(struct hv_state *hv, int domid, const struct hv_config *config)
 {
-	return transaction(hv, domid, config, NULL);
+	struct about about = { .domid = domid, .config = config };
+
+	return xen_store_transact(hv, write_tree, &about);
+}
+
+static bool write_rings(struct hv_state *hv, xs_transaction_t t, void *arg)
+{
+	const struct about *about = arg;
+	struct writing w = { hv, t, about->domid, false };
+
+	rings_tree(&w, about->rings);
+	return !w.failed;
 }
 
 int xen_store_introduce(struct hv_state *hv, int domid, const struct xen_rings *r)
 {
-	if (transaction(hv, domid, NULL, r) != 0)
+	struct about about = { .domid = domid, .rings = r };
+
+	if (xen_store_transact(hv, write_rings, &about) != 0)
 		return -1;
 	return xs_introduce_domain(hv->xs, (unsigned)domid, r->store_frame, r->store_port) ? 0 : -1;
 }
@@ -140,13 +166,14 @@ void xen_store_remove(struct hv_state *hv, int domid)
 	char path[256];
 
 	xs_release_domain(hv->xs, (unsigned)domid);
+	xen_device_remove_all(hv, domid);
 	path_of(path, sizeof path, domid, "");
 	xs_rm(hv->xs, XBT_NULL, path);
 	ours_path(path, domid); /* last: while it is there a restarted agent looks for the rest */
 	xs_rm(hv->xs, XBT_NULL, path);
 }
 
-static bool read_path(struct hv_state *hv, const char *path, char out[XEN_VALUE_MAX])
+bool xen_store_read_path(struct hv_state *hv, const char *path, char out[XEN_VALUE_MAX])
 {
 	unsigned n;
 	char *value = xs_read(hv->xs, XBT_NULL, path, &n);
@@ -166,7 +193,8 @@ bool xen_store_ours(
 	char path[64], value[XEN_VALUE_MAX];
 
 	ours_path(path, domid);
-	if (!read_path(hv, path, value) || strlen(value) < UUID_LEN || value[UUID_LEN] != ' ')
+	if (!xen_store_read_path(hv, path, value) || strlen(value) < UUID_LEN ||
+		value[UUID_LEN] != ' ')
 		return false;
 	snprintf(uuid_out, UUID_LEN + 1, "%.*s", (int)UUID_LEN, value);
 	*created_ms_out = strtoll(value + UUID_LEN, NULL, 10);
@@ -202,5 +230,5 @@ bool xen_store_read(struct hv_state *hv, int domid, const char *node, char out[X
 	char path[256];
 
 	path_of(path, sizeof path, domid, node);
-	return read_path(hv, path, out);
+	return xen_store_read_path(hv, path, out);
 }
