@@ -32,7 +32,7 @@ ONLY = {r"raft\.h|raft/.*": r"db/consensus_\w+\.[ch]", r"http_parser\.h": r"rpc/
 STRAY = {
     "clock_gettime time gettimeofday": r"env_uv|stream_uv",
     "getrandom rand random RAND_bytes": r"env_uv|tls",
-    "socket connect bind accept": r"stream_uv|pool/ctl|pool/main|member/main",
+    "socket connect bind accept": r"stream_uv|pool/ctl|pool/main|member/main|hv/xen/xen_vif",
     "pthread_create pthread_cond_wait pthread_cond_timedwait": r"env_uv|loop_uv",
     "sleep usleep nanosleep": r"$^",
 }
