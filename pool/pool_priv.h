@@ -109,7 +109,7 @@ struct pool {
 	struct db_proposal sweep_proposal;
 	bool sweeping, bootstrapping;
 	struct marks marks;
-	uint64_t large_seen; /* snapshots_large, when it was last looked at */
+	uint64_t large_seen, differ_seen; /* snapshots_large, hashes_differ when last looked at */
 	struct db_proposal bootstrap_proposal;
 
 	/* This host's (owner.c), admission loop only. */

@@ -12,7 +12,8 @@
  *   host      host_metrics.live follows the contact
  *   pool      cpu_info is the level of its hosts
  *   session   idle ones, and those above the limit
- *   message   one that the database gets too large, until somebody destroys it
+ *   message   one that the database gets too large, one that the state of a member differed, until
+ *             somebody destroys it
  */
 #include "pool/operation_priv.h"
 
@@ -219,6 +220,23 @@ static bool sweep_large(
 			(unsigned long long)bytes, (unsigned long long)CONSENSUS_SNAPSHOT_MAX));
 }
 
+/* This member has heard of other hashes than its own (db/agree.c). Whoever leads next may tell it
+ * once more. */
+static bool sweep_differ(struct pool *pool, const struct db_view *view, struct db_txn *txn)
+{
+	uint64_t seen = counter_get(&pool->env->counters, COUNTER_hashes_differ);
+
+	if (seen == pool->differ_seen)
+		return false;
+	pool->differ_seen = seen;
+	return message_of_pool(pool, view, txn, "MEMBER_STATE_DIFFERS", 1,
+		"The members compare what they have made of the log, and one was not like the "
+		"others. One that most contradict ends itself, sets its log aside and fetches "
+		"everything anew; when there is no majority nobody does. Its memory or its disk is "
+		"to be suspected: see event=states_differ and event=log_set_aside in the logs of "
+		"all members.");
+}
+
 /* One decision per transaction, but for the removals, which go together. */
 static bool decide(
 	struct pool *pool, const struct db_view *view, struct db_txn *txn, struct arena *a)
@@ -246,7 +264,8 @@ static bool decide(
 	txn->reason = DB_FOR_SWEEP;
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "sweep" });
 	if (sweep_live(pool, view, txn) || schema_publish(view, txn, a) || sr_sweep(view, txn) ||
-		cpu_level_decide(pool, view, txn, a) || sweep_large(pool, view, txn, a))
+		cpu_level_decide(pool, view, txn, a) || sweep_large(pool, view, txn, a) ||
+		sweep_differ(pool, view, txn))
 		return true;
 	removed = sweep_tasks(pool, view, txn, a);
 	removed += sessions_sweep(pool, view, txn, a);
