@@ -13,7 +13,10 @@
  * It is written at once at a new term, at a vote, and around an installation, else once a second
  * (consensus_watch.c). Two pairs of slots, one written on the loop, one by a worker, each pair in
  * turn: a write never hits the newest of its kind, and the highest sequence with a right seal
- * counts.
+ * counts. `installing` goes into both slots of the loop, when it is set and when it is over: one of
+ * them may rot, and the other says the same. Without it the leftovers of the installation, if of
+ * the snapshot's term, look like entries behind the snapshot; with an old one, entries behind the
+ * snapshot like leftovers.
  *
  * A log in doubt is set aside, never deleted, and the member fetches everything anew under its old
  * id. It has forgotten what it had acknowledged and whom it gave its vote, so while `fetching` it
@@ -33,6 +36,7 @@ enum {
 	NOTE_MAGIC_BEFORE = 0x31415058, /* without a vote */
 	NOTE_FETCHING = 1,
 	NOTE_CONDEMNED = 2,
+	SLOTS = 2, /* of each writer */
 	NOTE_SIZE_BEFORE = 48,
 	NOTE_SIZE = 64
 };
@@ -81,15 +85,15 @@ bool consensus__note_load(struct consensus_disk *d, struct note *out)
 	*out = n;
 	if (d->note_read(d, &b) != 0)
 		b.len = 0;
-	for (unsigned slot = 0; slot < 2 * NOTE_WRITERS && slot * CONSENSUS_NOTE_SLOT < b.len;
+	for (unsigned slot = 0; slot < SLOTS * NOTE_WRITERS && slot * CONSENSUS_NOTE_SLOT < b.len;
 		slot++) {
 		size_t at = slot * CONSENSUS_NOTE_SLOT;
 
 		if (!decode(b.data + at, b.len - at, &n))
 			continue;
-		if (n.sequence > newest[slot / 2]) {
-			newest[slot / 2] = n.sequence;
-			out->writes[slot / 2] = slot & 1; /* the next one goes into the other */
+		if (n.sequence > newest[slot / SLOTS]) {
+			newest[slot / SLOTS] = n.sequence;
+			out->writes[slot / SLOTS] = slot & 1; /* the next one goes into the other */
 		}
 		if (n.sequence > out->sequence) {
 			memcpy(n.writes, out->writes, sizeof n.writes);
@@ -112,7 +116,7 @@ int consensus__note_write(struct consensus_disk *d, const struct note *n, enum n
 	int rc;
 
 	encode(n, &b);
-	rc = d->note_write(d, 2 * writer + (n->writes[writer] & 1), b.data, b.len);
+	rc = d->note_write(d, SLOTS * writer + (n->writes[writer] & 1), b.data, b.len);
 	buf_fini(&b);
 	return rc;
 }
@@ -178,7 +182,8 @@ void consensus__note_vote(struct consensus *c, uint64_t vote)
 void consensus__note_installing(struct consensus *c, uint64_t index)
 {
 	c->note.installing = index;
-	write_now(c);
+	for (int i = 0; i < SLOTS; i++)
+		write_now(c);
 }
 
 /* A message of the leader's was accepted that begins behind prev: have we fetched everything? */
@@ -194,6 +199,19 @@ void consensus__note_fetched(struct consensus *c, uint64_t prev, uint64_t prev_t
 }
 
 /* At the start. */
+
+/* The installation is over: on disk before anything new is in the log. */
+static int note_installed(struct consensus_disk *d, struct note *n)
+{
+	int rc = 0;
+
+	n->installing = 0;
+	for (int i = 0; i < SLOTS && rc == 0; i++) {
+		consensus__note_next(n, NOTE_LOOP);
+		rc = consensus__note_write(d, n, NOTE_LOOP);
+	}
+	return rc;
+}
 
 /* What is wrong with this copy of the log; NULL: nothing. */
 static const char *doubt(const struct consensus_config *cfg, const struct note *n, bool noted,
@@ -318,7 +336,7 @@ int consensus__note_start(const struct consensus_config *cfg, struct note *n)
 	char text[512];
 	uint64_t term;
 
-	d->look(d, n->installing, &f);
+	d->look(d, cfg->rules_off & RULE_PREFLIGHT ? 0 : n->installing, &f);
 	if (!noted && f.empty) {
 		log_err(env, "event=no_configuration why=\"the directory was never initialised: "
 			     "run xpoolctl init\"");
@@ -327,11 +345,8 @@ int consensus__note_start(const struct consensus_config *cfg, struct note *n)
 	why = doubt(cfg, n, noted, &f, text);
 	if (why == NULL && n->installing == 0)
 		return 0;
-	if (why == NULL) {
-		n->installing = 0; /* on disk before anything new is in the log */
-		consensus__note_next(n, NOTE_LOOP);
-		return consensus__note_write(d, n, NOTE_LOOP);
-	}
+	if (why == NULL)
+		return note_installed(d, n);
 	term = f.term > n->term ? f.term : n->term;
 	remedy = hindrance(cfg, &f, term);
 	if (remedy != NULL) {

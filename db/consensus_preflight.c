@@ -7,10 +7,11 @@
  *
  * Sound means: the newest term and vote are there; the newest snapshot is whole; closed segments
  * follow one another without a gap, from the snapshot on, with right checksums and terms that never
- * fall; open segments continue them, and at most the last of these ends in a torn write, which
- * nobody was told of. Two leftovers of a crash are no fault and are removed here: all segments,
- * when the snapshot that was being installed in their place is there; and the longer form of a
- * segment that was being truncated, with all behind it.
+ * fall; open segments, which do not say their index, continue them by their terms, unless the note
+ * says that a snapshot was being installed, and at most the last of these ends in a torn write,
+ * which nobody was told of. Two leftovers of a crash are no fault and are removed here: all
+ * segments, when the snapshot that was being installed in their place is there; and the longer form
+ * of a segment that was being truncated, with all behind it.
  */
 #include "db/consensus_priv.h"
 #include "rpc/base/file.h"

@@ -15,5 +15,6 @@ enum db_rule {
 	RULE_SPACE = 1 << 10,	     /* a full disk does not lead: consensus_watch.c */
 	RULE_HASH = 1 << 11,	     /* whose state differs stops: agree.c */
 	RULE_BULK = 1 << 12,	     /* bulk has a connection of its own: channel.c */
-	RULE_BARRIER = 1 << 13, /* a leader serves behind an entry of its own: consensus_raft.c */
+	RULE_BARRIER = 1 << 13,	  /* a leader serves behind an entry of its own: consensus_raft.c */
+	RULE_PREFLIGHT = 1 << 14, /* what an installation left does not count: consensus_note.c */
 };

@@ -74,6 +74,7 @@ static int disk_load(struct raft_io *io, raft_term *term, raft_id *vote,
 	size_t sum = 0;
 	char *batch;
 
+	g->leftover = false; /* from here on it is the log */
 	*term = g->term;
 	*vote = g->vote;
 	*snapshot = g->snapshot.index != 0 ? snapshot_copy(g) : NULL;
@@ -279,6 +280,26 @@ static void drop_entries(struct image *g, unsigned trailing)
 	g->start = trailing == 0 ? keep : g->start + k;
 }
 
+/* A crash between the snapshot and the removal of what it replaces, as of an open segment (which
+ * does not say its index): the library takes what is left for entries behind the snapshot. */
+static void leave_behind(struct raft_disk *d, struct disk_work *w)
+{
+	struct image *g = d->image;
+	size_t gone = g->n > 0 ? world_random(d->m->w, g->n) : 0;
+
+	snapshot_fini(g);
+	g->snapshot = w->fresh.snapshot;
+	w->fresh.snapshot.index = 0;
+	for (size_t k = 0; k < gone; k++)
+		free(g->entries[k].buf.base);
+	g->n -= gone;
+	if (g->n > 0)
+		memmove(g->entries, g->entries + gone, g->n * sizeof *g->entries);
+	g->start = g->snapshot.index + 1;
+	g->leftover = true;
+	g->n_leftover++;
+}
+
 static void work_end(struct disk_work *w, int status)
 {
 	struct raft_disk *d = w->d;
@@ -295,6 +316,8 @@ static void work_end(struct disk_work *w, int status)
 			d->image->snapshot = w->fresh.snapshot;
 			w->fresh.snapshot.index = 0;
 			drop_entries(d->image, w->trailing);
+		} else if (w->trailing == 0 && !d->m->alive && world_random(d->m->w, 2) == 0) {
+			leave_behind(d, w);
 		}
 		snapshot_fini(&w->fresh);
 		w->put_cb(w->put, status);
@@ -457,10 +480,14 @@ static void disk_look(struct consensus_disk *base, uint64_t installing, struct c
 {
 	struct image *g = image_of(base);
 
-	(void)installing; /* here an installation is one step */
+	if (g->leftover && installing == g->snapshot.index)
+		while (g->n > 0)
+			free(g->entries[--g->n].buf.base);
 	*out = (struct consensus_found){
 		.term = g->term, .vote = g->vote, .last_index = image_last(g)
 	};
+	if (g->leftover && g->n > 0 && g->entries[0].term < g->snapshot.term)
+		snprintf(out->why, sizeof out->why, "an entry cannot follow the snapshot");
 }
 
 static int disk_set_aside(struct consensus_disk *base, uint64_t term, uint64_t vote)
@@ -472,6 +499,7 @@ static int disk_set_aside(struct consensus_disk *base, uint64_t term, uint64_t v
 	g->start = 1;
 	g->term = term;
 	g->vote = vote;
+	g->leftover = false;
 	g->n_aside++;
 	return 0;
 }

@@ -23,8 +23,10 @@ struct image {
 	} snapshot;
 	uint8_t note[NOTE_SLOTS][CONSENSUS_NOTE_SLOT];
 	size_t note_n[NOTE_SLOTS];
-	unsigned n_aside;  /* times it was set aside */
-	unsigned full_mib; /* free space; 0: plenty */
+	bool leftover;	  /* the entries are from before the snapshot, which was being installed */
+	unsigned n_aside; /* times it was set aside */
+	unsigned n_leftover; /* times that an installation was interrupted so */
+	unsigned full_mib;   /* free space; 0: plenty */
 };
 
 struct disk_append;

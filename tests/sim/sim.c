@@ -22,7 +22,8 @@
  * usage: sim [SEED [COUNT]]    random schedules
  *        sim --install COUNT   a leader that is deposed and does not know; a new one whose
  *                              majority needs a snapshot first, over a link that breaks; a new
- *                              one that nobody uses; one that is a witness
+ *                              one that nobody uses; one that is a witness; a member that
+ *                              is killed while it installs a snapshot
  *        sim --stray COUNT     one member's state is changed: it must stop
  *        sim --schema COUNT    members of two schemas
  *        sim --without RULE COUNT   one of so many seeds must miss the rule
@@ -905,6 +906,52 @@ static bool install(uint64_t seed)
 	return ok;
 }
 
+static bool installs_now(void *arg)
+{
+	struct life *l = arg;
+	struct note n;
+
+	consensus__note_load(&l->disk.base, &n);
+	return n.installing != 0;
+}
+
+/* A follower that needs a snapshot is killed again and again while it installs one. Its old entries
+ * are of the leader's term, which stays: nothing but the note tells them from new ones. */
+static bool interrupted(uint64_t seed, unsigned rules_off, unsigned *left_out)
+{
+	enum { KILLS = 3 };
+	struct test *t = test_new(seed, rules_off, 0);
+	unsigned leader, away, killed = 0;
+	bool ok;
+
+	world_run(&t->w, 3000000);
+	leader = leader_of(t);
+	CHECK(leader != 0);
+	away = leader % MEMBERS + 1;
+	for (unsigned k = 0; k < KILLS; k++) {
+		work_for(t, 1);
+		crash(t, away);
+		work_for(t, 2); /* until it needs a snapshot */
+		boot(t, away);
+		if (!world_until(&t->w, installs_now, &t->lives[away], 3000))
+			continue;
+		world_run(&t->w, t->w.now_us + world_random(&t->w, 12000));
+		crash(t, away);
+		boot(t, away);
+		killed++;
+	}
+	work_for(t, 2);
+	heal(t);
+	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
+	CHECK(world_until(&t->w, nobody_works, t, 60000));
+	*left_out += t->lives[away].image.n_leftover;
+	printf("seed=%llu away=%u killed=%u left=%u aside=%u ", (unsigned long long)seed, away,
+		killed, t->lives[away].image.n_leftover, t->lives[away].image.n_aside);
+	ok = verify(t) && t->lives[away].image.n_aside == 0;
+	test_free(t);
+	return ok;
+}
+
 /* The leader is cut off and starved of time, so it does not notice that another leads. Whoever
  * reads there must not be told what was true before. */
 static bool deposed(uint64_t seed, unsigned rules_off)
@@ -1046,16 +1093,20 @@ static bool unused(uint64_t seed)
 
 static int installs(unsigned n)
 {
-	unsigned failed = 0, led = 0;
+	unsigned failed = 0, led = 0, left = 0;
 
 	for (uint64_t seed = 1; seed <= n; seed++)
-		failed +=
-			!install(seed) + !deposed(seed, 0) + !unused(seed) + !witnessed(seed, &led);
+		failed += !install(seed) + !deposed(seed, 0) + !unused(seed) +
+			  !witnessed(seed, &led) + !interrupted(seed, 0, &left);
+	if (left == 0) {
+		printf("no installation was ever interrupted: the schedule does not reach it\n");
+		failed++;
+	}
 	if (led == 0) {
 		printf("no witness was ever elected: the schedule does not reach what it is for\n");
 		failed++;
 	}
-	printf("%u passed, %u failed\n", 4 * n - failed, failed);
+	printf("%u passed, %u failed\n", 5 * n - failed, failed);
 	return failed > 0;
 }
 
@@ -1065,25 +1116,27 @@ static const struct {
 } rules[] = { { "masking", RULE_MASKING }, { "vouched", RULE_VOUCHED }, { "clamp", RULE_CLAMP },
 	{ "deduplication", RULE_DEDUPLICATION }, { "preconditions", RULE_PRECONDITIONS },
 	{ "note", RULE_NOTE }, { "barrier", RULE_BARRIER }, { "confirm", RULE_CONFIRM },
-	{ "floor", RULE_FLOOR }, { "lease", RULE_LEASE } };
+	{ "floor", RULE_FLOOR }, { "lease", RULE_LEASE }, { "preflight", RULE_PREFLIGHT } };
 
 /* A schedule that ends in an assertion or a stopped library has found it too: each runs in a
  * process of its own. */
 static bool found_by(uint64_t seed, unsigned rule)
 {
 	uint64_t history;
-	unsigned sent = 0;
+	unsigned count = 0;
 	int status;
+	bool ok;
 	pid_t pid;
 
 	fflush(stdout);
 	pid = fork();
 	CHECK(pid >= 0);
-	if (pid == 0)
-		_exit((rule == RULE_CONFIRM ? deposed(seed, rule)
-					    : run(seed, rule, &history, &sent))
-				? 0
-				: 1);
+	if (pid == 0) {
+		ok = rule == RULE_CONFIRM     ? deposed(seed, rule)
+		     : rule == RULE_PREFLIGHT ? interrupted(seed, rule, &count)
+					      : run(seed, rule, &history, &count);
+		_exit(ok ? 0 : 1);
+	}
 	CHECK(waitpid(pid, &status, 0) == pid);
 	return status != 0;
 }

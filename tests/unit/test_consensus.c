@@ -974,6 +974,71 @@ START_TEST(a_missing_or_damaged_note_is_doubt)
 }
 END_TEST
 
+/* The slot of the note that was written last rots. */
+static void flip_newest_note(const char *dir)
+{
+	struct note n;
+	char path[PATH];
+	struct buf b = { 0 };
+
+	ck_assert(read_note(dir, &n));
+	snprintf(path, PATH, "%s/acknowledged", dir);
+	ck_assert_int_eq(file_read(path, 4096, &b), 0);
+	for (size_t at = 0; at < b.len; at += CONSENSUS_NOTE_SLOT) {
+		enum { SEQUENCE_AT = 8 };
+		struct reader r = reader_of(b.data + at + SEQUENCE_AT, 8);
+
+		if (rd_u64(&r) == n.sequence)
+			shell("printf x | dd of=%s bs=1 seek=%zu conv=notrunc 2>/dev/null", path,
+				at + 40);
+	}
+	buf_fini(&b);
+}
+
+static void live_installing(struct life *l)
+{
+	live_log(l);
+	consensus__note_installing(l->c, 500);
+}
+
+static void live_behind_snapshot(struct life *l)
+{
+	live_log(l);
+	settle(l);
+	live_snapshot(l);
+}
+
+START_TEST(a_note_of_an_installation_may_rot)
+{
+	struct bench b;
+	struct life l;
+	struct note n;
+
+	bench_open(&b);
+	live(b.dir, live_installing);
+	live(b.other, live_snapshot);
+	shell("cp %s/raft/snapshot-* %s/raft; rm %s/raft/0000*", b.other, b.dir, b.dir);
+	flip_newest_note(b.dir);
+	ck_assert(read_note(b.dir, &n) && n.installing == 500);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+	ck_assert_uint_eq(raft_last_index(&l.c->raft), 500);
+	life_close(&l);
+	live(b.dir, live_more);
+	flip_newest_note(b.dir); /* and when it is over */
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+	ck_assert_uint_eq(raft_last_index(&l.c->raft), 520);
+	life_close(&l);
+	bench_close(&b);
+	bench_open(&b);
+	live(b.dir, live_behind_snapshot);
+	flip_newest_note(b.dir);
+	ck_assert_int_eq(life_open(&l, b.dir, CARE), 0);
+	ck_assert_uint_eq(raft_last_index(&l.c->raft), 520);
+	life_close(&l);
+	bench_close(&b);
+}
+END_TEST
+
 START_TEST(what_the_system_refuses_is_never_set_aside)
 {
 	struct bench b;
@@ -1570,8 +1635,8 @@ int main(void)
 	const TTest *const tests[] = { preflight_finds_what_the_library_would_misread,
 		a_log_that_lost_what_was_acknowledged_is_set_aside,
 		a_vote_that_has_changed_is_noticed, a_log_that_was_cut_off_by_a_newer_term_is_sound,
-		a_missing_or_damaged_note_is_doubt, what_the_system_refuses_is_never_set_aside,
-		only_so_many_logs_are_kept_aside,
+		a_missing_or_damaged_note_is_doubt, a_note_of_an_installation_may_rot,
+		what_the_system_refuses_is_never_set_aside, only_so_many_logs_are_kept_aside,
 		an_installation_may_be_killed_at_any_file_operation,
 		writing_may_be_killed_at_any_file_operation,
 		a_start_may_be_killed_at_any_file_operation,
