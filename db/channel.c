@@ -129,19 +129,32 @@ static void link_lost(struct link *l)
 		peer_gone(w->peer);
 }
 
-static void link_drop(struct link *l, const char *why)
+static void refuse(struct link *l, const char *why)
 {
 	struct env *env = l->ch->cfg.loop->env;
 
+	COUNT(env, channel_refused);
+	l->refused = true;
+	log_warn(env, "event=member_refused peer=%llu address=%s why=\"%s\"",
+		l->way != NULL ? (unsigned long long)l->way->peer->cfg.raft_id : 0,
+		stream_peer(l->stream), why);
+}
+
+static void link_drop(struct link *l, const char *why)
+{
 	loop_assert(l->ch->cfg.loop);
-	if (why != NULL) {
-		COUNT(env, channel_refused);
-		l->refused = true;
-		log_warn(env, "event=member_refused peer=%llu address=%s why=\"%s\"",
-			l->way != NULL ? (unsigned long long)l->way->peer->cfg.raft_id : 0,
-			stream_peer(l->stream), why);
-	}
+	if (why != NULL)
+		refuse(l, why);
 	stream_close(l->stream);
+	link_lost(l);
+}
+
+/* And what is queued with it. */
+static void link_give_up(struct link *l, const char *why)
+{
+	loop_assert(l->ch->cfg.loop);
+	refuse(l, why);
+	stream_abort(l->stream);
 	link_lost(l);
 }
 
@@ -487,7 +500,7 @@ static void send_by(const struct way *w, uint8_t type, const void *payload, size
 	loop_assert(w->peer->ch->cfg.loop);
 	if (stream_queued(w->link->stream) + n >
 		(w->kind == BULK ? CHANNEL_BULK_MAX : CHANNEL_QUEUE_MAX)) {
-		link_drop(w->link, "it does not read what is sent to it");
+		link_give_up(w->link, "it does not read what is sent to it");
 		return;
 	}
 	send_frame(w->link, type, payload, n);

@@ -151,8 +151,10 @@ static void feed_put(struct db *db, const struct db_proposal_id *id, const uint8
 	struct feed *f;
 
 	loop_assert(db->cfg.loop);
-	if (db->n_feed >= DB_FEED_MAX)
+	if (db->n_feed >= DB_FEED_MAX) {
+		COUNT(db->cfg.loop->env, proposals_full);
 		return; /* asked again later */
+	}
 	f = must(malloc(sizeof *f + n));
 	f->next = NULL;
 	f->n = n;

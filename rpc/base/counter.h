@@ -21,6 +21,7 @@
 	X(proposals_now, "proposals of this member under way")                                     \
 	X(proposals_resent, "proposals asked again of a leader")                                   \
 	X(proposals_timeout, "proposals given up after their deadline")                            \
+	X(proposals_full, "entries that found no place at the leader: they are asked again")       \
 	X(read_rounds, "rounds of this leader that confirmed a read index")                        \
 	X(floors_taken, "takeovers of sessions from other members")                                \
 	X(floors_wait_us_max, "longest wait of a call for its session to be held here")            \
