@@ -118,6 +118,9 @@ struct consensus_config {
 
 /* The disk half in a data directory, which holds folder `raft` and file `acknowledged`. */
 struct consensus_disk *consensus_disk_open(struct loop *loop, const char *dir);
+/* Remove what is in the log of a data directory that nobody has open, its metadata left out: for a
+ * log of which nothing was ever acknowledged. 0, or ERR_IO with errno. */
+int consensus_disk_clear(const char *dir);
 /* After the consensus on it has closed, or never opened. */
 void consensus_disk_free(struct consensus_disk *disk);
 

@@ -111,9 +111,14 @@ static int begin_anew(const struct disk *d, uint64_t term, uint64_t vote)
 	return rc == 0 ? folder_sync(d->dir) : rc;
 }
 
+static bool is_metadata(const char *name)
+{
+	return strncmp(name, "metadata", strlen("metadata")) == 0;
+}
+
 static void on_name(void *arg, const char *name)
 {
-	*(bool *)arg |= strncmp(name, "metadata", strlen("metadata")) != 0;
+	*(bool *)arg |= !is_metadata(name);
 }
 
 /* A log just begun, by a start that was killed, is nothing to keep. */
@@ -188,6 +193,31 @@ static int disk_note_write(struct consensus_disk *base, unsigned slot, const voi
 	struct disk *d = container_of(base, struct disk, base);
 
 	return file_write_at(d->note, slot * CONSENSUS_NOTE_SLOT, p, n);
+}
+
+struct clearing {
+	char log[DISK_PATH + 8];
+	int rc;
+};
+
+static void on_left(void *arg, const char *name)
+{
+	struct clearing *c = arg;
+	char path[2 * DISK_PATH];
+
+	snprintf(path, sizeof path, "%s/%s", c->log, name);
+	if (!is_metadata(name) && file_remove(path) != 0)
+		c->rc = ERR_IO;
+}
+
+int consensus_disk_clear(const char *dir)
+{
+	struct clearing c = { .rc = 0 };
+
+	snprintf(c.log, sizeof c.log, "%s/raft", dir);
+	if (folder_list(c.log, on_left, &c) != 0)
+		return errno == ENOENT ? 0 : ERR_IO;
+	return c.rc == 0 && folder_sync(c.log) == 0 ? 0 : ERR_IO;
 }
 
 struct consensus_disk *consensus_disk_open(struct loop *loop, const char *dir)

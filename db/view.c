@@ -10,10 +10,11 @@
 #include "rpc/base/hash.h"
 
 #include <endian.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PINS_APART = 64 / sizeof(uint64_t) };
+enum { PINS_APART = 64 / sizeof(uint64_t), LINES = 32 };
 
 void db__views_init(struct views *v)
 {
@@ -162,15 +163,11 @@ void db__views_fini(struct views *v)
 	v->root = NULL;
 }
 
-/* Where a thread looks first: its own cache line of slots, and few threads mean few slots. */
+/* Where a thread looks first: threads made one after the other have cache lines of slots side by
+ * side. */
 static unsigned first_slot(void)
 {
-	static _Atomic unsigned threads;
-	static _Thread_local unsigned mine; /* 0: has none yet */
-
-	if (mine == 0)
-		mine = ++threads;
-	return (mine - 1) * PINS_APART % DB_PINS_MAX;
+	return (unsigned)((uintptr_t)pthread_self() >> 12) % LINES * PINS_APART;
 }
 
 static void use_slot(struct views *v, unsigned i)

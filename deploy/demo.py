@@ -225,7 +225,7 @@ def phase(pool, number, title, take, give_back):
     for name, task in tasks.items():
         say(end_of(pool, api, name, task))
     index, digest = same_state(pool, BACK_S)
-    say("  all %d members at entry %s with state hash %s" % (pool.n, index, digest))
+    say("  0 entries behind: all %d members at entry %s with state hash %s" % (pool.n, index, digest))
     say("  %d VMs run, %d domains on all hosts, each on exactly one: %s" % one_host_each(pool, api))
 
 

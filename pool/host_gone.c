@@ -89,7 +89,7 @@ static bool is_record(struct owned *o, const char *host)
 	return is;
 }
 
-/* It goes on without us, too. */
+/* It goes on without us, too, and whoever asks now that it should not is too late. */
 static int await_leaving(struct job *job, struct owned *o, const char *host, struct err *err)
 {
 	uint64_t due = env_now_ms(job->env) + LEAVE_MS;
@@ -102,10 +102,12 @@ static int await_leaving(struct job *job, struct owned *o, const char *host, str
 				"are in "
 				"contact",
 				NULL);
-		rc = job_sleep(job, LOOK_MS);
+		rc = parts_wait(job, o, LOOK_MS, err);
+		if (rc == ERR_API) {
+			err_fini(err);
+			rc = 0;
+		}
 	}
-	if (rc == ERR_CANCELLED)
-		return err_set(err, ERR_TASK_CANCELLED, o->task, NULL);
 	return rc;
 }
 

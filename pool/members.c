@@ -121,6 +121,7 @@ bool members_parse(
 	if ((number = val_get(&v, "index")) != NULL && number->kind == VAL_INT && number->i > 0)
 		out->index = (uint64_t)number->i;
 	out->left = is_set(&v, "left");
+	out->begun = is_set(&v, "begun");
 	list = val_get(&v, "members");
 	if (list == NULL || list->kind != VAL_SET || list->n == 0 || list->n > CHANNEL_PEERS_MAX) {
 		snprintf(why, n, "\"members\" is no list of 1 to %d members", CHANNEL_PEERS_MAX);
@@ -200,6 +201,8 @@ void members_put(const struct members *members, struct buf *out)
 		val_map_push(&a, &v, "index", val_int((int64_t)members->index));
 	if (members->left)
 		val_map_push(&a, &v, "left", val_bool(true));
+	if (members->begun)
+		val_map_push(&a, &v, "begun", val_bool(true));
 	val_map_push(&a, &v, "members", list);
 	val_json(out, &v);
 	buf_puts(out, "\n");
@@ -278,8 +281,28 @@ int members_enlist(struct env *env, const char *dir, const struct members *membe
 								       : ERR_IO;
 }
 
+/* An empty log in the place of the one that is there. Once that is aside it is said so, so that the
+ * log of a founding that is killed is not kept beside it, however often. */
+static int clear_place(struct env *env, const char *dir, struct members *members)
+{
+	char path[512];
+
+	if (members->begun && consensus_disk_clear(dir) != 0) {
+		log_err(env, "event=pool_not_founded dir=%s why=\"%s\"", dir, strerror(errno));
+		return ERR_IO;
+	}
+	if (consensus_enlist(disk_of(env, dir), members->self) != 0)
+		return ERR_IO;
+	members->begun = true;
+	snprintf(path, sizeof path, "%s/" MEMBERS_NEXT, dir);
+	if (members_write(path, members) == 0)
+		return 0;
+	log_err(env, "event=members_not_kept file=%s why=\"%s\"", path, strerror(errno));
+	return ERR_IO;
+}
+
 /* Its log has one entry, which says that it is the only voter. Killed, it is run again. */
-static int found(struct env *env, const char *dir, const struct members *members)
+static int found(struct env *env, const char *dir, struct members *members)
 {
 	struct consensus_recovery first = { .term = 1, .new_term = 2 };
 	struct consensus_voter self = { .raft_id = members->self,
@@ -289,15 +312,16 @@ static int found(struct env *env, const char *dir, const struct members *members
 		log_err(env, "event=pool_not_founded why=\"it has other members\"");
 		return ERR_IO;
 	}
-	return consensus_enlist(disk_of(env, dir), members->self) == 0 &&
-			       consensus_recover(disk_of(env, dir), dir, members->self,
-				       self.address, &self, 1, &first) == 0
-		       ? keep(env, dir, members)
-		       : ERR_IO;
+	if (clear_place(env, dir, members) != 0 ||
+		consensus_recover(
+			disk_of(env, dir), dir, members->self, self.address, &self, 1, &first) != 0)
+		return ERR_IO;
+	members->begun = false;
+	return keep(env, dir, members);
 }
 
 /* What members.json says is kept, and the pool of `next` takes its place. */
-static int take(struct env *env, const char *dir, const struct members *next)
+static int take(struct env *env, const char *dir, struct members *next)
 {
 	struct members *old = mem_new(sizeof *old);
 	char path[512], aside[600], why[256];

@@ -9,7 +9,8 @@
  * pool's uuid. A member with "standby": true had no vote when the file was written; one with
  * "witness": true has no host, and no "address". The kept copy follows the rows of the database:
  * "index" is the log index of the list; "left": true says that this member has left the pool, and
- * is not started any more.
+ * is not started any more; "begun": true, while it takes the place of another pool, that the log of
+ * that one is aside: what is there now is the work of a start that was killed.
  */
 #pragma once
 
@@ -25,6 +26,7 @@ struct members {
 		   [UUID_LEN + 1]; /* ids, the last is the epoch's, each the next one's parent */
 	uint64_t index;
 	bool left;
+	bool begun; /* of members.next.json: the log that was there is aside */
 	unsigned n;
 	struct db_member m[CHANNEL_PEERS_MAX];
 };

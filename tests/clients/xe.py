@@ -404,6 +404,79 @@ def storage(pool, xe, second, api):
     assert said("sr-list", "name-label=Shared files") == []
 
 
+def days(pool, xe, other, api):
+    """Scripts as people write them: clone what runs, suspend and go on elsewhere, empty a host, hand the lead over, stop what takes too long."""
+    field = lambda vm, name: other.minimal("vm-list", "name-label=" + vm, "params=" + name)[0]
+    on = lambda vm: other.minimal("host-list", "uuid=" + field(vm, "resident-on"), "params=name-label")
+    sr = pool.make_sr(api, "days")
+    xe("pool-param-set", "uuid=" + xe.minimal("pool-list")[0], "suspend-image-SR=" + api("SR.get_uuid", sr))
+    xe("vm-start", "vm=web", "on=host1")
+    # a clone of a running VM: shut down, clone, start both
+    if field("web", "power-state") == "running":
+        xe("vm-shutdown", "vm=web", "--force")
+    clone = xe("vm-clone", "vm=web", "new-name-label=web-2")[:-1]
+    for name in ("web", "web-2"):
+        xe("vm-start", "vm=" + name, "on=host1")
+    assert field("web", "power-state") == field("web-2", "power-state") == "running" and on("web") == on("web-2") == ["host1"]
+    # suspended here, resumed there, moved on
+    assert "expected: suspended\nactual: running\n" in xe.fails("vm-resume", "vm=web")
+    xe("vm-suspend", "vm=web")
+    assert field("web", "power-state") == "suspended" and field("web", "resident-on") == "<not in database>"
+    xe("vm-resume", "vm=web", "on=host2")
+    assert field("web", "power-state") == "running" and on("web") == ["host2"]
+    xe("vm-migrate", "vm=web", "host=host1", "--live")
+    assert on("web") == ["host1"]
+    assert "uuid: host9" in xe.fails("vm-migrate", "vm=web", "host=host9", "--live")
+    # a host is emptied for its maintenance
+    xe("host-disable", "host=host1")
+    other("host-evacuate", "host=host1")
+    assert on("web") != ["host1"] and on("web-2") != ["host1"]
+    host = other.minimal("host-list", "name-label=host1")[0]
+    assert other.minimal("vm-list", "resident-on=" + host, "is-control-domain=false") == []
+    xe("host-enable", "uuid=" + host)
+    # the lead goes where it is told
+    for name in ("host2", "host1"):
+        lead = other.minimal("host-list", "name-label=" + name)[0]
+        xe("pool-designate-new-master", "host-uuid=" + lead)
+        eventually("%s leads" % name, lambda: other.minimal("pool-list", "params=master") == [lead])
+    # one that takes too long
+    slow = xe("vm-clone", "vm=mail", "new-name-label=slow")[:-1]
+    xe("vm-param-set", "uuid=" + slow, 'other-config:xpool-sim-guest={"delay_ms": {"build": 4000}}')
+    starting = subprocess.Popen([XE, "vm-start", "uuid=" + slow, "-s", other.servers, "-pw", PASSWORD], env=other.env,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    task = []
+    eventually("it has a task", lambda: task.extend(xe.minimal("task-list", "status=pending", "name-label=VM.start")) or task)
+    assert xe("task-param-get", "uuid=" + task[0], "param-name=status") == "pending\n"
+    xe("task-cancel", "uuid=" + task[0])
+    out, told = starting.communicate(timeout=60)
+    assert starting.returncode == 1 and out == "" and told.startswith("The task was cancelled.\n"), (starting.returncode, told)
+    assert field("slow", "power-state") == "halted"
+    done = xe.run("vm-reset-powerstate", "uuid=" + slow, stdin="no\n")
+    assert (done.returncode, done.stderr) == (1, "Aborted\n") and "Type 'yes' to continue" in done.stdout, done
+    # a template of a snapshot
+    snapshot = xe("vm-snapshot", "vm=web", "new-name-label=kept")[:-1]
+    made = xe("snapshot-clone", "uuid=" + snapshot, "new-name-label=from-kept")[:-1]
+    assert other.minimal("template-list", "name-label=from-kept") == [made]
+    for kind, uuid in ("template", made), ("snapshot", snapshot):
+        xe(kind + "-uninstall", "%s-uuid=%s" % (kind, uuid), "--force")
+    xe("vm-shutdown", "vm=web", "--force")
+    for uuid in (clone, slow):
+        xe("vm-uninstall", "uuid=" + uuid, "--force")
+
+
+def every_class(xe):
+    """X-param-list of one object of each class that has any."""
+    seen = []
+    for word in xe("help", "--all").split():
+        name = word.strip(",").removesuffix("-param-list")
+        if name == word.strip(",") or not xe.minimal(name + "-list"):
+            continue
+        uuid = xe.minimal(name + "-list")[0]
+        assert re.search(r"uuid \( RO\) *: %s\n" % re.escape(uuid), xe(name + "-param-list", "uuid=" + uuid)), name
+        seen.append(name)
+    assert {"vm", "host", "pool", "sr", "vdi", "network", "pif", "pbd", "template"} <= set(seen), seen
+
+
 def completed(xe, *words):
     """What bash offers for the last word."""
     script = """. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _xe xe "${COMP_WORDS[COMP_CWORD]}" x; printf '%s\\n' "${COMPREPLY[@]}" """
@@ -519,6 +592,8 @@ def main():
         operations(third, web)
         life(third, second, web)
         storage(pool, xe, second, api)
+        days(pool, xe, third, api)
+        every_class(second)
         completion(second, web)
         trust(pool, xe)
         bytes_of_the_protocol(pool)
@@ -557,6 +632,7 @@ def main():
         for name, text in pool.logs():
             assert "very secret" not in text and PASSWORD not in text, "%s tells a secret" % name
     print("%d invocations" % calls)
+    assert calls >= 150
 
 
 main()

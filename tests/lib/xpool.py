@@ -281,6 +281,13 @@ def vbd_record(vm, vdi, userdevice="autodetect", **more):
     return record
 
 
+def vif_record(vm, network, device, **more):
+    record = {"VM": vm, "network": network, "device": device, "MAC": "", "MTU": "1500", "other_config": {},
+              "qos_algorithm_type": "", "qos_algorithm_params": {}}
+    record.update(more)
+    return record
+
+
 def refused(pool, member, user, password, method="session.login_with_password"):
     """(code, text, seconds) of a login that must fail."""
     began = time.time()

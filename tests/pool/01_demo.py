@@ -5,10 +5,14 @@ import sys
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from xpool import Api, Pool
 
+SECONDS_MAX = 90  # a minute, and what a busy machine takes
+
 with Pool(content="") as pool:
     said = pool.quickstart("demo", timeout=170).stdout
     print(said)
     assert "Nothing was lost, nothing ran twice." in said and "NO" not in said
+    assert said.count("0 entries behind: all 3 members at entry ") == 2, said
+    assert int(re.search(r"^(\d+) s\. Nothing was lost", said, re.M).group(1)) <= SECONDS_MAX, said
     acked, found = zip(*re.findall(r"acknowledged (\d+), found (\d+);", said))
     assert acked == found and len(acked) == 2 and all(int(n) > 500 for n in acked), (acked, found)
     api = Api(pool, 2).login()

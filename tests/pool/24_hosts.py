@@ -116,6 +116,23 @@ with Pool() as pool:
     third("VM.clean_shutdown", spread[0])
     third("VM.start", spread[0], False, False)
     assert third("VM.get_last_boot_CPU_flags", spread[0])["features"] == level()["features_hvm"]
+    # what has seen more than a host has does not go there, nor go on there
+    rich = [v for v in spread[1:] if third("VM.get_resident_on", v) != poor][:2]
+    sr = pool.make_sr(third)
+    third("VM.set_suspend_SR", rich[1], sr)
+    third("VM.suspend", rich[1])
+    for v, method, rest in (rich[0], "VM.pool_migrate", [poor, {"live": "true"}]), (rich[1], "VM.resume_on", [poor, False, False]):
+        told = third.fails("VM_INCOMPATIBLE_WITH_THIS_HOST", method, v, *rest)
+        assert told == [v, poor, "VM last booted on a CPU with features this host's CPU does not have."], told
+        assert poor not in third("VM.get_possible_hosts", v)
+    for host in hosts:
+        if host != poor:
+            third("host.disable", host)
+    assert third.fails("NO_HOSTS_AVAILABLE", "VM.resume", rich[1], False, False) == []
+    for host in hosts:
+        third("host.enable", host)
+    third("VM.resume", rich[1], False, False)
+    assert third("VM.get_resident_on", rich[1]) != poor
     wide = third("VM.create", vm_record("wide", VCPUs_max="4", VCPUs_at_startup="4"))
     assert third.fails("HOST_NOT_ENOUGH_PCPUS", "VM.start_on", wide, poor, False, False) == ["4", "2"]
     pool.check()

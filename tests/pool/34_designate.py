@@ -9,7 +9,7 @@ import time
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from xpool import Api, Pool, eventually, vm_record
 
-TIMES = int(sys.argv[2]) if len(sys.argv) > 2 else 40
+TIMES = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
 WRITERS = 4
 
 with Pool() as pool:

@@ -8,29 +8,48 @@ import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from twice import Twice
-from xpool import NULL, Api, ApiError, Pool, eventually, vbd_record, vdi_record, vm_record
+from xpool import NULL, Api, ApiError, Pool, eventually, vbd_record, vdi_record, vif_record, vm_record
 
 CALLS, CALLERS, WRITERS, VMS, SEED = 1000, 8, 2, 24, int(os.environ.get("SEED", "1"))
 LIVE = {"live": "true"}
+LOCKED = ("VM", "host", "pool", "VBD", "VIF", "VDI", "SR", "network", "VM_appliance", "task")  # what has current_operations, and is used here
 # what an operation may answer for; anything else is a fault of ours
 EXPECTED = {"VM_BAD_POWER_STATE", "OTHER_OPERATION_IN_PROGRESS", "HOST_OFFLINE", "HOST_NOT_LIVE", "TASK_CANCELLED", "OPERATION_NOT_ALLOWED",
             "HOST_NOT_ENOUGH_FREE_MEMORY", "NO_HOSTS_AVAILABLE", "INTERNAL_ERROR", "VM_MIGRATE_FAILED", "VM_SHUTDOWN_TIMEOUT",
             "VM_CRASHED", "VM_HALTED", "VM_REBOOTED", "CANNOT_CONTACT_HOST", "HANDLE_INVALID", "DOMAIN_EXISTS", "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT",
             "HOST_CANNOT_BE_REACHED", "VM_LACKS_FEATURE", "SESSION_INVALID", "VM_HOST_INCOMPATIBLE_VERSION_MIGRATE",
-            "SR_NOT_ATTACHED"}  # of a host that has just come back
+            "SR_NOT_ATTACHED",  # of a host that has just come back
+            "DEVICE_ALREADY_ATTACHED", "DEVICE_ALREADY_DETACHED", "VM_MISSING_PV_DRIVERS", "HOST_DISABLED", "CANNOT_EVACUATE_HOST"}
 # what is the pool's own word about a host or an agent that went: the only INTERNAL_ERROR that is right here
 OF_A_LOSS = ("agent restarted", "the agent", "domain is gone")
 
 
 def operations(rng, hosts, state):
-    """Mostly one that fits the state; now and then any."""
+    """Mostly one that fits the state; now and then any. A method of VM, its first argument left out."""
     host = rng.choice(hosts)
-    fit = {"Halted": [("start", False, False), ("start_on", host, False, False), ("snapshot", "s", []), ("revert",)],
+    fit = {"Halted": [("start", False, False), ("start_on", host, False, False), ("snapshot", "s", []), ("revert",), ("clone",)],
            "Running": [("hard_shutdown",), ("clean_shutdown",), ("hard_reboot",), ("clean_reboot",), ("pause",), ("suspend",),
-                       ("pool_migrate", host, LIVE), ("pool_migrate", host, LIVE), ("checkpoint", "c"), ("revert",)],
+                       ("pool_migrate", host, LIVE), ("pool_migrate", host, LIVE), ("checkpoint", "c"), ("revert",), ("VBD",), ("VIF",)],
            "Paused": [("unpause",), ("unpause",), ("hard_shutdown",)],
            "Suspended": [("resume", False, False), ("resume_on", host, False, False), ("hard_shutdown",), ("revert",)]}
     return rng.choice(fit[state if rng.random() < 0.9 else rng.choice(list(fit))])
+
+
+def meant(api, rng, vm, name, rest):
+    """The call: method, object, arguments. What an operation makes goes again by the next of its kind, so that it stays few."""
+    if name in ("VBD", "VIF"):
+        device = next(iter(api("VM.get_%ss" % name, vm, timeout=10)), NULL)
+        return name + rng.choice([".plug", ".unplug"]), device, []
+    if name == "clone":
+        label = "clone of " + api("VM.get_uuid", vm, timeout=10)
+        there = api("VM.get_by_name_label", label, timeout=10)
+        return ("VM.destroy", there[0], []) if there else ("VM.clone", vm, [label])
+    if name == "revert":
+        of = rng.choice(api("VM.get_snapshots", vm, timeout=10) or [NULL])
+        if of == NULL:
+            return "VM.snapshot", vm, ["s", []]
+        return rng.choice(["VM.revert", "VM.destroy"]), of, []
+    return "VM." + name, vm, rest
 
 
 class Run:
@@ -43,9 +62,13 @@ class Run:
         sr = pool.make_sr(api)
         self.vms = [api("VM.create", vm_record("any%d" % n, suspend_SR=sr)) for n in range(VMS)]
         self.written = [api("VM.create", vm_record("written%d" % n)) for n in range(WRITERS)]  # a revert would take it back
+        network = api("network.get_all")[0]
         for vm in self.vms[::2]:
             api("VBD.create", vbd_record(vm, api("VDI.create", vdi_record(sr)), "0", bootable=True))
+        for vm in self.vms[::3]:
+            api("VIF.create", vif_record(vm, network, "0"))
         self.away, self.made, self.tasks, self.acked, self.odd = set(), 0, {}, set(), []
+        self.seen, self.calls = {}, {}  # how each task was last; how many there were of each method
 
     def pick(self):
         """A member that is there, as far as known."""
@@ -69,14 +92,15 @@ class Run:
             try:
                 rng = random.Random(seed)
                 name, *rest = operations(rng, self.hosts, api("VM.get_power_state", vm, timeout=10))
-                of = vm
-                if name == "revert":  # or, so that they stay few, one goes
-                    of = rng.choice(api("VM.get_snapshots", vm, timeout=10) or [NULL])
-                    name, *rest = ("snapshot", "s", []) if of == NULL else rng.choice([("revert",), ("destroy",)])
-                    of = vm if of == NULL else of
-                task = api("Async.VM." + name, of, *rest, timeout=25)
+                name, of, rest = meant(api, rng, vm, name, rest)
+                if rng.random() < 0.01:
+                    name, of, rest = "host.evacuate", rng.choice(self.hosts), []
+                elif rng.random() < 0.05:
+                    name, of, rest = "host.enable", rng.choice(self.hosts), []
+                task = api("Async." + name, of, *rest, timeout=25)
                 with self.lock:
                     self.tasks[task] = name, vm
+                    self.calls[name] = self.calls.get(name, 0) + 1
                 # until it has ended, or for a moment, so that calls meet each other's locks
                 until = time.time() + self.rng.random()
                 while time.time() < until and api("task.get_status", task, timeout=10) == "pending":
@@ -97,6 +121,19 @@ class Run:
             except (ApiError, OSError):
                 pass
             time.sleep(0.05)
+
+    def look(self):
+        """How the tasks are."""
+        api = Api(self.pool, self.pick(), self.session)
+        self.seen.update({ref: task["status"] for ref, task in api("task.get_all_records", timeout=10).items()})
+
+    def follower(self):
+        while self.made < CALLS:
+            try:
+                self.look()
+            except (ApiError, OSError):
+                pass
+            time.sleep(2)
 
     def losses(self):
         pool, lost = self.pool, []
@@ -122,8 +159,13 @@ def settled(run, api):
     while pending():
         assert time.time() < until, [api("task.get_record", t) for t in pending()]
         time.sleep(0.5)
-    eventually("no VM is locked", lambda: not [r["uuid"] for r in api("VM.get_all_records").values() if r["current_operations"]], 60)
-    assert not [r["uuid"] for r in api("host.get_all_records").values() if r["current_operations"]]
+    run.look()
+    locked = lambda: [(c, r["uuid"], r["current_operations"]) for c in LOCKED for r in api(c + ".get_all_records").values()
+                      if r["current_operations"]]
+    until = time.time() + 60
+    while locked():
+        assert time.time() < until, "\n".join(["%s %s %s" % (*one, {task: run.tasks.get(task) for task in one[2]}) for one in locked()])
+        time.sleep(0.5)
 
 
 def story(run, api, vm):
@@ -134,12 +176,13 @@ def story(run, api, vm):
 
 
 def ends(run, api):
-    """How many of each end; an end that is none of the pool's words is a fault."""
+    """How many of each end; an end that is none of the pool's words is a fault, and so is a task that goes before its end."""
     ended, gone = {}, 0
     for task, (name, vm) in run.tasks.items():
         try:
             status, info = api("task.get_status", task), api("task.get_error_info", task)
         except ApiError:
+            assert run.seen.get(task) not in (None, "pending"), "a task that was answered is gone: %s %s" % (name, story(run, api, vm))
             gone += 1
             continue
         ended[status] = ended.get(status, 0) + 1
@@ -181,6 +224,7 @@ with Pool() as pool:
     twice.start()
     threads = [threading.Thread(target=run.caller, daemon=True) for _ in range(CALLERS)]
     threads += [threading.Thread(target=run.writer, args=(n,), daemon=True) for n in range(WRITERS)]
+    threads.append(threading.Thread(target=run.follower, daemon=True))
     loser = threading.Thread(target=run.losses, daemon=True)
     began = time.time()
     for thread in threads + [loser]:
@@ -200,7 +244,7 @@ with Pool() as pool:
     assert not twice.found, twice.found
     reality(pool, api, twice)
     left = disks(pool, api)
-    print("%d disks, %d without a record" % (len(api("VDI.get_all")), left))
+    print("%d disks, %d without a record; %s" % (len(api("VDI.get_all")), left, run.calls))
     assert len(run.lost) >= 3 and ended.get("success", 0) > 100, (run.lost, ended)
     assert not run.odd, "\n".join(" ".join(map(str, odd)) for odd in run.odd[:3])
     pool.agree()
