@@ -5,7 +5,7 @@
  * Invariants, kept by preconditions: no two networks have one bridge name, no two VLANs of one
  * tag are over one interface, and a host is on a network by one interface at most.
  */
-#include "pool/pool_priv.h"
+#include "pool/network_priv.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -13,7 +13,6 @@
 #include <string.h>
 
 enum {
-	BRIDGE_MAX = 15, /* characters: IFNAMSIZ of Linux, less the end */
 	TAG_MAX = 4094,
 	MTU_DEFAULT = 1500,
 };
@@ -36,7 +35,7 @@ static bool bridge_name_ok(const char *name)
 	for (size_t i = 0; i < n; i++)
 		if (!isalnum((unsigned char)name[i]) && strchr("._-", name[i]) == NULL)
 			return false;
-	return n >= 1 && n <= BRIDGE_MAX && isalnum((unsigned char)name[0]);
+	return n >= 1 && n <= DEVICE_NAME_MAX && isalnum((unsigned char)name[0]);
 }
 
 int network_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err)
@@ -168,7 +167,7 @@ int network_remove_purpose(
 
 /* Interfaces of hosts. */
 
-static void create_metrics(struct pool *pool, struct db_txn *txn, char ref[DB_REF_MAX + 1])
+void pif_create_metrics(struct pool *pool, struct db_txn *txn, char ref[DB_REF_MAX + 1])
 {
 	struct val f[PIF_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	char uuid[UUID_LEN + 1];
@@ -214,7 +213,7 @@ void network_create_management_pif(struct pool *pool, struct db_txn *txn, struct
 
 	env_random(pool->env, random, sizeof random);
 	mac_local(random, mac);
-	create_metrics(pool, txn, metrics);
+	pif_create_metrics(pool, txn, metrics);
 	pool_ref(pool, uuid, ref);
 	f[PIF_uuid] = val_string(uuid);
 	f[PIF_device] = f[PIF_device_name] = val_string("eth0");
@@ -237,8 +236,7 @@ void network_create_management_pif(struct pool *pool, struct db_txn *txn, struct
 	db_txn_create(txn, MODEL_CLASS_PIF, ref, f);
 }
 
-static const struct db_row *pif_on(
-	const struct db_view *view, const char *network, const char *host)
+const struct db_row *pif_on(const struct db_view *view, const char *network, const char *host)
 {
 	struct db_cursor c = db_rows_related(view, MODEL_RELATION_PIF_network, network);
 	const struct db_row *pif;
@@ -289,7 +287,7 @@ static void vlan_add(struct call *call, struct db_txn *txn, const struct db_row 
 	char pif_uuid[UUID_LEN + 1], vlan_uuid[UUID_LEN + 1], pif[DB_REF_MAX + 1],
 		vlan[DB_REF_MAX + 1], metrics[DB_REF_MAX + 1];
 
-	create_metrics(call->pool, txn, metrics);
+	pif_create_metrics(call->pool, txn, metrics);
 	pool_ref(call->pool, pif_uuid, pif);
 	pool_ref(call->pool, vlan_uuid, vlan);
 	p[PIF_uuid] = val_string(pif_uuid);
@@ -339,9 +337,7 @@ int vlan_create(struct call *call, const struct vlan_create_args *args, struct e
 	return vlan_on_one(call, args->tagged_PIF, args->tag, args->network, false, err);
 }
 
-/* The physical interface of that name on a host; NULL: none. */
-static const struct db_row *pif_named(
-	const struct db_view *view, const char *host, const char *device)
+const struct db_row *pif_named(const struct db_view *view, const char *host, const char *device)
 {
 	struct db_cursor c = db_rows_related(view, MODEL_RELATION_PIF_host, host);
 	const struct db_row *pif;
@@ -416,8 +412,7 @@ int pool_create_vlan_from_pif(
 		args->network, err);
 }
 
-/* A VIF of a VM there that is plugged into the network of the interface; NULL: none. */
-static const struct db_row *vif_in_use(const struct db_view *view, const struct db_row *pif)
+const struct db_row *pif_in_use_by(const struct db_view *view, const struct db_row *pif)
 {
 	struct db_cursor c =
 		db_rows_related(view, MODEL_RELATION_VIF_network, db_row_s(pif, PIF_network));
@@ -432,8 +427,7 @@ static const struct db_row *vif_in_use(const struct db_view *view, const struct 
 	return NULL;
 }
 
-/* A VM that comes to use the network changes it. */
-static void need_network(struct db_txn *txn, const struct db_view *view, const struct db_row *pif)
+void pif_need_network(struct db_txn *txn, const struct db_view *view, const struct db_row *pif)
 {
 	const struct db_row *network =
 		db_view_get(view, MODEL_CLASS_network, db_row_s(pif, PIF_network));
@@ -455,7 +449,7 @@ static int vlan_remove(struct call *call, const struct db_row *vlan, struct err 
 	db_txn_delete(&txn, MODEL_CLASS_VLAN, db_row_ref(vlan));
 	if (pif != NULL) {
 		network = db_view_get(&call->view, MODEL_CLASS_network, db_row_s(pif, PIF_network));
-		vif = vif_in_use(&call->view, pif);
+		vif = pif_in_use_by(&call->view, pif);
 		if (db_row_b(pif, PIF_management))
 			err_set(err, ERR_PIF_IS_MANAGEMENT_INTERFACE, db_row_ref(pif), NULL);
 		else if (vif != NULL)
@@ -464,7 +458,7 @@ static int vlan_remove(struct call *call, const struct db_row *vlan, struct err 
 			db_txn_fini(&txn);
 			return ERR_API;
 		}
-		need_network(&txn, &call->view, pif);
+		pif_need_network(&txn, &call->view, pif);
 		db_txn_need_version(&txn, MODEL_CLASS_PIF, db_row_ref(pif), db_row_modified(pif));
 		db_txn_delete(&txn, MODEL_CLASS_PIF, db_row_ref(pif));
 	}
@@ -493,14 +487,13 @@ int pif_destroy(struct call *call, const struct pif_destroy_args *args, struct e
 
 /* Up and down. */
 
-static int pif_find(struct call *call, const char *ref, const struct db_row **out, struct err *err)
+int pif_find(struct call *call, const char *ref, const struct db_row **out, struct err *err)
 {
 	*out = db_view_get(&call->view, MODEL_CLASS_PIF, ref);
 	return *out != NULL ? 0 : err_set(err, ERR_HANDLE_INVALID, "PIF", ref, NULL);
 }
 
-/* One that this pool sets up, of a host that is there. */
-static int pif_ours(struct call *call, const struct db_row *pif, struct err *err)
+int pif_host_lives(struct call *call, const struct db_row *pif, struct err *err)
 {
 	const char *ref = db_row_s(pif, PIF_host);
 	const struct db_row *host = db_view_get(&call->view, MODEL_CLASS_host, ref),
@@ -509,8 +502,16 @@ static int pif_ours(struct call *call, const struct db_row *pif, struct err *err
 							 db_row_s(host, HOST_metrics))
 					       : NULL;
 
-	if (metrics == NULL || !db_row_b(metrics, HOST_METRICS_live))
-		return err_set(err, ERR_HOST_OFFLINE, ref, NULL);
+	return metrics != NULL && db_row_b(metrics, HOST_METRICS_live)
+		       ? 0
+		       : err_set(err, ERR_HOST_OFFLINE, ref, NULL);
+}
+
+/* One that this pool sets up, of a host that is there. */
+static int pif_ours(struct call *call, const struct db_row *pif, struct err *err)
+{
+	if (pif_host_lives(call, pif, err) != 0)
+		return ERR_API;
 	return db_row_b(pif, PIF_managed) ? 0
 					  : err_set(err, ERR_PIF_UNMANAGED, db_row_ref(pif), NULL);
 }
@@ -530,7 +531,7 @@ static int set_attached(struct call *call, const struct db_row *pif, bool attach
 	struct db_txn txn;
 
 	db_txn_init(&txn, DB_FOR_FIELD);
-	need_network(&txn, &call->view, pif);
+	pif_need_network(&txn, &call->view, pif);
 	db_txn_need_version(&txn, MODEL_CLASS_PIF, db_row_ref(pif), db_row_modified(pif));
 	if (db_row_b(pif, PIF_currently_attached) != attached)
 		db_txn_set(&txn, MODEL_CLASS_PIF, db_row_ref(pif), PIF_currently_attached,
@@ -560,7 +561,7 @@ int pif_unplug(struct call *call, const struct pif_unplug_args *args, struct err
 		return err_set(err, ERR_PIF_IS_MANAGEMENT_INTERFACE, args->self, NULL);
 	if (db_row_b(pif, PIF_disallow_unplug))
 		return err_set(err, ERR_PIF_DOES_NOT_ALLOW_UNPLUG, args->self, NULL);
-	vif = vif_in_use(&call->view, pif);
+	vif = pif_in_use_by(&call->view, pif);
 	return vif == NULL ? set_attached(call, pif, false)
 			   : err_set(err, ERR_VIF_IN_USE, db_row_s(pif, PIF_network),
 				     db_row_ref(vif), NULL);

@@ -13,6 +13,7 @@ NOT_TRIED = {"session.logout", "session.local_logout", "event.from", "event.next
 # a parameter that may name nothing
 MAY_BE_NULL = {("VM.set_appliance", "value"), ("VM.set_snapshot_schedule", "value"), ("VM.set_protection_policy", "value"),
                ("host.evacuate", "network"), ("VM.copy", "sr"), ("VDI.introduce", "metadata_of_pool"), ("VDI.introduce", "snapshot_of"),
+               ("PIF.db_introduce", "bond_slave_of"), ("PIF.db_introduce", "VLAN_master_of"),
                ("VDI.copy", "base_vdi"), ("VDI.copy", "into_vdi"), ("VDI.set_snapshot_of", "value"), ("VDI.set_metadata_of_pool", "value")}
 CODES = {e["code"] for e in model.load("errors.json")["errors"]}
 # it is compared, not kept, and nothing of that name is no error

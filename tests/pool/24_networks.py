@@ -216,6 +216,67 @@ with Pool() as pool:
     assert first.fails("INVALID_IP_ADDRESS_SPECIFIED", "VIF.configure_ipv6", nics[0], "Static", "fe80::1/64", "x") == ["gateway"]
     second("VIF.configure_ipv4", nics[0], "None")
     assert third("VIF.get_ipv4_addresses", nics[0]) == []
+    # records of interfaces, by the word of a client: one of each name and on each network, and what is used stays
+    def introduce(api, device, net, **more):
+        given = dict(MTU="9000", VLAN="-1", MAC="02:00:00:00:00:09", physical=True, mode="DHCP", other_config={"a": "b"})
+        given.update(more)
+        return api("PIF.db_introduce", device, net, host, given["MAC"], given["MTU"], given["VLAN"], given["physical"], given["mode"],
+                   "10.9.0.2", "255.255.255.0", "10.9.0.1", "10.9.0.3", NULL, NULL, False, given["other_config"])
+
+    spare = [first("network.create", network("spare%d" % n)) for n in range(2)]
+    port = introduce(first, "eth7", spare[0])
+    record = third("PIF.get_record", port)
+    assert (record["device"], record["host"], record["network"], record["MAC"], int(record["MTU"]), int(record["VLAN"])) == (
+        "eth7", host, spare[0], "02:00:00:00:00:09", 9000, -1), record
+    assert (record["ip_configuration_mode"], record["IP"], record["netmask"], record["gateway"], record["DNS"]) == (
+        "DHCP", "10.9.0.2", "255.255.255.0", "10.9.0.1", "10.9.0.3"), record
+    assert record["physical"] and record["managed"] and not record["management"] and not record["currently_attached"], record
+    assert record["other_config"] == {"a": "b"} and record["primary_address_type"] == "IPv4" and record["bond_slave_of"] == NULL
+    assert second("PIF_metrics.get_carrier", record["metrics"]) and port in second("network.get_PIFs", spare[0])
+    for fault, args in ((["DUPLICATE_PIF_DEVICE_NAME", "eth7"], ("eth7", spare[1])),
+                        (["NETWORK_ALREADY_CONNECTED", host, port], ("eth8", spare[0])),
+                        (["HANDLE_INVALID", "network", NULL], ("eth8", NULL))):
+        try:
+            raise AssertionError("introduced: %s" % introduce(second, *args))
+        except ApiError as refused:
+            assert list(refused.args) == fault, refused.args
+    tag = second("VLAN.create", port, 7, spare[1])
+    on_top = first("VLAN.get_untagged_PIF", tag)
+    for method in ("PIF.forget", "PIF.db_forget"):
+        for ref in (port, on_top):
+            assert first.fails("PIF_VLAN_STILL_EXISTS", method, ref) == [ref]
+    assert first.fails("PIF_IS_MANAGEMENT_INTERFACE", "PIF.forget", below) == [below]
+    first("VLAN.destroy", tag)
+    second("PIF.set_disallow_unplug", port, True)
+    assert first.fails("PIF_DOES_NOT_ALLOW_UNPLUG", "PIF.forget", port) == [port]
+    second("PIF.set_disallow_unplug", port, False)
+    user = first("VM.create", vm_record("user"))
+    used = first("VIF.create", vif_record(user, spare[0], "0"))
+    first("VM.start_on", user, host, False, True)
+    assert second.fails("VIF_IN_USE", "PIF.forget", port) == [spare[0], used]
+    first("VM.hard_shutdown", user)
+    third("PIF.forget", port)
+    assert first.fails("HANDLE_INVALID", "PIF.forget", port) == ["PIF", port]
+    assert first.fails("HANDLE_INVALID", "PIF_metrics.get_record", record["metrics"])[0] == "PIF_metrics"
+    # of eight at once on one network one is made
+    outcome = []
+
+    def at_once(n):
+        try:
+            outcome.append(introduce(apis[n % 3], "eth%d" % n, spare[0]))
+        except ApiError as fault:
+            outcome.append(fault.code)
+
+    threads = [threading.Thread(target=at_once, args=(20 + n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcome.count("NETWORK_ALREADY_CONNECTED") == 7, outcome
+    (port,) = first("network.get_PIFs", spare[0])
+    assert port in outcome
+    third("PIF.db_forget", port)
+    assert first("network.get_PIFs", spare[0]) == []
     # a network goes with the interfaces that are not plugged
     second("network.destroy", made[2])
     assert first.fails("HANDLE_INVALID", "VIF.get_record", two) == ["VIF", two]
