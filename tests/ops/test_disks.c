@@ -871,5 +871,5 @@ int main(void)
 		only_places_below_the_root_are_reached,
 	};
 
-	return suite_run("disks", tests, ARRAY_LEN(tests), 120);
+	return suite_run_apart("disks", tests, ARRAY_LEN(tests), 300);
 }

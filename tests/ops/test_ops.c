@@ -483,5 +483,5 @@ int main(void)
 		a_guest_that_stops_by_itself_gets_what_was_wanted,
 	};
 
-	return suite_run("ops", tests, ARRAY_LEN(tests), 120);
+	return suite_run_apart("ops", tests, ARRAY_LEN(tests), 300);
 }
