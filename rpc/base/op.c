@@ -1,12 +1,15 @@
 #include "rpc/base/op.h"
 
+static int before(const struct op_watch *watch, const struct op *op, unsigned k, struct err *err)
+{
+	return watch != NULL && watch->before != NULL ? watch->before(watch->arg, op, k, err) : 0;
+}
+
 static int one_step(struct job *job, const struct op *op, unsigned k, void *state,
 	const struct op_watch *watch, bool committed, struct err *err)
 {
-	int rc = 0;
+	int rc = before(watch, op, k, err);
 
-	if (watch != NULL && watch->before != NULL)
-		rc = watch->before(watch->arg, op, k, err);
 	if (rc == 0 && job->cancelled && !committed)
 		rc = err_set(err, op->cancelled, NULL);
 	if (rc == 0)
@@ -54,7 +57,7 @@ int op_run(struct job *job, const struct op *op, void *state, const struct op_wa
 			watch->progress(watch->arg, 1000 * sum / total);
 	}
 	if (k == op->n_steps)
-		return done;
+		return before(watch, op, k, err) == ERR_DEAD ? ERR_DEAD : done;
 	if (rc == ERR_DEAD || flags != 0)
 		return rc;
 	while (k-- > 0)

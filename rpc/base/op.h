@@ -33,7 +33,9 @@ struct op {
 };
 
 /* What a test, or progress, hangs on: called before each step with its number; not 0 makes the step
- * fail with that code (ERR_API: err is filled by the hook). May be NULL. */
+ * fail with that code (ERR_API: err is filled by the hook). Behind the last one it is called with
+ * n_steps: all is done, and only a death (ERR_DEAD) can come between that and its record. May be
+ * NULL. */
 struct op_watch {
 	int (*before)(void *arg, const struct op *op, unsigned step, struct err *err);
 	void (*progress)(void *arg, unsigned permille);
