@@ -68,9 +68,9 @@ static void admit_waiting(struct admit *ad, const struct db_row *task, struct va
 			ad->txn, MODEL_CLASS_task, ad->task, TASK_other_config, "waiting_for");
 }
 
-/* A waiting task: end it, or admit it. false: nothing to do yet. */
+/* A waiting task: end it, or admit it. false: nothing to do yet, and that is what it waits for. */
 static bool sweep_waiting(struct pool *pool, const struct db_view *view, const struct db_row *task,
-	struct db_txn *txn, struct arena *a)
+	struct db_txn *txn, struct arena *a, const char **waits_for)
 {
 	struct admit ad = {
 		.pool = pool, .view = view, .arena = a, .txn = txn, .task = db_row_ref(task)
@@ -92,6 +92,7 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 	}
 	if (verdict == MUST_WAIT && db_row_created(task) > marks_minutes_ago(pool, POOL_WAIT_MIN)) {
 		err_fini(&err);
+		*waits_for = ad.waits_for;
 		return txn->n_ops > 0; /* it has asked others to stop: that is a step too */
 	}
 	if (verdict == ADMITTED)
@@ -100,6 +101,24 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 		task_set_ended(txn, a, ad.task, env_wall_s(pool->env), &err);
 	err_fini(&err);
 	return true;
+}
+
+/* The lock has gone to another one that waited: they wait for that now. All in one. */
+static bool sweep_waits_for(const struct db_row *const *waiting, const char *const *waits_for,
+	unsigned n, struct db_txn *txn, struct arena *a)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct val other = db_row_field(waiting[i], TASK_other_config, a);
+		const char *said = val_get_s(&other, "waiting_for");
+
+		if (said != NULL && strcmp(said, waits_for[i]) == 0)
+			continue;
+		db_txn_need_version(
+			txn, MODEL_CLASS_task, db_row_ref(waiting[i]), db_row_modified(waiting[i]));
+		db_txn_map_add(txn, MODEL_CLASS_task, db_row_ref(waiting[i]), TASK_other_config,
+			"waiting_for", val_string(waits_for[i]));
+	}
+	return txn->n_ops > 0;
 }
 
 static void own(struct pool *pool, const struct db_view *view, const struct db_row *task,
@@ -243,6 +262,7 @@ static bool decide(
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
 	const struct db_row *task, *waiting[POOL_WAITING_MAX];
+	const char *waits_for[POOL_WAITING_MAX];
 	unsigned n, removed;
 	int64_t now = env_wall_s(pool->env);
 
@@ -256,14 +276,15 @@ static bool decide(
 	}
 	n = sweep_waiting_tasks(view, waiting, POOL_WAITING_MAX);
 	for (unsigned i = 0; i < n; i++) {
-		if (sweep_waiting(pool, view, waiting[i], txn, a))
+		if (sweep_waiting(pool, view, waiting[i], txn, a, &waits_for[i]))
 			return true;
 		db_txn_fini(txn);
 		db_txn_init(txn, DB_FOR_ADMIT);
 	}
 	txn->reason = DB_FOR_SWEEP;
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_COORDINATOR, .method = "sweep" });
-	if (sweep_live(pool, view, txn) || schema_publish(view, txn, a) || sr_sweep(view, txn) ||
+	if (sweep_waits_for(waiting, waits_for, n, txn, a) || sweep_live(pool, view, txn) ||
+		schema_publish(view, txn, a) || sr_sweep(view, txn) ||
 		cpu_level_decide(pool, view, txn, a) || sweep_large(pool, view, txn, a) ||
 		sweep_differ(pool, view, txn))
 		return true;

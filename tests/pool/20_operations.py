@@ -1,9 +1,12 @@
-"""VM.start, clean_shutdown, hard_shutdown, hard_reboot: plain and Async, through every member; rules, locks, cancel."""
+"""VM.start, clean_shutdown, hard_shutdown, hard_reboot: plain and Async, through every member; rules, locks, cancel. Who waits for a lock
+gets it in order, also when the coordinator dies meanwhile; only so many wait."""
 import sys
 import threading
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, ApiError, Pool, eventually, vm_record
+from xpool import Api, ApiError, Pool, eventually, guest, vm_record
+
+WAITING_MAX = 100  # pool/pool_priv.h
 
 with Pool() as pool:
     apis = [Api(pool, n).login() for n in (1, 2, 3)]
@@ -119,4 +122,51 @@ with Pool() as pool:
     after = pool.counters(leader)
     spent = sum(after[k] - counted[k] for k in ("commits_admit", "commits_start", "commits_finish", "commits_facts"))
     assert spent <= 5, spent
+
+    # three wait, asked through three members; the coordinator dies: oldest first all the same
+    leader = pool.leader()
+    here, there = [apis[n - 1] for n in (1, 2, 3) if n != leader]
+    vm = here("VM.create", vm_record("wanted", **guest(shutdown="hang")))
+    here("VM.start_on", vm, here("session.get_this_host", here.session), False, True)
+    held = lambda: here("VM.get_current_operations", vm)
+    waits_for = lambda task: here("task.get_other_config", task).get("waiting_for")
+    holder = here("Async.VM.clean_shutdown", vm)
+    eventually("it holds the VM", lambda: held() == {holder: "clean_shutdown"})
+    waiting = [api("Async.VM." + what, vm) for api, what in ((there, "clean_shutdown"), (apis[leader - 1], "clean_shutdown"), (here, "pause"))]
+    assert [waits_for(task) for task in waiting] == [holder] * 3
+    pool.quickstart("kill", str(leader))
+    pool.leader(of=(here.member, there.member))
+    assert held() == {holder: "clean_shutdown"} and [here("task.get_status", task) for task in waiting] == ["pending"] * 3
+    for number, task in enumerate(waiting[:2]):
+        there("task.cancel", holder)
+        assert here.wait_task(holder)["status"] == "cancelled"
+        eventually("number %d has it" % number, lambda: held() == {task: "clean_shutdown"})
+        younger = waiting[number + 1:]
+        eventually("the others wait for it", lambda: [waits_for(task) for task in younger] == [task] * len(younger))
+        assert waits_for(task) is None
+        holder = task
+    there("task.cancel", holder)
+    assert here.wait_task(waiting[2])["status"] == "success" and here("VM.get_power_state", vm) == "Paused"
+    assert here.wait_task(holder)["status"] == "cancelled" and held() == {}
+
+    # a hundred wait; one more is told so, until one of them has gone
+    here("VM.unpause", vm)
+    holder = here("Async.VM.clean_shutdown", vm)
+    eventually("it holds the VM", lambda: held() == {holder: "clean_shutdown"})
+    waiting = [there("Async.VM.clean_shutdown", vm) for _ in range(WAITING_MAX)]
+    for call in ("VM.clean_shutdown", "VM.hard_shutdown"):
+        assert here.fails("TOO_MANY_PENDING_TASKS", call, vm) == []
+    assert here.wait_task(here("Async.VM.clean_shutdown", vm))["error_info"] == ["TOO_MANY_PENDING_TASKS"]
+    assert here.fails("VM_IS_TEMPLATE", "VM.start", template, False, True)  # what need not wait is judged as ever
+    here("task.cancel", waiting[0])
+    assert here.wait_task(waiting[0])["status"] == "cancelled"
+    waiting.append(here("Async.VM.clean_shutdown", vm))
+    assert here.fails("TOO_MANY_PENDING_TASKS", "VM.clean_shutdown", vm) == []
+    for task in waiting[1:] + [holder]:
+        here("task.cancel", task)
+    for task in waiting[1:] + [holder]:
+        assert here.wait_task(task)["status"] == "cancelled"
+    assert held() == {} and here("VM.get_power_state", vm) == "Running"
+    pool.quickstart("start", str(leader))
+    eventually("member %d is back" % leader, lambda: pool.status()[leader - 1].get("ready") == "yes")
     pool.agree()
