@@ -133,8 +133,7 @@ int64_t part_finished(void *task, const char *ref)
 	return at;
 }
 
-/* Whoever asked the whole to stop asks its parts. Preconditions: none, a part that has ended
- * meanwhile keeps a word that nobody reads. */
+/* Whoever asked the whole to stop asks its parts. */
 static void build_cancel(struct db_txn *txn, const struct db_view *view, void *task)
 {
 	struct owned *o = task;
@@ -144,7 +143,8 @@ static void build_cancel(struct db_txn *txn, const struct db_view *view, void *t
 	while ((part = db_next(&c)) != NULL) {
 		if (!task_pending(part) || task_cancel_asked(part, &o->job->arena))
 			continue;
-		db_txn_need_row(txn, MODEL_CLASS_task, db_row_ref(part));
+		db_txn_need_version(
+			txn, MODEL_CLASS_task, db_row_ref(part), db_row_modified(part));
 		db_txn_map_add(txn, MODEL_CLASS_task, db_row_ref(part), TASK_current_operations,
 			o->task, val_string("cancel"));
 	}

@@ -237,7 +237,6 @@ int task_cancel(struct call *call, const struct task_cancel_args *args, struct e
 	char uuid[UUID_LEN + 1],
 		key[DB_REF_MAX + 1]; /* of this cancel; a session would be a secret on show */
 	struct db_txn txn;
-	unsigned k;
 
 	if (task == NULL)
 		return err_set(err, ERR_HANDLE_INVALID, "task", args->task, NULL);
@@ -245,8 +244,8 @@ int task_cancel(struct call *call, const struct task_cancel_args *args, struct e
 	if (!task_pending(task))
 		return 0;
 	db_txn_init(&txn, DB_FOR_FIELD);
-	k = db_txn_need_row(&txn, MODEL_CLASS_task, args->task);
-	err_set(&call->on_failed[k], ERR_HANDLE_INVALID, "task", args->task, NULL);
+	/* one that ends meanwhile keeps no such word */
+	db_txn_need_version(&txn, MODEL_CLASS_task, args->task, db_row_modified(task));
 	db_txn_map_add(&txn, MODEL_CLASS_task, args->task, TASK_current_operations, key,
 		val_string("cancel"));
 	return call_write(call, &txn, NULL);
