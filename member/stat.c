@@ -124,3 +124,10 @@ int host_stat_call(struct agent *agent, struct job *job, const struct val *param
 	val_map_push(&job->arena, out, "cpu", cpu_of(agent, &job->arena));
 	return 0;
 }
+
+int host_nics_call(struct agent *agent, struct job *job, const struct val *params, struct val *out,
+	struct err *err)
+{
+	(void)params;
+	return hv_nics(agent->hv, &job->arena, out, err);
+}

@@ -7,6 +7,7 @@
 #include "pool/network_priv.h"
 
 #include <string.h>
+#include <strings.h>
 
 /* Nothing else is made of it: no bond, VLAN or tunnel. */
 static int check_alone(struct call *call, const struct db_row *pif, struct err *err)
@@ -95,6 +96,208 @@ static int check_new(const struct db_view *view, const char *host, const char *d
 		       ? 0
 		       : err_set(err, ERR_NETWORK_ALREADY_CONNECTED, host, db_row_ref(there), NULL);
 }
+
+/* Ports that the agent finds. */
+
+struct port {
+	struct job *job;
+	struct owned *o;
+	const struct val *nic;	  /* of member/agent.json */
+	bool managed, introduced; /* introduced: by the client's call, which makes one or fails */
+	char ref[DB_REF_MAX + 1]; /* of the interface, when it is one of ours */
+	struct err refused;	  /* by the last look */
+};
+
+/* eth1 has xenbr1, others br and their name, or the end of it. */
+static const char *bridge_for(struct arena *a, const char *device)
+{
+	size_t n = strlen(device), most = DEVICE_NAME_MAX - strlen("br");
+
+	return strncmp(device, "eth", 3) == 0
+		       ? arena_printf(a, "xenbr%s", device + 3)
+		       : arena_printf(a, "br%s", n > most ? device + n - most : device);
+}
+
+static const struct db_row *network_of_bridge(const struct db_view *view, const char *bridge)
+{
+	struct db_cursor c = db_rows(view, MODEL_CLASS_network);
+	const struct db_row *row;
+
+	while ((row = db_next(&c)) != NULL && strcmp(db_row_s(row, NETWORK_bridge), bridge) != 0)
+		;
+	return row;
+}
+
+static const char *create_network(
+	struct port *p, struct db_txn *txn, const char *device, const char *bridge)
+{
+	struct val f[NETWORK_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct arena *a = &p->job->arena;
+	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
+
+	pool_ref(p->o->pool, uuid, ref);
+	f[NETWORK_uuid] = val_string(uuid);
+	f[NETWORK_name_label] =
+		val_string(arena_printf(a, "Pool-wide network associated with %s", device));
+	f[NETWORK_bridge] = val_string(bridge);
+	f[NETWORK_managed] = val_bool(p->managed);
+	db_txn_create(txn, MODEL_CLASS_network, ref, f);
+	return arena_strdup(a, ref);
+}
+
+static void add_port(
+	struct port *p, struct db_txn *txn, const struct db_view *view, const char *host)
+{
+	struct val f[PIF_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct arena *a = &p->job->arena;
+	const char *device = val_get_s(p->nic, "device"), *bridge = bridge_for(a, device), *network;
+	const struct db_row *row = network_of_bridge(view, bridge);
+	char uuid[UUID_LEN + 1], metrics[DB_REF_MAX + 1];
+
+	if (row != NULL && check_new(view, host, device, db_row_ref(row), &p->refused) != 0)
+		return;
+	raise_serial(view, a, txn, NETWORKS_CREATED);
+	if (row != NULL)
+		db_txn_need_version(
+			txn, MODEL_CLASS_network, db_row_ref(row), db_row_modified(row));
+	network = row != NULL ? db_row_ref(row) : create_network(p, txn, device, bridge);
+	db_txn_need_row(txn, MODEL_CLASS_host, host);
+	pif_create_metrics(p->o->pool, txn, metrics);
+	owner_uuid(p->o, device, uuid, p->ref);
+	f[PIF_uuid] = val_string(uuid);
+	f[PIF_metrics] = val_string(metrics);
+	f[PIF_device] = f[PIF_device_name] = val_string(device);
+	f[PIF_network] = val_string(network);
+	f[PIF_host] = val_string(host);
+	f[PIF_MAC] = *val_get(p->nic, "mac");
+	f[PIF_MTU] = *val_get(p->nic, "mtu");
+	f[PIF_VLAN] = val_int(-1);
+	f[PIF_physical] = val_bool(true);
+	f[PIF_currently_attached] = val_bool(false);
+	f[PIF_managed] = val_bool(p->managed);
+	db_txn_create(txn, MODEL_CLASS_PIF, p->ref, f);
+}
+
+static void set_mac(struct db_txn *txn, const struct db_row *pif, struct val mac)
+{
+	if (pif == NULL || strcmp(db_row_s(pif, PIF_MAC), mac.s) == 0)
+		return;
+	db_txn_need_row(txn, MODEL_CLASS_PIF, db_row_ref(pif));
+	db_txn_set(txn, MODEL_CLASS_PIF, db_row_ref(pif), PIF_MAC, mac);
+}
+
+/* Its VLANs have its address. */
+static void refresh_port(const struct port *p, struct db_txn *txn, const struct db_view *view,
+	const struct db_row *pif)
+{
+	const struct val mac = *val_get(p->nic, "mac"), mtu = *val_get(p->nic, "mtu");
+	const char *ref = db_row_ref(pif);
+	struct db_cursor c = db_rows_related(view, MODEL_RELATION_VLAN_tagged_PIF, ref);
+	const struct db_row *vlan;
+
+	set_mac(txn, pif, mac);
+	if (db_row_i(pif, PIF_MTU) != mtu.i)
+		db_txn_set(txn, MODEL_CLASS_PIF, ref, PIF_MTU, mtu);
+	while ((vlan = db_next(&c)) != NULL)
+		set_mac(txn, db_view_get(view, MODEL_CLASS_PIF, db_row_s(vlan, VLAN_untagged_PIF)),
+			mac);
+	if (txn->n_ops > 0)
+		db_txn_need_version(txn, MODEL_CLASS_PIF, ref, db_row_modified(pif));
+}
+
+static void build_port(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	struct port *p = arg;
+	const struct db_row *task = db_view_get(view, MODEL_CLASS_task, p->o->task),
+			    *host = pool_self(p->o->pool, view), *pif;
+
+	err_fini(&p->refused);
+	if (task == NULL || host == NULL)
+		return;
+	db_txn_origin(txn, task_origin(task, &p->job->arena));
+	pif = pif_named(view, db_row_ref(host), val_get_s(p->nic, "device"));
+	if (pif == NULL)
+		add_port(p, txn, view, db_row_ref(host));
+	else if (p->introduced && strcmp(db_row_ref(pif), p->ref) != 0)
+		err_set(&p->refused, ERR_DUPLICATE_PIF_DEVICE_NAME, db_row_s(pif, PIF_device),
+			NULL);
+	else if (db_row_b(pif, PIF_physical))
+		refresh_port(p, txn, view, pif);
+}
+
+/* The port has an interface that says what it is. 0, ERR_API, ERR_DEAD. */
+static int record_port(struct port *p, struct err *err)
+{
+	int rc = commit_settled(
+		p->job, p->o->pool, &(struct commit){ DB_FOR_FACTS, { 0 }, build_port, p });
+
+	if (rc == 0 && p->refused.code != NULL && err->code == NULL)
+		rc = err_set_list(
+			err, p->refused.code, (const char *const *)p->refused.params, p->refused.n);
+	err_fini(&p->refused);
+	return rc;
+}
+
+/* Interfaces whose port is not there any more stay. One that cannot be had keeps no other from
+ * being: the first error is the answer. */
+int pif_scan_run(struct job *job, void *task, const struct pif_scan_args *args, struct err *err)
+{
+	struct val nics = val_set();
+	int rc = owner_agent_ask(job, task, AGENT_HOST_nics, NULL, &nics, err);
+
+	(void)args;
+	for (uint32_t i = 0; i < nics.n && (rc == 0 || rc == ERR_API); i++) {
+		struct port p = { .job = job, .o = task, .nic = &nics.items[i], .managed = true };
+		int now = record_port(&p, err);
+
+		rc = now != 0 ? now : rc;
+	}
+	return rc;
+}
+
+int pif_introduce_admit(struct admit *admit, const struct pif_introduce_args *args, struct err *err)
+{
+	if (*args->MAC != 0 && !mac_ok(args->MAC))
+		return err_set(err, ERR_MAC_INVALID, args->MAC, NULL);
+	return pif_named(admit->view, args->host, args->device) == NULL
+		       ? 0
+		       : err_set(err, ERR_DUPLICATE_PIF_DEVICE_NAME, args->device, NULL);
+}
+
+/* By name, and by address unless that is "". */
+static const struct val *find_nic(const struct val *nics, const char *device, const char *mac)
+{
+	for (uint32_t i = 0; i < nics->n; i++)
+		if (strcmp(val_get_s(&nics->items[i], "device"), device) == 0)
+			return *mac == 0 || strcasecmp(val_get_s(&nics->items[i], "mac"), mac) == 0
+				       ? &nics->items[i]
+				       : NULL;
+	return NULL;
+}
+
+int pif_introduce_run(
+	struct job *job, void *task, const struct pif_introduce_args *args, struct err *err)
+{
+	struct port p = { .job = job, .o = task, .managed = args->managed, .introduced = true };
+	char uuid[UUID_LEN + 1];
+	struct val nics;
+	int rc = owner_agent_ask(job, task, AGENT_HOST_nics, NULL, &nics, err);
+
+	if (rc != 0)
+		return rc;
+	p.nic = find_nic(&nics, args->device, args->MAC);
+	if (p.nic == NULL)
+		return err_set(err,
+			ERR_COULD_NOT_FIND_NETWORK_INTERFACE_WITH_SPECIFIED_DEVICE_NAME_AND_MAC_ADDRESS,
+			args->device, args->MAC, NULL);
+	owner_uuid(task, args->device, uuid, p.ref);
+	rc = record_port(&p, err);
+	if (rc == 0)
+		owner_result(job, task, val_string(arena_strdup(&job->arena, p.ref)));
+	return rc;
+}
+
+/* By the word of a client alone. */
 
 static int check_introduced(
 	struct call *call, const struct pif_db_introduce_args *args, struct err *err)

@@ -626,6 +626,8 @@ int vif_destroying(
 	struct call *call, struct db_txn *txn, const struct db_row *row, struct err *err);
 /* Ethernet addresses as text: aa:bb:cc:dd:ee:ff. */
 enum { MAC_BYTES = 6, MAC_LEN = 17 };
+/* Six bytes, and no address of a group. */
+bool mac_ok(const char *text);
 /* Locally administered, of one interface, from these bytes. */
 void mac_local(const uint8_t bytes[MAC_BYTES], char out[MAC_LEN + 1]);
 /* What a VM with this mac_seed (other_config) has at this device, always the same. */

@@ -30,8 +30,7 @@ void mac_from_seed(const char *seed, int64_t device, char out[MAC_LEN + 1])
 	mac_local(digest, out);
 }
 
-/* Six bytes, and no address of a group. */
-static bool mac_ok(const char *text)
+bool mac_ok(const char *text)
 {
 	char first[3];
 

@@ -58,6 +58,12 @@ void hv_memory(struct hv *hv, int64_t *total_kib_out, int64_t *free_kib_out)
 	hv->ops->memory(hv->state, total_kib_out, free_kib_out);
 }
 
+int hv_nics(struct hv *hv, struct arena *a, struct val *out, struct err *err)
+{
+	return hv->ops->nics != NULL ? hv->ops->nics(hv->state, a, out, err)
+				     : missing(hv, "nics", err);
+}
+
 bool hv_domain_find(struct hv *hv, const char *uuid, struct hv_domain *out)
 {
 	return hv->ops->find(hv->state, uuid, out);

@@ -23,6 +23,7 @@ extern const struct hv_ops hv_xen; /* xen/hv_xen.c */
 
 enum {
 	HV_DOMAINS_MAX = 1024,
+	HV_NICS_MAX = 64,	 /* network ports of a host */
 	HV_IMAGE_MAX = 64 << 10, /* bytes of a simulated guest; what has more comes as a stream */
 };
 
@@ -106,6 +107,9 @@ const char *hv_boot_id(const struct hv *hv);
 int hv_power_off(struct hv *hv, struct err *err);
 void hv_cpu(const struct hv *hv, struct hv_cpu *out);
 void hv_memory(struct hv *hv, int64_t *total_kib_out, int64_t *free_kib_out);
+
+/* Its network ports, as they are now: a set of nic of member/agent.json, in the arena. */
+int hv_nics(struct hv *hv, struct arena *a, struct val *out, struct err *err);
 
 /* false: there is none. */
 bool hv_domain_find(struct hv *hv, const char *uuid, struct hv_domain *out);

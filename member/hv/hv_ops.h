@@ -18,6 +18,7 @@ struct hv_ops {
 	int (*power_off)(struct hv_state *hv, struct err *err);
 	void (*cpu)(const struct hv_state *hv, struct hv_cpu *out);
 	void (*memory)(struct hv_state *hv, int64_t *total_kib_out, int64_t *free_kib_out);
+	int (*nics)(struct hv_state *hv, struct arena *a, struct val *out, struct err *err);
 	bool (*find)(struct hv_state *hv, const char *uuid, struct hv_domain *out);
 	unsigned (*list)(struct hv_state *hv, struct hv_domain *out, unsigned max);
 	int (*create)(struct hv_state *hv, const struct hv_config *config, int *domid_out,

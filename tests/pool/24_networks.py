@@ -1,5 +1,6 @@
 """Networks, interfaces of hosts, VLANs and interfaces of VMs: what the pool knows of them and which rules it keeps, through
 several members."""
+import json
 import os
 import re
 import sqlite3
@@ -277,6 +278,92 @@ with Pool() as pool:
     assert port in outcome
     third("PIF.db_forget", port)
     assert first("network.get_PIFs", spare[0]) == []
+    # ports of the machine: what has no interface gets one, what has changed is said, what is gone stays
+    agents = {h: os.path.join(pool.dir, "member%d" % n, "agent") for h in hosts for n in (1, 2, 3)
+              if pool.address(n) == first("host.get_address", h)}
+
+    def ports(at, **macs):
+        with open(os.path.join(agents[at], "nics.json.new"), "w", encoding="utf-8") as out:
+            json.dump([{"device": d, "mac": mac, "mtu": 1500 if d == "eth0" else 9000} for d, mac in macs.items()], out)
+        os.replace(os.path.join(agents[at], "nics.json.new"), os.path.join(agents[at], "nics.json"))
+
+    def found(at):
+        return {r["device"]: r for r in third("PIF.get_all_records").values() if r["host"] == at and int(r["VLAN"]) < 0}
+
+    # a machine that nobody has described has one port, always of the same address; a VLAN has that too
+    top = first("VLAN.get_untagged_PIF", first("VLAN.create", below, 77, spare[1]))
+    second("PIF.scan", host)
+    assert list(found(host)) == ["eth0"], found(host)
+    with open(os.path.join(agents[host], "nics.json"), encoding="utf-8") as text:
+        (own,) = json.load(text)
+    assert third("PIF.get_MAC", below) == third("PIF.get_MAC", top) == own["mac"] != record["MAC"]
+    second("PIF.scan", host)
+    assert third("PIF.get_MAC", below) == own["mac"]
+    # all hosts at once, twice each: one network of a bridge, one interface of a port
+    for at in hosts:
+        ports(at, eth0="02:00:00:00:00:01", eth1="02:00:00:00:00:02", enp0s31f6="02:00:00:00:00:03")
+    threads = [threading.Thread(target=apis[n % 3], args=("PIF.scan", hosts[n // 2])) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for at in hosts:
+        now = found(at)
+        assert sorted(now) == ["enp0s31f6", "eth0", "eth1"], now
+        assert now["eth0"]["management"] and now["eth0"]["MAC"] == "02:00:00:00:00:01" and now["eth0"]["network"] == eth0, now["eth0"]
+        assert now["eth1"]["physical"] and now["eth1"]["managed"] and not now["eth1"]["currently_attached"], now["eth1"]
+        assert now["eth1"]["MAC"] == "02:00:00:00:00:02" and int(now["eth1"]["MTU"]) == 9000 and not now["eth1"]["management"], now["eth1"]
+    assert len([p for p in third("PIF.get_all_records").values() if p["physical"]]) == 9
+    for device, bridge in (("eth1", "xenbr1"), ("enp0s31f6", "brenp0s31f6")):
+        (net,) = second("network.get_by_name_label", "Pool-wide network associated with " + device)
+        assert second("network.get_bridge", net) == bridge and {third("PIF.get_host", p) for p in second("network.get_PIFs", net)} == set(hosts)
+        assert {third("PIF.get_device", p) for p in second("network.get_PIFs", net)} == {device}
+    # one that is gone stays until it is forgotten
+    ports(host, eth0="02:00:00:00:00:01", eth1="02:00:00:00:00:12")
+    first("PIF.scan", host)
+    assert sorted(found(host)) == ["enp0s31f6", "eth0", "eth1"] and found(host)["eth1"]["MAC"] == "02:00:00:00:00:12"
+    by_device = {third("PIF.get_device", p): p for p in third("host.get_PIFs", host) if int(third("PIF.get_VLAN", p)) < 0}
+    for device in ("enp0s31f6", "eth1"):
+        second("PIF.forget", by_device[device])
+    assert list(found(host)) == ["eth0"]
+    # by name and address, which may be left out
+    missing = "COULD_NOT_FIND_NETWORK_INTERFACE_WITH_SPECIFIED_DEVICE_NAME_AND_MAC_ADDRESS"
+    assert first.fails(missing, "PIF.introduce", host, "", "eth9") == ["eth9", ""]
+    assert second.fails(missing, "PIF.introduce", host, "02:00:00:00:00:02", "eth1") == ["eth1", "02:00:00:00:00:02"]
+    assert third.fails("MAC_INVALID", "PIF.introduce", host, "02:00:00:00:00", "eth1") == ["02:00:00:00:00"]
+    assert third.fails("DUPLICATE_PIF_DEVICE_NAME", "PIF.introduce", host, "", "eth0") == ["eth0"]
+    outcome = []
+
+    def introduced(api):
+        try:
+            outcome.append(api("PIF.introduce", host, "02:00:00:00:00:12", "eth1", False))
+        except ApiError as fault:
+            outcome.append(fault.code)
+
+    threads = [threading.Thread(target=introduced, args=(api,)) for api in apis]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (port,) = [o for o in outcome if o != "DUPLICATE_PIF_DEVICE_NAME"]
+    record = third("PIF.get_record", port)
+    assert (record["device"], record["MAC"], record["managed"], record["host"]) == ("eth1", "02:00:00:00:00:12", False, host), record
+    assert found(host)["eth1"] == record
+    # a network that the host is on by another interface: said, and no other port waits for it
+    second("PIF.forget", port)
+    (net,) = second("network.get_by_name_label", "Pool-wide network associated with eth1")
+    other = introduce(first, "eth30", net)
+    ports(host, eth1="02:00:00:00:00:12", eth2="02:00:00:00:00:05")
+    assert second.fails("NETWORK_ALREADY_CONNECTED", "PIF.scan", host) == [host, other]
+    assert third.fails("NETWORK_ALREADY_CONNECTED", "PIF.introduce", host, "", "eth1") == [host, other]
+    assert sorted(found(host)) == ["eth0", "eth2", "eth30"]
+    # what describes the machine is not believed unseen
+    ports(host, eth1="02:00:00:00:00:12", eth3="2")
+    assert "nics.json: a port has no mac" in second.fails("INTERNAL_ERROR", "PIF.scan", host)[0]
+    with open(os.path.join(agents[host], "nics.json"), "w", encoding="utf-8") as out:
+        out.write('[{"device": "eth1"')
+    assert "nics.json" in second.fails("INTERNAL_ERROR", "PIF.introduce", host, "", "eth1")[0]
+    assert sorted(found(host)) == ["eth0", "eth2", "eth30"]
     # a network goes with the interfaces that are not plugged
     second("network.destroy", made[2])
     assert first.fails("HANDLE_INVALID", "VIF.get_record", two) == ["VIF", two]

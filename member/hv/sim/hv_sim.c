@@ -6,6 +6,7 @@
  * the removal of the file: the boot id is in it. A file of another format is such a power-off too.
  */
 #include "member/hv/hv_ops.h"
+#include "member/hv/sim/sim_nics.h"
 #include "rpc/base/sql.h"
 #include "rpc/wire/codec.h"
 
@@ -26,7 +27,7 @@ struct hv_state {
 	struct sql *sql;
 	int64_t memory_kib;
 	struct hv_cpu cpu;
-	char boot_id[UUID_LEN + 1];
+	char boot_id[UUID_LEN + 1], dir[512];
 };
 
 static const char *const tables[] = {
@@ -73,6 +74,7 @@ static struct hv_state *sim_open(struct env *env, const char *dir, const struct 
 		machine->features != NULL ? machine->features
 					  : "1789c3f5-f6f83203-2991cbf5-00000023");
 	pthread_mutex_init(&hv->mutex, NULL);
+	snprintf(hv->dir, sizeof hv->dir, "%s", dir);
 	snprintf(path, sizeof path, "%s/domains.db", dir);
 	/* domains outlive programs, no power cut */
 	hv->sql = sql_open(env, path, SQL_ORDERED, "");
@@ -105,6 +107,16 @@ static int sim_power_off(struct hv_state *hv, struct err *err)
 static const char *sim_boot_id(const struct hv_state *hv)
 {
 	return hv->boot_id;
+}
+
+static int sim_nics(struct hv_state *hv, struct arena *a, struct val *out, struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&hv->mutex);
+	rc = sim_nics_read(hv->env, hv->dir, a, out, err);
+	pthread_mutex_unlock(&hv->mutex);
+	return rc;
 }
 
 /* What the guest does. */
@@ -717,6 +729,7 @@ const struct hv_ops hv_sim = {
 	.list = sim_list,
 	.cpu = sim_cpu,
 	.memory = sim_memory,
+	.nics = sim_nics,
 	.create = sim_create,
 	.build = sim_build,
 	.keep = sim_keep,
