@@ -143,8 +143,7 @@ static void build_cancel(struct db_txn *txn, const struct db_view *view, void *t
 	while ((part = db_next(&c)) != NULL) {
 		if (!task_pending(part) || task_cancel_asked(part, &o->job->arena))
 			continue;
-		db_txn_need_version(
-			txn, MODEL_CLASS_task, db_row_ref(part), db_row_modified(part));
+		db_txn_need_version(txn, MODEL_CLASS_task, db_row_ref(part), db_row_modified(part));
 		db_txn_map_add(txn, MODEL_CLASS_task, db_row_ref(part), TASK_current_operations,
 			o->task, val_string("cancel"));
 	}

@@ -173,8 +173,8 @@ int locks_cancel_others(struct admit *ad, struct err *err)
 			if (strcmp(op, ad->method->cancels[k]) != 0)
 				continue;
 			if (task_pending(task) && !task_cancel_asked(task, ad->arena)) {
-				db_txn_need_version(ad->txn, MODEL_CLASS_task, ref,
-					db_row_modified(task));
+				db_txn_need_version(
+					ad->txn, MODEL_CLASS_task, ref, db_row_modified(task));
 				db_txn_map_add(ad->txn, MODEL_CLASS_task, ref,
 					TASK_current_operations, db_row_ref(row),
 					val_string("cancel"));
