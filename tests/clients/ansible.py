@@ -1,12 +1,12 @@
 """Debian's Ansible modules for XenServer, unmodified and verifying the certificate: tests/clients/ansible.yml, through every member, and
-on when the coordinator is killed between two plays."""
+on when the coordinator is killed between two plays, or is killed or freezes while a task of one is under way."""
 import json
 import os
 import subprocess
 import sys
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import MIB, PASSWORD, QUICKSTART, ROOT, Api, Pool, eventually, vdi_record, vm_record
+from xpool import MIB, PASSWORD, QUICKSTART, ROOT, Api, Pool, during, eventually, vdi_record, vm_record
 
 COLLECTIONS = os.path.join(ROOT, "build", "parts", "usr", "lib", "python3", "dist-packages")
 GUEST = json.dumps({"guest": {"data/os_name": "Debian", "attr/vif/0/ipv4/0": "192.0.2.9", "control/feature-suspend": "1",
@@ -14,7 +14,7 @@ GUEST = json.dumps({"guest": {"data/os_name": "Debian", "attr/vif/0/ipv4/0": "19
 DISKS = '<provision><disk device="0" size="1048576" sr="" bootable="true" type="system"/></provision>'
 
 
-def playbook(pool, **given):
+def playbook(pool, book, **given):
     given.update(password=PASSWORD, guest=GUEST)
     variables = os.path.join(pool.dir, "variables.json")
     with open(variables, "w") as handle:
@@ -23,9 +23,29 @@ def playbook(pool, **given):
                ANSIBLE_PIPELINING="1", LC_ALL="C.UTF-8", PYTHONPATH="/usr/share/fence", SSL_CERT_FILE=os.path.join(pool.dir, "ca.pem"),
                XPOOL_BUILD=sys.argv[1])
     command = ["ansible-playbook", "-i", "localhost,", "-e", "@" + variables, "-e", "ansible_python_interpreter=/usr/bin/python3",
-               os.path.join(ROOT, "tests", "clients", "ansible.yml")]
+               os.path.join(ROOT, "tests", "clients", book)]
     done = subprocess.run(command, env=env, text=True, timeout=120, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def back(pool, member):
+    eventually("member %d is back" % member, lambda: pool.status()[member - 1].get("ready") == "yes")
+
+
+def lost_during(pool, what):
+    """The coordinator, while a task of the play is under way at another member, for a VM that runs there."""
+    leader = pool.leader()
+    member = next(n for n in (1, 2, 3) if n != leader)
+    api = Api(pool, member).login()
+    vm = api("VM.create", vm_record(what))
+    api("VM.start_on", vm, api("session.get_this_host", api.session), False, True)
+    play = lambda: playbook(pool, "ansible_during.yml", member="https://" + pool.address(member), machine=what)
+    said = during(pool, api, vm, "hard_shutdown", play, lambda: pool.lose_leader(what, leader))
+    assert said is not None, "the play has failed"
+    assert api("VM.get_by_name_label", what) == []
+    pool.quickstart("thaw" if what == "freeze" else "start", str(leader))
+    back(pool, leader)
 
 
 with Pool() as pool:
@@ -42,12 +62,14 @@ with Pool() as pool:
     leader = pool.leader()
     others = [n for n in (1, 2, 3) if n != leader]
     at = lambda members: ["https://" + pool.address(n) for n in members]
-    playbook(pool, members=at((leader, *others)), left=at(others), home="host%d" % leader, left_home="host%d" % others[0],
+    playbook(pool, "ansible.yml", members=at((leader, *others)), left=at(others), home="host%d" % leader, left_home="host%d" % others[0],
              lose="%s kill %d --dir %s" % (QUICKSTART, leader, pool.dir))
     api = Api(pool, others[0]).login()
     assert {cls: set(api(cls + ".get_all")) for cls in there} == there, "something is left"
     assert not [t for t in api("task.get_all_records").values() if t["status"] == "pending"]
     pool.quickstart("start", str(leader))
-    eventually("member %d is back" % leader, lambda: pool.status()[leader - 1].get("ready") == "yes")
+    back(pool, leader)
+    lost_during(pool, "kill")
+    lost_during(pool, "freeze")
     pool.agree()
     pool.check()

@@ -1,12 +1,11 @@
 """Debian's fence_xenapi, unmodified and verifying the certificate, through every member, while the coordinator freezes and dies,
 and without it."""
 import os
-import signal
 import subprocess
 import sys
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import PASSWORD, Api, Pool, at_once, eventually
+from xpool import PASSWORD, Api, Pool, during, eventually
 
 
 def fence(pool, member, *args, ok=True, ca="ca.pem", password=PASSWORD):
@@ -35,25 +34,11 @@ def whole_round(pool, members):
 
 
 def off_while(pool, member, what, victim):
-    """The command is under way at that member, for a VM that runs there, when it happens to the coordinator: the agent that has to do
-    it stands still until another one leads."""
+    """The command is under way at that member, for a VM that runs there, when it happens to the coordinator."""
     api = Api(pool, member).login()
     vm = api("VM.get_by_name_label", "web")[0]
     api("VM.start_on", vm, api("session.get_this_host", api.session), False, True)
-    under_way = lambda: list(api("VM.get_current_operations", vm).values())
-    pool.signal(member, "agent", signal.SIGSTOP)
-
-    def lose():
-        try:
-            eventually("it is under way", lambda: under_way() == ["hard_shutdown"])
-            pool.quickstart(what, str(victim))
-            pool.leader(of=[n for n in (1, 2, 3) if n != victim])
-            return under_way()
-        finally:
-            pool.signal(member, "agent", signal.SIGCONT)
-
-    said, then = at_once(lambda: fence(pool, member, "-o", "off", "-n", "web"), lose)
-    assert then == ["hard_shutdown"], "it was over before another led"
+    said = during(pool, api, vm, "hard_shutdown", lambda: fence(pool, member, "-o", "off", "-n", "web"), lambda: pool.lose_leader(what, victim))
     assert said is not None, "the command has failed"
     assert api("VM.get_power_state", vm) == "Halted"
 

@@ -1,5 +1,6 @@
 """Xen Orchestra's library (npm xen-api), unmodified: mirrors every class from each member in both encodings, uses barriers, follows
-other clients' writes, runs tasks, and goes on when the member it talks to, or the coordinator, is killed or frozen."""
+other clients' writes, runs tasks, and goes on when the member it talks to, or the coordinator, is killed or frozen,
+also while a task that it waits for is under way."""
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from model import fields, split_type
-from xpool import PASSWORD, ROOT, Api, ApiError, Pool, eventually, vm_record
+from xpool import PASSWORD, ROOT, Api, ApiError, Pool, during, eventually, vm_record
 
 MODULES = os.path.join(ROOT, "build", "npm", "node_modules")
 VOLATILE = {"last_updated", "memory_free", "memory_total", "memory_actual"}  # no entry of the log tells of them: best effort
@@ -190,6 +191,32 @@ def frozen(pool, library, member, victim):
     same(library, api)
 
 
+def killed_during(pool, at_coordinator):
+    """callAsync is under way, for a VM of another member, when the coordinator is killed, or the member that the library talks to, which
+    comes back: it hears of the end all the same."""
+    leader = pool.leader()
+    first, second = [n for n in (1, 2, 3) if n != leader]
+    victim = leader if at_coordinator else first
+    api = Api(pool, second).login()
+    vm = api("VM.create", vm_record("under way"))
+    api("VM.start_on", vm, api("session.get_this_host", api.session), False, True)
+
+    def lose():
+        if at_coordinator:
+            pool.lose_leader("kill", victim)
+        else:
+            pool.quickstart("kill", str(victim))
+        pool.quickstart("start", str(victim))
+        eventually("member %d is back" % victim, lambda: pool.status()[victim - 1].get("ready") == "yes")
+
+    with Library(pool, first) as library:
+        task = lambda: library("task", method="VM.hard_shutdown", args=[vm])
+        assert during(pool, api, vm, "hard_shutdown", task, lose) == "", "it has not heard of the end"
+        assert library("barrier", ref=vm)["power_state"] == "Halted" and api("VM.get_power_state", vm) == "Halted"
+        same(library, api)
+    api("VM.destroy", vm)
+
+
 def unknown(api):
     try:
         api("pool.get_all")
@@ -215,6 +242,8 @@ with Pool() as pool:
         member = leader if at_coordinator else 1 + leader % 3
         with Library(pool, member) as library:
             frozen(pool, library, member, leader)
+    for at_coordinator in (True, False):
+        killed_during(pool, at_coordinator)
     # a session made at one member serves at another
     with Library(pool, 2, auth={"sessionId": Api(pool, 1).login().session}) as library:
         same(library, Api(pool, 3).login())

@@ -149,6 +149,11 @@ class Pool:
         self.dump()
         raise AssertionError("no coordinator within %d s" % timeout)
 
+    def lose_leader(self, what, leader):
+        """It is killed or freezes, and another one leads."""
+        self.quickstart(what, str(leader))
+        return self.leader(of=[n for n in range(1, self.n + 1) if n != leader])
+
     def agree(self, timeout=60):
         """Wait until all members are at one index with one hash."""
         until = time.time() + timeout
@@ -311,6 +316,25 @@ def at_once(*calls):
     for thread in threads:
         thread.join()
     return results
+
+
+def during(pool, api, vm, operation, call, lose):
+    """The result of call, None: it has failed; lose is called while that operation of the VM is under way. The VM runs on the api's
+    member, whose agent stands still meanwhile."""
+    held = lambda: list(api("VM.get_current_operations", vm).values()) == [operation]
+    pool.signal(api.member, "agent", signal.SIGSTOP)
+
+    def disturb():
+        try:
+            eventually("it is under way", held)
+            lose()
+            return held()
+        finally:
+            pool.signal(api.member, "agent", signal.SIGCONT)
+
+    result, still = at_once(call, disturb)
+    assert still, "the operation was over before"
+    return result
 
 
 def eventually(what, condition, timeout=60):
