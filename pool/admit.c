@@ -279,6 +279,8 @@ static void admit_arrived(struct pool *pool, const struct db_proposal_id *id,
 	} else {
 		rc = admit_again(&ad, r, task, &err);
 	}
+	if (rc == 0)
+		rc = txn_fits(&txn, &err);
 	if (rc != 0) {
 		db_refuse(pool->db, id, &err);
 	} else {

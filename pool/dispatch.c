@@ -239,16 +239,23 @@ static void on_written(struct db_proposal *p)
 	call_finish(call);
 }
 
-int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call))
+int txn_fits(const struct db_txn *txn, struct err *err)
 {
 	enum { HEAD_MAX = 256 };
 
+	return txn->origin.len + txn->preconditions.len + txn->ops.len <= DB_ENTRY_MAX - HEAD_MAX
+		       ? 0
+		       : err_set(err, ERR_VALUE_NOT_SUPPORTED, "value", "", "larger than 1 MiB",
+				 NULL);
+}
+
+int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call))
+{
 	loop_assert(call->io->loop);
 	db_txn_origin(txn, (struct db_origin){ call->caller.user, call->task, call->method->name });
-	if (txn->origin.len + txn->preconditions.len + txn->ops.len > DB_ENTRY_MAX - HEAD_MAX) {
+	if (txn_fits(txn, &call->err) != 0) {
 		db_txn_fini(txn);
-		return err_set(&call->err, ERR_VALUE_NOT_SUPPORTED, "value", "",
-			"larger than 1 MiB", NULL);
+		return ERR_API;
 	}
 	call->written = written;
 	/* a write that was made under the schema before is made anew: on_written */

@@ -234,6 +234,8 @@ void call_run(struct call *call);
 void call_finish(struct call *call);
 /* Without an answer: there is nobody to get one, or it has been given. Frees it. */
 void call_drop(struct call *call);
+/* 0, or ERR_API: more than an entry of the log takes; its origin is set. */
+int txn_fits(const struct db_txn *txn, struct err *err);
 /* Propose and continue with written(call) when it is applied here (NULL: call_finish). Returns
  * CALL_PENDING, or ERR_API when the transaction is too large. The transaction is taken. */
 int call_write(struct call *call, struct db_txn *txn, void (*written)(struct call *call));
