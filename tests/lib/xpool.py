@@ -333,6 +333,7 @@ def during(pool, api, vm, operation, call, lose):
             pool.signal(api.member, "agent", signal.SIGCONT)
 
     result, still = at_once(call, disturb)
+    assert still is not None, "no member could be lost: see the exception above"
     assert still, "the operation was over before"
     return result
 
