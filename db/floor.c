@@ -27,7 +27,9 @@
  * broken link between two other members does no harm. LEASE is longer than an election: members
  * that are used go on through one. One round of the leader is under way at a time, for one taker
  * and all it wants; a member that does not answer holds up the takeovers of at most LEASE. What is
- * lost is sent again.
+ * lost is sent again. A take that wants what its member has just been told to forget is asked anew
+ * under another number: an answer to the old one may be older than that word, and one to the new
+ * one is not. So the turns of many takers of one session go round.
  */
 #include "db/floor.h"
 #include "db/db_priv.h"
@@ -66,7 +68,7 @@ struct take {
 	struct take *next;	/* of those whose index is awaited */
 	uint64_t number, grant; /* of all its keys */
 	struct keys keys;
-	bool lost[TAKE_MAX]; /* the lease lapsed or somebody else was faster */
+	bool lapsed; /* the lease, since it was asked */
 	struct db_barrier barrier;
 };
 
@@ -94,13 +96,14 @@ struct floors {
 	uint64_t granting;	   /* the grant whose index has just been applied, 0: none */
 	bool used;		   /* since the lease was last asked for */
 	struct db_use *waiting, **waiting_tail;
-	struct take *take; /* asked of the leader; its fields but lost: Raft loop only */
+	struct take *take; /* asked of the leader; its fields but lapsed: Raft loop only */
 
 	/* Raft loop only. */
 	struct take *taken;	  /* until their index is applied */
 	uint64_t number;	  /* of takes */
 	uint64_t stamp, asked_us; /* of the lease asked for, 0: none; of the last one */
 	uint64_t owed_to, owed_round, drained_us;
+	uint64_t told_by, told_round; /* the last word to forget */
 
 	struct seat seats[CHANNEL_PEERS_MAX];
 	enum phase phase;
@@ -196,7 +199,7 @@ static bool lease_stands(struct floors *f)
 	while (f->newest != NULL)
 		hold_drop(f, f->newest);
 	if (f->take != NULL)
-		memset(f->take->lost, 1, sizeof f->take->lost);
+		f->take->lapsed = true;
 	return false;
 }
 
@@ -488,11 +491,11 @@ static void on_taken(struct floors *f, uint64_t number, uint64_t index)
 	if (t == NULL || number != t->number)
 		return;
 	pthread_mutex_lock(&f->mutex);
-	lease_stands(f); /* marks them lost if it does not */
+	lease_stands(f); /* says so in it if it does not */
 	f->take = NULL;
 	t->grant = ++f->grants;
 	for (uint32_t i = 0; i < t->keys.n; i++) {
-		struct hold *h = t->lost[i] ? NULL : hold_new(f, t->keys.key[i]);
+		struct hold *h = t->lapsed ? NULL : hold_new(f, t->keys.key[i]);
 
 		if (h != NULL)
 			h->grant = t->grant;
@@ -520,9 +523,6 @@ static void forget(struct floors *f, const uint8_t *key)
 {
 	struct hold *h = hold_find(f, key);
 
-	for (uint32_t i = 0; f->take != NULL && i < f->take->keys.n; i++)
-		if (memcmp(f->take->keys.key[i], key, DB_KEY_LEN) == 0)
-			f->take->lost[i] = true;
 	if (h == NULL)
 		return;
 	if (h->ready && h->users == 0) {
@@ -535,20 +535,30 @@ static void forget(struct floors *f, const uint8_t *key)
 
 static void on_forget(struct floors *f, uint64_t peer, uint64_t round, const struct keys *keys)
 {
-	bool drained;
+	bool drained, overtaken = false;
 
-	if (f->owed_to == peer && f->owed_round == round)
+	if (f->told_by == peer && f->told_round == round) { /* our answer was lost, or is not due */
+		if (f->owed_to == 0)
+			send_numbers(f, peer, F_FORGOT, round, 0);
 		return;
+	}
 	pthread_mutex_lock(&f->mutex);
-	for (uint32_t i = 0; i < keys->n; i++)
+	for (uint32_t i = 0; i < keys->n; i++) {
 		forget(f, keys->key[i]);
+		overtaken =
+			overtaken || (f->take != NULL && keys_have(&f->take->keys, keys->key[i]));
+	}
 	drained = f->n_leaving == 0;
 	pthread_mutex_unlock(&f->mutex);
-	f->owed_to = peer;
-	f->owed_round = round;
+	f->owed_to = f->told_by = peer;
+	f->owed_round = f->told_round = round;
 	f->drained_us = now_us(f) + DRAIN_MS * 1000;
+	if (overtaken)
+		f->take->number = ++f->number;
 	if (drained)
 		forgotten(f);
+	if (overtaken)
+		send_take(f);
 }
 
 /* Calls that take too long will find that their hold is gone. */
