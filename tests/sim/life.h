@@ -7,7 +7,8 @@
 #include "tests/sim/raft_disk.h"
 
 struct life {
-	struct test *t; /* the program's own */
+	struct test *t;	       /* the program's own */
+	struct workload *load; /* what its clients do */
 	struct image image;
 	bool fresh; /* it begins with no log, under an id that was never used */
 	/* of this life */
@@ -17,6 +18,7 @@ struct life {
 	struct lane *lane;
 	struct raft_disk disk;
 	bool up, closed;
+	unsigned n_users; /* jobs of sessions that run */
 };
 
 /* Snapshots and comparisons are frequent; its functions get the life as arg. */

@@ -1,9 +1,8 @@
 /* A pool whose members change, on virtual time: six places, three of them members at first. Members
  * join (empty, under an id that was never used) and leave while others work, under loss,
  * duplicates, long delays, cuts, disk errors, crashes that tear unsynced writes, and death of
- * whoever leads. The last place is a witness. Checked:
+ * whoever leads. The last place is a witness. Checked, beside what holds for clients (workload.h):
  *  - no two members ever had different hashes at the same index;
- *  - everything acknowledged is there in the end, on every member;
  *  - in the end the configuration is what the rows want: all have joined, nobody leaves, as many
  *    vote as should;
  *  - a witness does not lead in the end;
@@ -14,13 +13,13 @@
  *                                    cut off, or both, as it begins the 1st, 2nd, ... change
  */
 #include "db/consensus_priv.h"
-#include "tests/sim/life.h"
+#include "tests/sim/workload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLACES = 6, FIRST = 3, ACKED_MAX = 100000, LOST_MS = 4000 };
+enum { PLACES = 6, FIRST = 3, LOST_MS = 4000 };
 
 struct place {
 	struct life life; /* first: what its callbacks get */
@@ -37,8 +36,8 @@ struct test {
 	struct world w;
 	struct place places[PLACES + 1];
 	struct hashes hashes;
-	char (*acked)[DB_REF_MAX + 1];
-	unsigned n_acked, n_joins, n_leaves, n_boots, n_changes, n_back;
+	struct workload load;
+	unsigned n_joins, n_leaves, n_boots, n_changes, n_back;
 	uint64_t next_id;
 	/* the change of membership under way */
 	enum { IDLE, JOIN, LEAVE } wish;
@@ -129,7 +128,6 @@ static unsigned count(const struct test *t, bool staying)
 struct work {
 	struct test *t;
 	struct place *at; /* whose member proposes */
-	unsigned n;
 };
 
 /* The first rows: who the members of the beginning are. */
@@ -150,41 +148,11 @@ static void found_main(struct job *job, void *arg)
 	free(wk);
 }
 
-static void work_main(struct job *job, void *arg)
-{
-	struct work *wk = arg;
-	struct test *t = wk->t;
-	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
-	int rc = 0;
-
-	for (unsigned k = 0; k < wk->n && rc != ERR_DEAD; k++) {
-		struct val f[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
-		struct db_result res = { .status = DB_UNKNOWN };
-		struct db_txn txn;
-
-		env_uuid(job->env, uuid);
-		snprintf(ref, sizeof ref, "OpaqueRef:%s", uuid);
-		db_txn_init(&txn, DB_FOR_FIELD);
-		f[VM_uuid] = val_string(uuid);
-		db_txn_create(&txn, MODEL_CLASS_VM, ref, f);
-		rc = db_commit(job, wk->at->life.db, &txn, &res);
-		db_txn_fini(&txn);
-		if (rc == 0 && res.status == DB_DONE) {
-			CHECK(t->n_acked < ACKED_MAX);
-			strcpy(t->acked[t->n_acked++], ref);
-		}
-		err_fini(&res.err);
-		if (rc == 0)
-			rc = job_sleep(job, world_random(&t->w, 60));
-	}
-	free(wk);
-}
-
-static void submit(struct test *t, struct place *at, void (*fn)(struct job *, void *), unsigned n)
+static void submit(struct test *t, struct place *at, void (*fn)(struct job *, void *))
 {
 	struct work *wk = mem_new(sizeof *wk);
 
-	*wk = (struct work){ t, at, n };
+	*wk = (struct work){ t, at };
 	CHECK(lane_submit(at->life.lane, "", fn, wk, NULL) == 0);
 }
 
@@ -275,7 +243,7 @@ static void ask(struct test *t)
 		!t->places[i].life.m->alive)
 		return;
 	t->asking = i;
-	submit(t, &t->places[i], wish_main, 0);
+	submit(t, &t->places[i], wish_main);
 }
 
 /* What systemd and the administrator do. */
@@ -338,11 +306,27 @@ static void fault(struct test *t)
 	}
 }
 
+static bool serves(const struct place *p)
+{
+	return p->life.up && p->life.m->alive && !p->removed;
+}
+
 static void start_work(struct test *t)
 {
 	for (unsigned i = 1; i <= PLACES; i++)
-		if (t->places[i].life.up && t->places[i].life.m->alive && !t->places[i].removed)
-			submit(t, &t->places[i], work_main, 8);
+		if (serves(&t->places[i]))
+			workload_start(&t->places[i].life);
+}
+
+/* Followers ask anywhere, also at who is just joining, or leaving. */
+static void follow(struct test *t)
+{
+	for (unsigned i = 0; i < FOLLOWERS; i++) {
+		struct place *p = &t->places[1 + world_random(&t->w, PLACES)];
+
+		if (serves(p))
+			workload_follow(&t->load, i, &p->life);
+	}
 }
 
 static void heal(struct test *t)
@@ -408,6 +392,7 @@ static bool verify(struct test *t, const char *why)
 {
 	uint64_t index = 0, hash = 0;
 	unsigned lost = 0, differ = 0;
+	const struct workload *wl = &t->load;
 	char fault_text[256];
 	bool sound = true;
 
@@ -417,24 +402,28 @@ static bool verify(struct test *t, const char *why)
 
 		if (!p->member || p->leaving || !p->life.up)
 			continue;
+		for (unsigned k = 0; k < FOLLOWERS; k++)
+			workload_follow(&t->load, k, &p->life);
 		sound = db_check(p->life.db, fault_text, sizeof fault_text) && sound;
 		db_view_pin(p->life.db, &view);
 		differ += index != 0 &&
 			  (db_view_index(&view) != index || db_view_hash(&view) != hash);
 		index = db_view_index(&view);
 		hash = db_view_hash(&view);
-		for (unsigned k = 0; k < t->n_acked; k++)
-			lost += db_view_get(&view, MODEL_CLASS_VM, t->acked[k]) == NULL;
+		lost += workload_lost(&t->load, &view);
+		sound = workload_once(&t->load, &view) && sound;
 		db_view_unpin(&view);
 	}
-	printf("events=%016llx index=%llu acked=%u joins=%u leaves=%u members=%u boots=%u "
-	       "lost=%u %s%s%s\n",
-		(unsigned long long)world_hash(&t->w), (unsigned long long)index, t->n_acked,
-		t->n_joins, t->n_leaves, count(t, false), t->n_boots, lost,
+	printf("events=%016llx index=%llu acked=%u reads=%u+%u uses=%u/%u+%u joins=%u leaves=%u "
+	       "members=%u boots=%u lost=%u %s%s%s%s%s%s\n",
+		(unsigned long long)world_hash(&t->w), (unsigned long long)index, wl->n_acked,
+		wl->n_reads, wl->n_unread, wl->n_uses, wl->n_hops, wl->n_unheld, t->n_joins,
+		t->n_leaves, count(t, false), t->n_boots, lost,
 		t->hashes.diverged || differ > 0 ? "DIVERGED" : "equal",
-		why != NULL ? " UNSETTLED: " : "", why != NULL ? why : "");
+		wl->disordered ? " DISORDERED" : "", wl->stale ? " STALE" : "",
+		wl->back ? " BACK" : "", why != NULL ? " UNSETTLED: " : "", why != NULL ? why : "");
 	return lost == 0 && differ == 0 && sound && !t->hashes.diverged && why == NULL &&
-	       t->n_acked > 10;
+	       !wl->disordered && !wl->stale && !wl->back && wl->n_acked > 10;
 }
 
 static struct test *test_new(uint64_t seed)
@@ -442,13 +431,14 @@ static struct test *test_new(uint64_t seed)
 	struct test *t = mem_new(sizeof *t);
 
 	hashes_init(&t->hashes);
-	t->acked = mem_new(ACKED_MAX * sizeof *t->acked);
 	t->next_id = FIRST;
 	world_init(&t->w, seed);
+	workload_init(&t->load, &t->w);
 	for (unsigned i = 1; i <= PLACES; i++) {
 		struct place *p = &t->places[i];
 
 		p->life.t = t;
+		p->life.load = &t->load;
 		p->number = i;
 		p->raft_id = p->member = i <= FIRST;
 		if (!p->member)
@@ -462,7 +452,7 @@ static struct test *test_new(uint64_t seed)
 		boot(t, i);
 	world_run(&t->w, 3000000);
 	CHECK(leader_of(t) != 0);
-	submit(t, &t->places[1], found_main, 0);
+	submit(t, &t->places[1], found_main);
 	world_run(&t->w, t->w.now_us + 1000000);
 	return t;
 }
@@ -475,8 +465,18 @@ static void test_free(struct test *t)
 	for (unsigned i = 1; i <= PLACES; i++)
 		image_fini(&t->places[i].life.image);
 	hashes_fini(&t->hashes);
-	free(t->acked);
+	workload_fini(&t->load);
 	free(t);
+}
+
+static bool nobody_works(void *arg)
+{
+	struct test *t = arg;
+	unsigned n = 0;
+
+	for (unsigned i = 1; i <= PLACES; i++)
+		n += t->places[i].life.n_users;
+	return n == 0;
 }
 
 static bool finish(struct test *t, unsigned *back)
@@ -492,6 +492,11 @@ static bool finish(struct test *t, unsigned *back)
 		attend(t, true);
 		settled(t, &why);
 	}
+	for (unsigned s = 0; s < 60 && !nobody_works(t); s++) {
+		world_run(&t->w, t->w.now_us + 1000000);
+		attend(t, true);
+	}
+	CHECK(nobody_works(t));
 	world_run(&t->w, t->w.now_us + 3000000);
 	ok = verify(t, why);
 	for (unsigned i = 1; i <= PLACES; i++)
@@ -518,6 +523,7 @@ static bool run(uint64_t seed, unsigned *back)
 		ask(t);
 		world_run(&t->w, t->w.now_us + 100000 + world_random(&t->w, 700000));
 		attend(t, false);
+		follow(t);
 		fault(t);
 	}
 	printf("seed=%llu ", (unsigned long long)seed);
@@ -565,7 +571,7 @@ static bool death(unsigned nth, enum blow blow, unsigned *back)
 		unsigned who;
 	} steps[] = { { JOIN, 4 }, { JOIN, 5 }, { LEAVE, 1 }, { LEAVE, 2 }, { JOIN, 6 },
 		{ LEAVE, 4 }, { LEAVE, 5 }, { LEAVE, 6 } };
-	enum { STEP_US = 1000, SECOND_US = 300000, OVER_US = 3000000 };
+	enum { STEP_US = 1000, WORK_US = 1200000, SECOND_US = 300000, OVER_US = 3000000 };
 	struct test *t = test_new(7);
 	uint64_t began = t->w.now_us, struck_us = 0;
 	unsigned who = 0, k = 0, late = 0;
@@ -586,8 +592,10 @@ static bool death(unsigned nth, enum blow blow, unsigned *back)
 		}
 		attend(t, who == 0 || late == 2);
 		world_run(&t->w, t->w.now_us + STEP_US);
-		if (t->w.now_us % 400000 < STEP_US)
+		if (t->w.now_us % WORK_US < STEP_US) {
 			start_work(t);
+			follow(t);
+		}
 		CHECK(t->w.now_us < began + 120000000);
 	}
 	printf("change=%u blow=%d ", nth, (int)blow);

@@ -1,17 +1,8 @@
 /* Random schedules: three members with the product's database, channel, guard and network half on
  * virtual time, under loss, duplication, delays longer than elections, cuts (one way too), crashes
  * that tear or lose unsynced writes, disk errors, disks that lose synced writes, slow disks,
- * snapshots and restarts. Jobs on each member commit transactions, raise one counter by comparing
- * and setting, follow the changes with a token from member to member, look behind a read index, and
- * use sessions on all members. Checked:
+ * snapshots and restarts, while clients work (workload.h). Checked, beside what holds for them:
  *  - no two members ever had different hashes at the same index;
- *  - everything acknowledged is there unless it was deleted, what was deleted stays so and its
- *    devices with it, and nothing was done twice: no fresh row is refused, the
- *    counter stands at no less than its acknowledged and no more than its possible steps;
- *  - behind a read index everything is visible that was acknowledged anywhere before it was asked
- * for;
- *  - no call of a session sees less than an earlier one was shown or acknowledged, anywhere;
- *  - a follower of changes sees each row made and deleted exactly once, in order, wherever it asks;
  *  - no part of a message promises a commit beyond its own entries;
  *  - the indexes agree with the rows (db_check), and a seed run again gives the same history.
  * In a build whose model knows two schemas (tests/schema), members begin with the older one and
@@ -30,9 +21,8 @@
  *        sim --without RULE COUNT   one of so many seeds must miss the rule
  */
 #include "db/consensus_priv.h"
-#include "db/floor.h"
 #include "db/snapshot_priv.h"
-#include "tests/sim/life.h"
+#include "tests/sim/workload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,44 +30,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MEMBERS = 3, FAULTS_S = 24, HEAL_S = 12, ACKED_MAX = 200000 };
-
-#define COUNTER_REF "OpaqueRef:counter"
-
-enum { FOLLOWERS = 2, SESSIONS = 3 };
-
-/* A client of events: the index it has seen, and how many rows there are by what it was told. */
-struct follower {
-	struct test *t;
-	uint64_t token;
-	unsigned n_there;
-};
-
-/* What has become of an acknowledged row. */
-enum fate { KEPT, DELETED, PERHAPS };
+enum { MEMBERS = 3, FAULTS_S = 24, HEAL_S = 12 };
 
 struct test {
 	struct world w;
+	struct workload load;
 	bool rotten[MEMBERS + 1]; /* and not whole again */
 	bool straying;		  /* one member's state was changed on purpose */
 	struct life lives[MEMBERS + 1];
 	struct db_member members[MEMBERS];
 	struct hashes hashes;
-	char (*acked)[DB_REF_MAX + 1];
-	uint8_t *fates; /* enum fate, by the same place */
-	unsigned n_acked, n_unknown, n_refused, n_dead, n_boots, n_taken, n_sent, n_rotten;
-	unsigned steps, maybe_steps; /* of the counter: acknowledged, unknown */
+	unsigned n_boots, n_taken, n_sent, n_rotten;
 	unsigned rules_off;
-	uint64_t acked_index; /* the largest that was acknowledged anywhere */
-	unsigned n_reads, n_unread;
-	uint64_t shown[SESSIONS]; /* the largest index that an ended call of it saw */
-	unsigned n_uses, n_hops, n_unheld, n_users; /* n_users: jobs that run */
-	uint64_t longest_us;			    /* call of a session in round_main */
-	unsigned schemas[MEMBERS + 1];		    /* what each runs */
-	unsigned n_raised, n_anew; /* entries applied behind the raise; refused for it */
-	bool healing, witness_led;
-	bool disordered, overpromised, stale, back;
-	struct follower followers[FOLLOWERS];
+	unsigned schemas[MEMBERS + 1]; /* what each runs */
+	unsigned n_raised;	       /* entries applied behind the raise */
+	bool healing, witness_led, overpromised;
 };
 
 static void on_applied(void *arg, const struct db_applied *what)
@@ -95,11 +62,6 @@ static void on_applied(void *arg, const struct db_applied *what)
 }
 
 /* Two schemas in one pool. */
-
-static bool mixed(void)
-{
-	return MODEL_SCHEMA_VERSION > MODEL_SCHEMA_BASE;
-}
 
 /* What runs in this life: older ones first, then more and more newer ones. */
 static unsigned choose_schema(struct test *t, unsigned i)
@@ -193,6 +155,7 @@ static void boot(struct test *t, unsigned i)
 	if (mixed())
 		config.schema_max = t->schemas[i] = choose_schema(t, i);
 	l->t = t;
+	l->load = &t->load;
 	life_begin(l, &t->w, i, &config);
 	t->n_boots++;
 	if (mixed())
@@ -216,371 +179,21 @@ static void crash(struct test *t, unsigned i)
 	life_end(l);
 }
 
-/* Work: what a member's clients would do. */
-
-struct work {
-	struct life *l;
-	unsigned n;
-};
-
-/* It goes with its VM. */
-static void compose_device(struct db_txn *txn, const char *vm, const char *uuid)
-{
-	struct val fields[VBD_FIELD_COUNT] = { { .kind = VAL_VOID } };
-	char ref[DB_REF_MAX + 1];
-
-	snprintf(ref, sizeof ref, "OpaqueRef:d-%s", uuid);
-	fields[VBD_uuid] = val_string(ref + strlen("OpaqueRef:"));
-	fields[VBD_VM] = val_string(vm);
-	db_txn_create(txn, MODEL_CLASS_VBD, ref, fields);
-}
-
-static void compose(
-	struct test *t, struct db_txn *txn, const char *ref, const char *uuid, unsigned k)
-{
-	struct val fields[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
-	struct val_pair note = { "notes", val_string(uuid) };
-	const char *other = t->n_acked > 0 ? t->acked[world_random(&t->w, t->n_acked)] : ref;
-
-	db_txn_init(txn, DB_FOR_FIELD);
-	db_txn_need_no_row(txn, MODEL_CLASS_VM, ref);
-	fields[VM_uuid] = val_string(uuid);
-	fields[VM_name_label] = val_string(k % 3 ? "a" : "b");
-	fields[VM_resident_on] = val_string(k % 2 ? "OpaqueRef:h1" : "OpaqueRef:h2");
-	fields[VM_snapshot_of] = val_string(other);
-	if (mixed())
-		fields[VM_other_config] =
-			(struct val){ .kind = VAL_MAP, .pairs = &note, .n = 1, .cap = 1 };
-	db_txn_create(txn, MODEL_CLASS_VM, ref, fields);
-	if (k % 2 == 0)
-		compose_device(txn, ref, uuid);
-	if (other != ref) {
-		db_txn_set(txn, MODEL_CLASS_VM, other, VM_name_label, val_string(uuid));
-		db_txn_map_add(txn, MODEL_CLASS_VM, other, VM_other_config, k % 4 ? "k" : uuid,
-			val_string(ref));
-		db_txn_map_remove(txn, MODEL_CLASS_VM, other, VM_other_config, "k");
-		db_txn_set_add(txn, MODEL_CLASS_VM, other, VM_tags, val_string(k % 5 ? "t" : "u"));
-	}
-}
-
-static int commit(struct job *job, struct life *l, struct db_txn *txn, struct db_result *res)
-{
-	int rc = db_commit(job, l->db, txn, res);
-
-	db_txn_fini(txn);
-	if (rc == 0 && res->status == DB_DONE && res->index > l->t->acked_index)
-		l->t->acked_index = res->index;
-	return rc;
-}
-
-/* 0, ERR_DEAD. */
-static int delete_one(struct job *job, struct life *l)
-{
-	struct test *t = l->t;
-	unsigned k = (unsigned)world_random(&t->w, t->n_acked);
-	struct db_result res;
-	struct db_txn txn;
-	int rc;
-
-	db_txn_init(&txn, DB_FOR_FIELD);
-	db_txn_delete(&txn, MODEL_CLASS_VM, t->acked[k]);
-	rc = commit(job, l, &txn, &res);
-	if (rc == 0 && res.status == DB_DONE)
-		t->fates[k] = DELETED;
-	else if (t->fates[k] != DELETED)
-		t->fates[k] = PERHAPS;
-	err_fini(&res.err);
-	return rc;
-}
-
-static void work_main(struct job *job, void *arg)
-{
-	struct work *wk = arg;
-	struct test *t = wk->l->t;
-	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
-	struct db_result res;
-	struct db_txn txn;
-	int rc = 0;
-
-	for (unsigned k = 0; k < wk->n && rc != ERR_DEAD; k++) {
-		env_uuid(job->env, uuid);
-		snprintf(ref, sizeof ref, "OpaqueRef:%s", uuid);
-		compose(t, &txn, ref, uuid, k);
-		rc = commit(job, wk->l, &txn, &res);
-		if (rc == ERR_DEAD)
-			t->n_dead++;
-		else if (res.status == DB_DONE)
-			strcpy(t->acked[t->n_acked++], ref);
-		else if (res.status == DB_UNKNOWN)
-			t->n_unknown++;
-		else if (res.failed == APPLY_SCHEMA)
-			t->n_anew++;
-		else
-			t->n_refused++;
-		err_fini(&res.err);
-		CHECK(t->n_acked < ACKED_MAX);
-		if (rc == 0 && k % 4 == 3 && t->n_acked > 0)
-			rc = delete_one(job, wk->l);
-		if (rc == 0)
-			rc = job_sleep(job, world_random(&t->w, 60));
-	}
-	free(wk);
-}
-
-static void make_counter(struct db_txn *txn)
-{
-	struct val fields[VM_FIELD_COUNT] = { { .kind = VAL_VOID } };
-
-	db_txn_need_no_row(txn, MODEL_CLASS_VM, COUNTER_REF);
-	fields[VM_uuid] = val_string("counter");
-	db_txn_create(txn, MODEL_CLASS_VM, COUNTER_REF, fields);
-}
-
-/* The counter: read, compare and set. A step whose outcome is unknown may have been done. */
-
-static void count_main(struct job *job, void *arg)
-{
-	struct life *l = arg;
-	struct test *t = l->t;
-	struct db_result res;
-	struct db_txn txn;
-	int rc = 0;
-
-	for (unsigned k = 0; k < 10 && rc == 0; k++) {
-		struct db_view view;
-		const struct db_row *row;
-		int64_t value;
-
-		db_view_pin(l->db, &view);
-		row = db_view_get(&view, MODEL_CLASS_VM, COUNTER_REF);
-		value = row != NULL ? db_row_i(row, VM_user_version) : 0;
-		db_txn_init(&txn, DB_FOR_FIELD);
-		if (row == NULL)
-			make_counter(&txn);
-		else
-			db_txn_need_field(
-				&txn, MODEL_CLASS_VM, COUNTER_REF, VM_user_version, val_int(value));
-		db_txn_set(&txn, MODEL_CLASS_VM, COUNTER_REF, VM_user_version, val_int(value + 1));
-		db_view_unpin(&view);
-		rc = commit(job, l, &txn, &res);
-		t->steps += rc == 0 && res.status == DB_DONE;
-		t->maybe_steps += rc == ERR_DEAD || res.status == DB_UNKNOWN;
-		err_fini(&res.err);
-		if (rc == 0)
-			rc = job_sleep(job, world_random(&t->w, 60));
-	}
-}
-
-/* Readers: what was acknowledged before they ask is there behind a read index. */
-static void read_main(struct job *job, void *arg)
-{
-	struct life *l = arg;
-	struct test *t = l->t;
-	int rc = 0;
-
-	for (unsigned k = 0; k < 20 && rc != ERR_DEAD; k++) {
-		uint64_t need = t->acked_index;
-		struct db_view view;
-
-		rc = db_read_wait(job, l->db);
-		if (rc == 0) {
-			db_view_pin(l->db, &view);
-			t->stale |= db_view_index(&view) < need;
-			db_view_unpin(&view);
-		}
-		t->n_reads += rc == 0;
-		t->n_unread += rc == ERR_TIMEOUT;
-		if (rc != ERR_DEAD)
-			rc = job_sleep(job, world_random(&t->w, 40));
-	}
-}
-
-/* Sessions: calls on all members at once. */
-
-struct use_call {
-	struct wait wait; /* first */
-	struct db_use use;
-};
-
-static void use_fini(struct wait *w)
-{
-	free(container_of(w, struct use_call, wait));
-}
-
-static void use_done(struct db_use *u)
-{
-	wait_done(&container_of(u, struct use_call, use)->wait);
-}
-
-/* 0: out is inside; ERR_TIMEOUT: no leader; ERR_DEAD. */
-static int enter(struct job *job, struct life *l, unsigned session, struct use_call **out)
-{
-	uint8_t key[DB_KEY_LEN] = { (uint8_t)session };
-	struct use_call *uc = mem_new(sizeof *uc);
-	int rc = 0;
-
-	wait_init(&uc->wait, job, use_fini);
-	if (db_use_enter(l->db, &uc->use, key, l->loop, use_done))
-		wait_done(&uc->wait);
-	else
-		l->t->n_hops++;
-	rc = wait_join(&uc->wait, UINT64_MAX, false);
-	if (rc == 0 && !uc->use.ok) {
-		l->t->n_unheld++;
-		rc = ERR_TIMEOUT;
-	}
-	*out = uc;
-	return rc;
-}
-
-/* The session may have been taken while the call ran: hold it once more, then the answer goes out.
- */
-static int leave(struct job *job, struct life *l, unsigned session, struct use_call **uc)
-{
-	int rc = 0;
-
-	while (rc == 0 && !db_use_leave(l->db, &(*uc)->use)) {
-		wait_drop(&(*uc)->wait);
-		rc = enter(job, l, session, uc);
-	}
-	return rc;
-}
-
-static int session_write(struct job *job, struct life *l, uint64_t *index_out)
-{
-	struct db_result res;
-	struct db_txn txn;
-	int rc;
-
-	db_txn_init(&txn, DB_FOR_SESSION);
-	rc = commit(job, l, &txn, &res);
-	if (rc == 0 && res.status == DB_DONE)
-		*index_out = res.index;
-	err_fini(&res.err);
-	return rc;
-}
-
-/* One call: 0, ERR_TIMEOUT, ERR_DEAD. */
-static int session_call(struct job *job, struct life *l, unsigned session)
-{
-	struct test *t = l->t;
-	uint64_t need = t->shown[session], saw;
-	struct use_call *uc;
-	struct db_view view;
-	int rc = enter(job, l, session, &uc);
-
-	if (rc == 0) {
-		db_view_pin(l->db, &view);
-		saw = db_view_index(&view);
-		db_view_unpin(&view);
-		if (world_random(&t->w, 4) == 0)
-			rc = job_sleep(job, world_random(&t->w, 200));
-		if (rc == 0 && world_random(&t->w, 3) == 0) {
-			db_use_leave(l->db, &uc->use);
-			wait_drop(&uc->wait);
-			rc = session_write(job, l, &saw);
-			if (rc == ERR_DEAD)
-				return rc;
-			rc = enter(job, l, session, &uc);
-		}
-	}
-	if (rc == 0)
-		rc = leave(job, l, session, &uc);
-	if (rc == 0) {
-		t->n_uses++;
-		t->back |= saw < need;
-		if (saw > t->shown[session])
-			t->shown[session] = saw;
-	}
-	wait_drop(&uc->wait);
-	return rc;
-}
-
-static void session_main(struct job *job, void *arg)
-{
-	struct life *l = arg;
-	int rc = 0;
-
-	l->t->n_users++;
-	for (unsigned k = 0; k < 15 && rc != ERR_DEAD; k++) {
-		rc = session_call(job, l, (unsigned)world_random(&l->t->w, SESSIONS));
-		if (rc != ERR_DEAD)
-			rc = job_sleep(job, world_random(&l->t->w, 40));
-	}
-	l->t->n_users--;
-}
-
-/* Each session once, in one place. */
-static void round_main(struct job *job, void *arg)
-{
-	struct life *l = arg;
-	int rc = 0;
-
-	for (unsigned k = 0; k < SESSIONS && rc != ERR_DEAD; k++) {
-		uint64_t began_us = l->t->w.now_us;
-
-		rc = session_call(job, l, k);
-		if (l->t->w.now_us - began_us > l->t->longest_us)
-			l->t->longest_us = l->t->w.now_us - began_us;
-	}
-	l->t->n_users--;
-}
-
-/* Followers of changes. One asks a member for what has changed behind its token; a member that has
- * not come so far yet is asked later. */
-static void follow(struct follower *f, struct life *l)
-{
-	struct db_view view;
-	struct db_cursor c;
-	struct db_gone gone;
-	const struct db_row *row;
-	uint64_t last = f->token;
-
-	db_view_pin(l->db, &view);
-	if (db_view_index(&view) >= f->token) {
-		c = db_rows_modified(&view, MODEL_CLASS_VM, f->token);
-		while ((row = db_next(&c)) != NULL) {
-			f->t->disordered |= db_row_modified(row) < last;
-			last = db_row_modified(row);
-			f->n_there += db_row_created(row) > f->token;
-		}
-		c = db_deleted(&view, MODEL_CLASS_VM, f->token);
-		for (last = f->token; db_next_deleted(&c, &gone); last = gone.deleted) {
-			f->t->disordered |= gone.deleted < last;
-			f->n_there -= gone.created <= f->token;
-		}
-		f->t->disordered |= f->token < db_view_horizon(&view, MODEL_CLASS_VM);
-		f->token = db_view_index(&view);
-	}
-	db_view_unpin(&view);
-}
-
 static void follow_all(struct test *t)
 {
 	for (unsigned i = 0; i < FOLLOWERS; i++) {
 		struct life *l = &t->lives[1 + world_random(&t->w, MEMBERS)];
 
 		if (l->up && l->m->alive)
-			follow(&t->followers[i], l);
+			workload_follow(&t->load, i, l);
 	}
 }
 
 static void start_work(struct test *t)
 {
-	for (unsigned i = 1; i <= MEMBERS; i++) {
-		struct life *l = &t->lives[i];
-
-		for (unsigned k = 0; l->up && k < 2; k++) {
-			struct work *wk = mem_new(sizeof *wk);
-
-			*wk = (struct work){ l, 10 };
-			CHECK(lane_submit(l->lane, "", work_main, wk, NULL) == 0);
-		}
-		if (l->up)
-			CHECK(lane_submit(l->lane, "", count_main, l, NULL) == 0 &&
-				lane_submit(l->lane, "", read_main, l, NULL) == 0 &&
-				lane_submit(l->lane, "", session_main, l, NULL) == 0);
-	}
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		if (t->lives[i].up)
+			workload_start(&t->lives[i]);
 }
 
 /* A disk that rots while its member is down: entries that it had acknowledged, as the note tells,
@@ -668,24 +281,6 @@ static void on_sent(void *arg, uint8_t type, const uint8_t *payload, size_t n)
 	t->overpromised |= commit > prev + rd_u32(&r);
 }
 
-/* Each row was made and deleted once for a follower: as many are there as there are. The counter
- * has had every step that was acknowledged and none that nobody asked for. */
-static bool once(struct test *t, const struct db_view *view)
-{
-	const struct db_row *row = db_view_get(view, MODEL_CLASS_VM, COUNTER_REF);
-	int64_t value = row != NULL ? db_row_i(row, VM_user_version) : 0;
-	bool ok = value >= t->steps && value <= t->steps + t->maybe_steps && t->n_refused == 0;
-
-	for (unsigned i = 0; i < FOLLOWERS; i++)
-		ok = ok && t->followers[i].n_there == db_view_count(view, MODEL_CLASS_VM);
-	if (!ok)
-		printf("NOT ONCE: counter=%lld steps=%u+%u refused=%u rows=%llu told=%u,%u ",
-			(long long)value, t->steps, t->maybe_steps, t->n_refused,
-			(unsigned long long)db_view_count(view, MODEL_CLASS_VM),
-			t->followers[0].n_there, t->followers[1].n_there);
-	return ok;
-}
-
 /* Everything works again and everybody is there. */
 static void heal(struct test *t)
 {
@@ -703,21 +298,6 @@ static void heal(struct test *t)
 	}
 }
 
-static unsigned lost_rows(struct test *t, const struct db_view *view)
-{
-	unsigned lost = 0;
-
-	struct db_cursor c = db_rows(view, MODEL_CLASS_VBD);
-	const struct db_row *device;
-
-	for (unsigned k = 0; k < t->n_acked; k++)
-		lost += t->fates[k] != PERHAPS && (db_view_get(view, MODEL_CLASS_VM, t->acked[k]) ==
-							  NULL) != (t->fates[k] == DELETED);
-	while ((device = db_next(&c)) != NULL)
-		lost += db_view_get(view, MODEL_CLASS_VM, db_row_s(device, VBD_VM)) == NULL;
-	return lost;
-}
-
 static void report(struct test *t, const struct db_view *view, unsigned lost, const char *why)
 {
 	printf("events=%016llx index=%llu acked=%u unknown=%u refused=%u dead=%u steps=%u "
@@ -725,16 +305,17 @@ static void report(struct test *t, const struct db_view *view, unsigned lost, co
 	       "snapshots=%u/%u rotten=%u frames=%llu dropped=%llu duplicated=%llu lost=%u "
 	       "%s%s%s%s\n",
 		(unsigned long long)world_hash(&t->w), (unsigned long long)db_view_index(view),
-		t->n_acked, t->n_unknown, t->n_refused, t->n_dead, t->steps, t->n_reads,
-		t->n_unread, t->n_uses, t->n_hops, t->n_unheld, t->n_boots, t->n_taken, t->n_sent,
-		t->n_rotten, (unsigned long long)t->w.frames, (unsigned long long)t->w.dropped,
+		t->load.n_acked, t->load.n_unknown, t->load.n_refused, t->load.n_dead,
+		t->load.steps, t->load.n_reads, t->load.n_unread, t->load.n_uses, t->load.n_hops,
+		t->load.n_unheld, t->n_boots, t->n_taken, t->n_sent, t->n_rotten,
+		(unsigned long long)t->w.frames, (unsigned long long)t->w.dropped,
 		(unsigned long long)t->w.duplicated, lost,
 		t->hashes.diverged ? "DIVERGED" : "equal",
-		t->disordered	  ? " DISORDERED"
-		: t->overpromised ? " OVERPROMISED"
-		: t->stale	  ? " STALE"
-		: t->back	  ? " BACK"
-				  : "",
+		t->load.disordered ? " DISORDERED"
+		: t->overpromised  ? " OVERPROMISED"
+		: t->load.stale	   ? " STALE"
+		: t->load.back	   ? " BACK"
+				   : "",
 		*why != 0 ? " UNSOUND: " : "", why);
 	for (unsigned i = 1; i <= MEMBERS && t->hashes.diverged; i++) {
 		struct db_stat s;
@@ -755,28 +336,28 @@ static bool verify(struct test *t)
 	struct db_view view;
 
 	for (unsigned i = 0; i < FOLLOWERS; i++)
-		follow(&t->followers[i], &t->lives[1 + i]);
+		workload_follow(&t->load, i, &t->lives[1 + i]);
 	for (unsigned i = 1; i <= MEMBERS; i++) {
 		ok = db_check(t->lives[i].db, why, sizeof why) && ok;
 		db_view_pin(t->lives[i].db, &view);
 		index[i] = db_view_index(&view);
 		hash[i] = db_view_hash(&view);
-		lost += lost_rows(t, &view);
+		lost += workload_lost(&t->load, &view);
 		t->hashes.diverged |= index[i] != index[1] || hash[i] != hash[1];
 		db_view_unpin(&view);
 	}
 	db_view_pin(t->lives[1].db, &view);
-	ok = once(t, &view) && ok;
+	ok = workload_once(&t->load, &view) && ok;
 	if (mixed() && !rule_has_run(&view)) {
 		printf("RULE NOT RUN ");
 		ok = false;
 	}
 	if (mixed())
-		printf("raised=%u anew=%u ", t->n_raised, t->n_anew);
+		printf("raised=%u anew=%u ", t->n_raised, t->load.n_anew);
 	report(t, &view, lost, why);
 	db_view_unpin(&view);
-	return lost == 0 && !t->hashes.diverged && !t->disordered && !t->overpromised &&
-	       !t->stale && !t->back && ok && t->n_acked > 50;
+	return lost == 0 && !t->hashes.diverged && !t->load.disordered && !t->overpromised &&
+	       !t->load.stale && !t->load.back && ok && t->load.n_acked > 50;
 }
 
 /* witness: the number of one; 0: none. */
@@ -785,12 +366,9 @@ static struct test *test_new(uint64_t seed, unsigned rules_off, unsigned witness
 	struct test *t = mem_new(sizeof *t);
 
 	hashes_init(&t->hashes);
-	t->acked = mem_new(ACKED_MAX * sizeof *t->acked);
-	t->fates = mem_new(ACKED_MAX * sizeof *t->fates);
 	t->rules_off = rules_off;
 	world_init(&t->w, seed);
-	for (unsigned i = 0; i < FOLLOWERS; i++)
-		t->followers[i].t = t;
+	workload_init(&t->load, &t->w);
 	t->w.watch = on_sent;
 	t->w.watch_arg = t;
 	t->w.loss_permille = 10;
@@ -812,16 +390,18 @@ static void test_free(struct test *t)
 	for (unsigned i = 1; i <= MEMBERS; i++)
 		image_fini(&t->lives[i].image);
 	hashes_fini(&t->hashes);
-	free(t->acked);
-	free(t->fates);
+	workload_fini(&t->load);
 	free(t);
 }
 
 static bool nobody_works(void *arg)
 {
 	struct test *t = arg;
+	unsigned n = 0;
 
-	return t->n_users == 0;
+	for (unsigned i = 1; i <= MEMBERS; i++)
+		n += t->lives[i].n_users;
+	return n == 0;
 }
 
 static bool run(uint64_t seed, unsigned rules_off, uint64_t *history_out, unsigned *sent_out)
@@ -894,12 +474,12 @@ static bool install(uint64_t seed)
 		world_run(&t->w, t->w.now_us + 20000 + world_random(&t->w, 200000));
 	}
 	t->w.cut[away][third] = t->w.cut[third][away] = false;
-	before = t->n_acked;
+	before = t->load.n_acked;
 	work_for(t, 8);
-	ok = t->n_acked > before;
+	ok = t->load.n_acked > before;
 	count_snapshots(t, &t->lives[third]);
 	printf("seed=%llu acked=%u then=%u sent=%u %s\n", (unsigned long long)seed, before,
-		t->n_acked, t->n_sent, ok ? "goes on" : "STUCK");
+		t->load.n_acked, t->n_sent, ok ? "goes on" : "STUCK");
 	heal(t);
 	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
 	ok = verify(t) && ok && t->n_sent > 0;
@@ -968,9 +548,9 @@ static bool deposed(uint64_t seed, unsigned rules_off)
 	t->lives[leader].disk.stalled = true;
 	for (unsigned i = 1; i <= MEMBERS; i++)
 		t->w.cut[leader][i] = t->w.cut[i][leader] = i != leader;
-	before = t->n_acked;
+	before = t->load.n_acked;
 	work_for(t, 5);
-	ok = t->n_acked > before && leader_of(t) != 0;
+	ok = t->load.n_acked > before && leader_of(t) != 0;
 	t->lives[leader].disk.stalled = false;
 	heal(t);
 	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
@@ -1028,11 +608,11 @@ static bool witnessed(uint64_t seed, unsigned *led_out)
 	t->w.filter = only_the_witness;
 	t->w.filter_arg = t;
 	crash(t, leader);
-	before = t->n_acked;
+	before = t->load.n_acked;
 	*led_out += world_until(&t->w, has_led, t, 5000);
 	t->witness_led = true; /* the other may stand now */
 	work_for(t, 10);
-	ok = ok && a_host_leads(t) && t->n_acked > before;
+	ok = ok && a_host_leads(t) && t->load.n_acked > before;
 	heal(t);
 	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
 	for (unsigned k = 0; k < 6 && ok; k++) {
@@ -1052,8 +632,7 @@ static bool witnessed(uint64_t seed, unsigned *led_out)
 /* Each session once at member i, to the end. */
 static void use_all(struct test *t, unsigned i)
 {
-	t->n_users++;
-	CHECK(lane_submit(t->lives[i].lane, "", round_main, &t->lives[i], NULL) == 0);
+	workload_use_all(&t->lives[i]);
 	CHECK(world_until(&t->w, nobody_works, t, 60000));
 }
 
@@ -1077,12 +656,12 @@ static bool unused(uint64_t seed)
 	crash(t, leader);
 	CHECK(world_until(&t->w, somebody_leads, t, 10000));
 	other = 6 - leader - leader_of(t);
-	t->longest_us = t->n_unheld = 0;
+	t->load.longest_us = t->load.n_unheld = 0;
 	use_all(t, other);
-	ok = t->n_unheld == 0 && t->longest_us < LONGEST_MS * 1000;
+	ok = t->load.n_unheld == 0 && t->load.longest_us < LONGEST_MS * 1000;
 	printf("seed=%llu leader=%u then=%u asked=%u longest_ms=%llu %s\n",
 		(unsigned long long)seed, leader, leader_of(t), other,
-		(unsigned long long)t->longest_us / 1000, ok ? "taken over" : "WAITED");
+		(unsigned long long)t->load.longest_us / 1000, ok ? "taken over" : "WAITED");
 	heal(t);
 	work_for(t, 6); /* what verify() wants to have seen */
 	world_run(&t->w, t->w.now_us + HEAL_S * 1000000);
