@@ -115,11 +115,11 @@ with Pool(options=OPTIONS) as pool:
         pool.kill(3, "xpoold")
     except ProcessLookupError:
         pass  # between its two lives
-    pool.env.update(LD_PRELOAD=os.path.join(sys.argv[1], "tests", "libdie_at.so"))
+    pool.env.update(LD_PRELOAD=os.path.join(sys.argv[1], "tests", "libfaulty_disk.so"))
     at = 0
     while not leads_its_own(pool, 3):
         at += 1
-        pool.env["XPOOL_DIE_AT"] = str(at)
+        pool.env["XPOOL_DISK_FAULT"] = "xpoold die %d" % at
         pool.quickstart("start", "3")
         until_dead(pool, 3)
     print("died at %d changes of files" % at)
@@ -127,7 +127,7 @@ with Pool(options=OPTIONS) as pool:
     # the log it had in the pool is kept, none that it began and did not end
     assert [name for name in os.listdir(pool.data(3)) if ".aside" in name and name.startswith("raft")] == ["raft.aside-1"]
     pool.env.pop("LD_PRELOAD")
-    pool.env.pop("XPOOL_DIE_AT")
+    pool.env.pop("XPOOL_DISK_FAULT")
     pool.kill(3, "xpoold")
     pool.quickstart("start", "3")
     eventually("it serves", lambda: pool.status()[2].get("ready") == "yes")
