@@ -259,8 +259,10 @@ static void on_tick(struct loop_timer *t)
 	ask_next(r);
 	if (r->on || r->asked != NULL || r->indexed != NULL)
 		loop_timer_start(r->db->cfg.loop, t, TICK_MS, on_tick);
-	if (r->on)
+	if (r->on) {
 		send_confirm(r);
+		round_look(r); /* who voted may have left, and nobody else is there to say a word */
+	}
 	send_ask(r);
 }
 
