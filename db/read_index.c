@@ -14,7 +14,8 @@
  *
  * Callers that come before an ask share it, asks that come before a round share that; one ask of a
  * member and one round of the leader are under way at a time. Frames get lost with their
- * connection: what is not answered is sent again.
+ * connection: what is not answered is sent again. Voters may leave in the middle of a round: the
+ * tick looks who is left, for a leader that is alone hears from nobody.
  */
 #include "db/db_priv.h"
 

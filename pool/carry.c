@@ -434,11 +434,11 @@ static void rename_bridge(struct carry *c, struct val *f)
 	const char *bridge = f[NETWORK_bridge].kind == VAL_STRING ? f[NETWORK_bridge].s : "";
 	unsigned long n = 0;
 
-	if (*bridge != 0 && !network_bridge_taken(c->view, bridge))
+	if (*bridge != 0 && network_of_bridge(c->view, bridge) == NULL)
 		return;
 	do
 		bridge = arena_printf(c->a, "xapi%lu", n++);
-	while (network_bridge_taken(c->view, bridge) || bridge_comes(c, bridge));
+	while (network_of_bridge(c->view, bridge) != NULL || bridge_comes(c, bridge));
 	f[NETWORK_bridge] = val_string(bridge);
 }
 

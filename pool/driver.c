@@ -14,37 +14,42 @@ const struct driver drivers[] = {
 };
 const unsigned n_drivers = ARRAY_LEN(drivers);
 
+static const struct driver *driver_of(const struct db_row *sm)
+{
+	for (unsigned i = 0; i < n_drivers; i++)
+		if (strcmp(drivers[i].type, db_row_s(sm, SM_type)) == 0)
+			return &drivers[i];
+	return NULL;
+}
+
+static void grow(struct db_txn *txn, const struct db_row *sm, struct arena *a)
+{
+	struct val has = db_row_field(sm, SM_features, a);
+	const struct driver *d = driver_of(sm);
+	const char *ref = db_row_ref(sm);
+
+	for (size_t k = 0; d != NULL && d->features[k] != NULL; k++) {
+		if (val_get(&has, d->features[k]) != NULL)
+			continue;
+		db_txn_map_add(txn, MODEL_CLASS_SM, ref, SM_features, d->features[k], val_int(1));
+		db_txn_set_add(
+			txn, MODEL_CLASS_SM, ref, SM_capabilities, val_string(d->features[k]));
+	}
+	if (txn->n_ops > 0)
+		db_txn_need_version(txn, MODEL_CLASS_SM, ref, db_row_modified(sm));
+}
+
 bool drivers_grow(const struct db_view *view, struct db_txn *txn)
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_SM);
 	const struct db_row *sm;
-	bool grows = false;
 	struct arena a;
 
 	if (db_schema_common(view) < MODEL_SCHEMA_VERSION)
 		return false;
 	arena_init(&a);
-	while (!grows && (sm = db_next(&c)) != NULL) {
-		struct val has = db_row_field(sm, SM_features, &a);
-		const char *ref = db_row_ref(sm);
-
-		for (size_t i = 0; i < n_drivers; i++)
-			for (size_t k = 0; drivers[i].features[k] != NULL; k++) {
-				const char *feature = drivers[i].features[k];
-
-				if (strcmp(drivers[i].type, db_row_s(sm, SM_type)) != 0 ||
-					val_get(&has, feature) != NULL)
-					continue;
-				if (!grows)
-					db_txn_need_version(
-						txn, MODEL_CLASS_SM, ref, db_row_modified(sm));
-				db_txn_map_add(
-					txn, MODEL_CLASS_SM, ref, SM_features, feature, val_int(1));
-				db_txn_set_add(txn, MODEL_CLASS_SM, ref, SM_capabilities,
-					val_string(feature));
-				grows = true;
-			}
-	}
+	while (txn->n_ops == 0 && (sm = db_next(&c)) != NULL)
+		grow(txn, sm, &a);
 	arena_fini(&a);
-	return grows;
+	return txn->n_ops > 0;
 }

@@ -17,15 +17,14 @@ enum {
 	MTU_DEFAULT = 1500,
 };
 
-bool network_bridge_taken(const struct db_view *view, const char *name)
+const struct db_row *network_of_bridge(const struct db_view *view, const char *name)
 {
 	struct db_cursor c = db_rows(view, MODEL_CLASS_network);
 	const struct db_row *row;
 
-	while ((row = db_next(&c)) != NULL)
-		if (strcmp(db_row_s(row, NETWORK_bridge), name) == 0)
-			return true;
-	return false;
+	while ((row = db_next(&c)) != NULL && strcmp(db_row_s(row, NETWORK_bridge), name) != 0)
+		;
+	return row;
 }
 
 static bool bridge_name_ok(const char *name)
@@ -48,12 +47,12 @@ int network_creating(struct call *call, struct db_txn *txn, struct val *fields, 
 	if (*bridge == 0 && managed) {
 		do
 			bridge = arena_printf(&call->arena, "xapi%lu", n++);
-		while (network_bridge_taken(&call->view, bridge));
+		while (network_of_bridge(&call->view, bridge) != NULL);
 		fields[NETWORK_bridge] = val_string(bridge);
 	}
 	if (!bridge_name_ok(bridge))
 		return err_set(err, ERR_INVALID_VALUE, "bridge", bridge, NULL);
-	if (network_bridge_taken(&call->view, bridge))
+	if (network_of_bridge(&call->view, bridge) != NULL)
 		return err_set(err, ERR_BRIDGE_NAME_EXISTS, bridge, NULL);
 	return 0;
 }

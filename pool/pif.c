@@ -118,16 +118,6 @@ static const char *bridge_for(struct arena *a, const char *device)
 		       : arena_printf(a, "br%s", n > most ? device + n - most : device);
 }
 
-static const struct db_row *network_of_bridge(const struct db_view *view, const char *bridge)
-{
-	struct db_cursor c = db_rows(view, MODEL_CLASS_network);
-	const struct db_row *row;
-
-	while ((row = db_next(&c)) != NULL && strcmp(db_row_s(row, NETWORK_bridge), bridge) != 0)
-		;
-	return row;
-}
-
 static const char *create_network(
 	struct port *p, struct db_txn *txn, const char *device, const char *bridge)
 {

@@ -642,7 +642,8 @@ void network_create_management_pif(struct pool *pool, struct db_txn *txn, struct
 	const char *network, const char *host, const char *address);
 /* The network of the management interfaces; of one host, or of any (NULL). NULL_REF: none. */
 const char *network_management(const struct db_view *view, const char *host);
-bool network_bridge_taken(const struct db_view *view, const char *name);
+/* The network whose bridge has that name; NULL: none. */
+const struct db_row *network_of_bridge(const struct db_view *view, const char *name);
 /* In _config: how many networks were created here. It is raised by each creation under the
  * condition that it is still what was read, so two at once never choose one name. */
 #define NETWORKS_CREATED "networks_created"
