@@ -26,8 +26,9 @@ struct child {
 	const struct err_code *const *told; /* errors that it may tell of; NULL behind the last */
 };
 
-/* Ask a child of its own. 0 with the result, in the arena; ERR_API: the child's error. Else there
- * was no answer, and why says why not: ERR_FULL (the question is too long), ERR_TIMEOUT, ERR_IO. */
+/* Ask a child of its own, and wait: on a lane, never on a loop. 0 with the result, in the arena;
+ * ERR_API: the child's error. Else there was no answer, and why says why not: ERR_FULL (the
+ * question is too long), ERR_TIMEOUT, ERR_IO. */
 int child_ask(struct env *env, struct arena *a, const struct child *child, const char *method,
 	const struct val *params, struct val *out, struct err *err, char why[CHILD_WHY_MAX]);
 
