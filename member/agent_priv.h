@@ -97,6 +97,7 @@ void agent_changed(struct agent *agent, const char *kind, const char *id);
 void agent_gone(struct agent *agent, const char *kind, const char *id);
 /* Loop only: answer when something is newer than from, or after the time-out; exactly once. */
 struct waiter {
+	const void *owner; /* the client that asked */
 	uint64_t from;
 	struct loop_timer timer;
 	void (*answer)(struct waiter *w, struct val result);
@@ -105,6 +106,8 @@ struct waiter {
 	struct agent *agent;
 };
 void agent_wait_updates(struct agent *agent, struct waiter *w, uint64_t timeout_ms);
+/* Loop only: all waits of that client end now, since it is gone. */
+void agent_end_waits(struct agent *agent, const void *owner);
 void agent_updates_fini(struct agent *agent);
 
 /* task.c: one operation under way: the state of its step table. One at a time for each VM. */

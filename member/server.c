@@ -46,6 +46,14 @@ static void client_release(struct client *c)
 	free(c);
 }
 
+/* Its requests end, or have nobody to answer. */
+static void client_gone(struct client *c)
+{
+	c->stream = NULL;
+	agent_end_waits(c->server->agent, c);
+	client_release(c);
+}
+
 /* On the loop: the answer leaves, or is dropped with its client. */
 static void reply(struct loop_call *call)
 {
@@ -129,8 +137,9 @@ static void serve(struct client *c, const char *line, size_t n)
 			const struct val *from = val_get(&q->params, "from"),
 					 *ms = val_get(&q->params, "timeout_ms");
 
-			q->waiter =
-				(struct waiter){ .from = (uint64_t)from->i, .answer = on_updates };
+			q->waiter = (struct waiter){
+				.owner = c, .from = (uint64_t)from->i, .answer = on_updates
+			};
 			agent_wait_updates(agent, &q->waiter, ms->i > 0 ? (uint64_t)ms->i : 0);
 			return;
 		}
@@ -171,8 +180,7 @@ static void on_client_data(void *arg, struct stream *s, const uint8_t *p, size_t
 		log_warn(c->server->agent->env,
 			"event=client_refused why=\"a line of more than 1 MiB\"");
 		stream_close(s);
-		c->stream = NULL;
-		client_release(c);
+		client_gone(c);
 	} else if (c->under_way >= REQUESTS_MAX && !c->paused) {
 		c->paused = true;
 		stream_pause(s, true);
@@ -185,8 +193,7 @@ static void on_client_closed(void *arg, struct stream *s, const char *why)
 
 	(void)s;
 	log_info(c->server->agent->env, "event=client_gone why=\"%s\"", why);
-	c->stream = NULL;
-	client_release(c);
+	client_gone(c);
 }
 
 static const struct stream_handler client_handler = { .data = on_client_data,
@@ -204,8 +211,7 @@ static void on_client(void *arg, struct stream *s)
 	if (server->n_clients > AGENT_CLIENTS_MAX) {
 		log_warn(server->agent->env, "event=client_refused why=\"too many clients\"");
 		stream_close(s);
-		c->stream = NULL;
-		client_release(c);
+		client_gone(c);
 	}
 }
 

@@ -109,14 +109,30 @@ static void look_at_waiters(struct loop_call *call)
 	}
 }
 
-static void on_timeout(struct loop_timer *t)
+static void end_wait(struct waiter *w)
 {
-	struct waiter *w = container_of(t, struct waiter, timer);
 	struct val result;
 
 	newer(w->agent, w, &result);
 	unlink_waiter(w->agent, w);
 	w->answer(w, result);
+}
+
+static void on_timeout(struct loop_timer *t)
+{
+	end_wait(container_of(t, struct waiter, timer));
+}
+
+void agent_end_waits(struct agent *agent, const void *owner)
+{
+	struct waiter *next;
+
+	loop_assert(agent->loop);
+	for (struct waiter *w = agent->waiters; w != NULL; w = next) {
+		next = w->next;
+		if (w->owner == owner)
+			end_wait(w);
+	}
 }
 
 void agent_wait_updates(struct agent *agent, struct waiter *w, uint64_t timeout_ms)

@@ -87,13 +87,15 @@ static unsigned members(const struct admit *ad, const struct move *moves, const 
 	return n;
 }
 
-static void keep_error(const struct admit *ad, struct move *m, const struct err *err)
+/* Code and parameters. */
+static struct val error_list(struct arena *arena, const struct err *err)
 {
-	m->why = val_set();
-	val_set_push(ad->arena, &m->why, val_string(err->code->name));
+	struct val list = val_set();
+
+	val_set_push(arena, &list, val_string(err->code->name));
 	for (unsigned i = 0; i < err->n; i++)
-		val_set_push(
-			ad->arena, &m->why, val_string(arena_strdup(ad->arena, err->params[i])));
+		val_set_push(arena, &list, val_string(arena_strdup(arena, err->params[i])));
+	return list;
 }
 
 /* The reason that says most: not enough memory on the roomiest of those it may run on, else what is
@@ -108,7 +110,7 @@ static void no_place(const struct admit *ad, struct move *m, int64_t roomiest, s
 			arena_printf(ad->arena, "%lld", (long long)roomiest), NULL);
 	else if (c == NULL || c == ERR_HOST_NOT_LIVE || c == ERR_HOST_DISABLED)
 		err_set(why, ERR_NO_HOSTS_AVAILABLE, NULL);
-	keep_error(ad, m, why);
+	m->why = error_list(ad->arena, why);
 }
 
 static void choose(const struct admit *ad, const struct move *moves, struct move *m,
@@ -167,7 +169,7 @@ static struct move *plan_for(const struct admit *ad, const struct db_row *host, 
 		if (rules_check(ad->view, moves[i].vm, "pool_migrate", ad->arena, &waits_for,
 			    &err) != 0 &&
 			waits_for == NULL)
-			keep_error(ad, &moves[i], &err);
+			moves[i].why = error_list(ad->arena, &err);
 		else
 			choose(ad, moves, &moves[i], rooms, n_rooms);
 		err_fini(&err);
@@ -232,93 +234,131 @@ int host_assert_can_evacuate(
  * their memory set aside where they go. A VM that has stopped meanwhile needs no move.
  */
 
-struct
-try {
+struct attempt {
 	const char *vm, *part;
-	bool ended;
+	bool ended, failed;
 };
 
 struct evacuation {
-	struct try tries[POOL_MOVES_MAX];
+	struct attempt tries[POOL_MOVES_MAX];
 	unsigned n, running;
-	const char *failed; /* "CODE,p,p|CODE,p" */
+	unsigned all, left;	    /* VMs there: at most, and when last looked at */
+	const char *failed, *stuck; /* "CODE,p,p|CODE,p": moves; and what has no place now */
 };
 
+/* Under way, failed, or come back too often. */
 static bool tried(const struct evacuation *e, const char *vm)
 {
+	unsigned n = 0;
+
 	for (unsigned i = 0; i < e->n; i++)
-		if (strcmp(e->tries[i].vm, vm) == 0)
-			return true;
+		if (strcmp(e->tries[i].vm, vm) == 0) {
+			if (!e->tries[i].ended || e->tries[i].failed || ++n == POOL_MOVES_OF_ONE)
+				return true;
+		}
 	return false;
 }
 
-static void note_failure(
-	struct job *job, struct evacuation *e, const char *vm, const struct err *why)
+/* why: code and parameters. */
+static const char *with_reason(
+	struct job *job, const char *text, const char *vm, const struct val *why)
 {
-	bool named = false;
-
-	if (why->code == NULL || why->code == ERR_VM_BAD_POWER_STATE)
-		return; /* moved, or stopped meanwhile */
-	e->failed = arena_printf(
-		&job->arena, "%s%s%s", e->failed, *e->failed ? "|" : "", why->code->name);
-	for (unsigned i = 0; i < why->n; i++) {
-		e->failed = arena_printf(&job->arena, "%s,%s", e->failed, why->params[i]);
-		named |= strcmp(why->params[i], vm) == 0;
-	}
-	if (!named)
-		e->failed = arena_printf(&job->arena, "%s,%s", e->failed, vm);
+	for (uint32_t i = 0; i < why->n; i++)
+		text = arena_printf(&job->arena, "%s%s%s", text,
+			i > 0	? ","
+			: *text ? "|"
+				: "",
+			why->items[i].s);
+	return val_set_has(why, vm) ? text : arena_printf(&job->arena, "%s,%s", text, vm);
 }
 
-/* The next VM that may move, and where to, by the plan of now; false: none. plan_err: NULL, or
- * filled when one has no place. */
-static bool next_move(struct job *job, struct owned *o, const struct evacuation *e,
-	const char *host_ref, const char **vm_out, const char **to_out, struct err *plan_err)
+static void note_end(
+	struct job *job, struct evacuation *e, struct attempt *t, const struct err *err)
+{
+	struct val why;
+
+	t->ended = true;
+	if (err->code == NULL || err->code == ERR_VM_BAD_POWER_STATE)
+		return; /* moved, or stopped meanwhile */
+	why = error_list(&job->arena, err);
+	t->failed = true;
+	e->failed = with_reason(job, e->failed, t->vm, &why);
+}
+
+/* The next VM that may move, and where to, by the plan of now; false: none, and why the others that
+ * were not tried stay. */
+static bool next_move(struct job *job, struct owned *o, struct evacuation *e, const char *host_ref,
+	const char **vm_out, const char **to_out)
 {
 	struct admit ad = { .pool = o->pool, .arena = &job->arena };
-	const char *params[ERR_PARAMS_MAX];
 	const struct db_row *host;
 	struct db_view view;
 	struct move *moves;
-	unsigned n = 0, k = 0;
 	bool found = false;
 
+	e->left = 0;
+	e->stuck = "";
 	db_view_pin(o->pool->db, &view);
 	ad.view = &view;
 	host = db_view_get(&view, MODEL_CLASS_host, host_ref);
-	moves = host != NULL ? plan_for(&ad, host, &n) : NULL;
-	for (unsigned i = 0; i < n && plan_err != NULL; i++)
-		if (moves[i].to == NULL) {
-			for (uint32_t p = 1; p < moves[i].why.n && k < ERR_PARAMS_MAX; p++)
-				params[k++] = moves[i].why.items[p].s;
-			err_set_list(
-				plan_err, model_error_find(moves[i].why.items[0].s), params, k);
-			break;
-		}
-	for (unsigned i = 0; i < n && !found; i++) {
-		found = moves[i].to != NULL && !tried(e, db_row_ref(moves[i].vm));
+	moves = host != NULL ? plan_for(&ad, host, &e->left) : NULL;
+	if (e->left > e->all)
+		e->all = e->left;
+	for (unsigned i = 0; i < e->left && !found; i++) {
+		const char *vm = db_row_ref(moves[i].vm);
+
+		if (tried(e, vm))
+			continue;
+		found = moves[i].to != NULL;
 		if (found) {
-			*vm_out = arena_strdup(&job->arena, db_row_ref(moves[i].vm));
+			*vm_out = arena_strdup(&job->arena, vm);
 			*to_out = arena_strdup(&job->arena, db_row_ref(moves[i].to));
+		} else {
+			e->stuck = with_reason(job, e->stuck, vm, &moves[i].why);
 		}
 	}
 	db_view_unpin(&view);
 	return found;
 }
 
+/* Each VM must have a place, or its error. */
+static int check_plan(struct job *job, struct owned *o, const char *host_ref, struct err *err)
+{
+	struct admit ad = { .pool = o->pool, .arena = &job->arena };
+	const char *params[ERR_PARAMS_MAX];
+	const struct db_row *host;
+	struct db_view view;
+	struct move *moves;
+	unsigned n = 0, k = 0, i = 0;
+
+	db_view_pin(o->pool->db, &view);
+	ad.view = &view;
+	host = db_view_get(&view, MODEL_CLASS_host, host_ref);
+	moves = host != NULL ? plan_for(&ad, host, &n) : NULL;
+	while (i < n && moves[i].to != NULL)
+		i++;
+	if (i < n) {
+		for (uint32_t p = 1; p < moves[i].why.n && k < ERR_PARAMS_MAX; p++)
+			params[k++] = moves[i].why.items[p].s;
+		err_set_list(err, model_error_find(moves[i].why.items[0].s), params, k);
+	}
+	db_view_unpin(&view);
+	return i < n ? ERR_API : 0;
+}
+
 static int begin_move(
 	struct job *job, struct owned *o, struct evacuation *e, const char *vm, const char *to)
 {
-	struct try *t = &e->tries[e->n++];
+	struct attempt *t = &e->tries[e->n++];
 	struct val args[3] = { val_string(vm), val_string(to), val_map() };
 	struct err why = { 0 };
 	int rc;
 
 	val_map_push(&job->arena, &args[2], "live", val_string("true"));
-	*t = (struct try){ .vm = vm };
+	*t = (struct attempt){ .vm = vm };
 	rc = part_begin(job, o, vm + strlen("OpaqueRef:"), "VM.pool_migrate", args, &t->part, &why);
-	t->ended = rc == ERR_API;
-	if (t->ended) {
-		note_failure(job, e, vm, &why);
+	if (rc == ERR_API) {
+		note_end(job, e, t, &why);
 		rc = 0;
 	} else {
 		e->running++;
@@ -332,32 +372,14 @@ static void collect_ends(struct job *job, struct owned *o, struct evacuation *e)
 	struct err why = { 0 };
 
 	for (unsigned i = 0; i < e->n; i++) {
-		struct try *t = &e->tries[i];
+		struct attempt *t = &e->tries[i];
 
 		if (t->ended || !part_ended(job, o, t->part, &why))
 			continue;
-		t->ended = true;
 		e->running--;
-		note_failure(job, e, t->vm, &why);
+		note_end(job, e, t, &why);
 		err_fini(&why);
 	}
-}
-
-/* VMs with a domain there that are not the host's own. */
-static unsigned remaining(struct job *job, struct owned *o, const char *host_ref)
-{
-	struct admit ad = { .pool = o->pool, .arena = &job->arena };
-	const struct db_row *host;
-	struct db_view view;
-	unsigned n = 0;
-
-	db_view_pin(o->pool->db, &view);
-	ad.view = &view;
-	host = db_view_get(&view, MODEL_CLASS_host, host_ref);
-	if (host != NULL)
-		residents(&ad, host, &n);
-	db_view_unpin(&view);
-	return n;
 }
 
 /* The network is not looked at, but it has to be one. */
@@ -375,21 +397,17 @@ int host_evacuate_run(
 	struct evacuation *e = arena_alloc(&job->arena, sizeof *e);
 	unsigned most = args->evacuate_batch_size > 0 && args->evacuate_batch_size < POOL_MOVES_MAX
 				? (unsigned)args->evacuate_batch_size
-				: POOL_MOVES_RUNNING,
-		 all = remaining(job, task, args->host);
+				: POOL_MOVES_RUNNING;
 	const char *vm, *to;
 	struct err stop = { 0 };
-	int rc = 0;
+	int rc = check_plan(job, task, args->host, err);
 
-	*e = (struct evacuation){ .failed = "" };
-	next_move(job, task, e, args->host, &vm, &to, err);
-	if (err->code != NULL)
-		return ERR_API;
+	*e = (struct evacuation){ .failed = "", .stuck = "" };
 	while (rc == 0) {
 		collect_ends(job, task, e);
-		part_progress(task, e->n - e->running, all > e->n ? all : e->n);
+		part_progress(task, e->n - e->running, e->all > e->n ? e->all : e->n);
 		while (rc == 0 && stop.code == NULL && e->running < most && e->n < POOL_MOVES_MAX &&
-			next_move(job, task, e, args->host, &vm, &to, NULL))
+			next_move(job, task, e, args->host, &vm, &to))
 			rc = begin_move(job, task, e, vm, to);
 		if (rc != 0 || e->running == 0)
 			break;
@@ -399,12 +417,17 @@ int host_evacuate_run(
 			rc = 0;
 		}
 	}
-	if (rc == 0 && stop.code != NULL)
+	if (rc == 0 && stop.code != NULL) {
 		err_move(err, &stop);
-	else if (rc == 0 && *e->failed != 0)
-		err_set(err, ERR_CANNOT_EVACUATE_HOST, e->failed, NULL);
-	else if (rc == 0 && remaining(job, task, args->host) > 0)
-		err_set(err, ERR_INTERNAL_ERROR, "VMs have come to the host meanwhile", NULL);
+	} else if (rc == 0 && (*e->failed != 0 || *e->stuck != 0)) {
+		const char *both = arena_printf(&job->arena, "%s%s%s", e->failed,
+			*e->failed != 0 && *e->stuck != 0 ? "|" : "", e->stuck);
+
+		err_set(err, ERR_CANNOT_EVACUATE_HOST, both, NULL);
+	} else if (rc == 0 && e->left > 0) {
+		err_set(err, ERR_INTERNAL_ERROR,
+			"VMs come to the host while it is evacuated; disable it first", NULL);
+	}
 	err_fini(&stop);
 	return rc != 0 ? rc : err->code != NULL ? ERR_API : 0;
 }

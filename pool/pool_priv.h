@@ -49,6 +49,7 @@ enum {
 	POOL_JOBS_RUNNING = 4,
 	POOL_THREADS_MAX = 128,
 	POOL_MOVES_MAX = 1024,	 /* VMs that one evacuation tries to move */
+	POOL_MOVES_OF_ONE = 3,	 /* how often it moves one that comes back meanwhile */
 	POOL_MOVES_RUNNING = 10, /* of these at once, unless the client says another number */
 	POOL_ALSO_MAX = 16,	 /* SRs beside those of its disks that an operation needs */
 	POOL_COMPOUNDS_MAX = 32, /* operations made of others, under way on this host */

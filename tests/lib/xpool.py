@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -200,6 +201,18 @@ class Pool:
             found = REPORTS.search(text)
             print("--- %s" % name)
             print(text[max(0, found.start() - 200):found.start() + 6000] if found else "\n".join(text.splitlines()[-15:]))
+
+    def agent_asked(self, member, method, **params):
+        """A connection to its agent on which this was asked."""
+        agent = socket.socket(socket.AF_UNIX)
+        agent.settimeout(30)
+        agent.connect(os.path.join(self.dir, "member%d" % member, "agent", "agent.sock"))
+        agent.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n")
+        return agent
+
+    def agent_says(self, member, method, **params):
+        with self.agent_asked(member, method, **params) as agent, agent.makefile() as lines:
+            return json.loads(lines.readline())["result"]
 
     def signal(self, member, program, number):
         """To xpoold or agent alone; its pid."""

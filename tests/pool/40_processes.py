@@ -53,6 +53,13 @@ with Pool() as pool:
     assert record["power_state"] == "Running" and record["current_operations"] == {}, record
     api("VM.hard_reboot", deaf)
 
+    # clients of an agent that go while they wait leave room for others (it has 16)
+    now = pool.agent_says(home, "UPDATES.get", **{"from": 0, "timeout_ms": 0})["from"]
+    for _ in range(40):
+        pool.agent_asked(home, "UPDATES.get", **{"from": now, "timeout_ms": 3600000}).close()
+        time.sleep(0.05)  # those at its door at once are clients at once
+    assert pool.agent_says(home, "SR.list") is not None
+
     # both die, the domains live on, and so says the record
     pool.quickstart("kill", str(home))
     eventually("somebody leads", lambda: pool.leader() != home)

@@ -4,7 +4,6 @@ the shared SR is gone. A third is ejected, is a pool of one, and joins again. Wh
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,15 +27,6 @@ def stays_out(pool, member, api, host):
     done = subprocess.run([os.path.join(sys.argv[1], "xpoold"), "--allow-root", "--dir", pool.data(member),
                            "--listen", pool.address(member) + ":443"], text=True, timeout=30, stderr=subprocess.PIPE)
     assert done.returncode != 0 and "has left its pool" in done.stderr, done.stderr
-
-
-def agent_says(pool, member, method):
-    with socket.socket(socket.AF_UNIX) as agent:
-        agent.settimeout(30)
-        agent.connect(os.path.join(pool.dir, "member%d" % member, "agent", "agent.sock"))
-        agent.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}}).encode() + b"\n")
-        with agent.makefile() as lines:
-            return json.loads(lines.readline())["result"]
 
 
 def alone(pool, member):
@@ -107,7 +97,7 @@ with Pool(members=MEMBERS) as pool:
     # a checkpoint is made, and lies there before the pool hears of it
     api("pool.set_suspend_image_SR", api("pool.get_all")[0], sr)
     api("Async.VM.checkpoint", doomed, "c")
-    eventually("it is under way", lambda: any(name.endswith(".new") for name in os.listdir(folder)))
+    eventually("it is under way", lambda: len(lying()) == 2 and any(name.endswith(".new") for name in os.listdir(folder)))
     pool.kill(lost, "xpoold")
     eventually("its disks are there", lambda: len(lying()) == 3 and len(lying(far_folder)) == 2)
     pool.quickstart("kill", str(home))
@@ -181,7 +171,7 @@ with Pool(members=MEMBERS) as pool:
     api("VM.hard_shutdown", rivals[1])
     pbd = next(p for p in api("SR.get_PBDs", sr) if api("PBD.get_host", p) == hosts[third])
     assert api("PBD.get_currently_attached", pbd)
-    known = lambda: agent_says(pool, third, "SR.list")
+    known = lambda: pool.agent_says(third, "SR.list")
     attached = lambda: [one for one in known() if one["attached"]]
     assert len(attached()) == 1
     # one that comes while its SR is being detached: it stays, and the SR is attached again
