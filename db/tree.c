@@ -1,8 +1,10 @@
 /* See tree_priv.h. Invariants (tree_sound):
  *  1. keys ascend; the key of a slot that leads to a child is the smallest key below it;
  *  2. all leaves are equally deep; every node but the root has at least FILL_MIN slots;
- *  3. all keys below a node begin with the same `skip` bytes, and a slot's prefix is the 8 bytes
- *     behind them: most comparisons end there, without a look at the key itself.
+ *  3. the keys of a node's slots begin with the same `skip` bytes, and a slot's prefix is the 8
+ *     bytes behind them: most comparisons end there, without a look at the key itself. In a leaf
+ *     a key that is there is found without a look at what is skipped; below the last slot of
+ *     another node are keys that do not begin so.
  */
 #include "db/tree_priv.h"
 #include "rpc/base/check.h"
@@ -11,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILL_MAX = 32, FILL_MIN = 8, FILL_STEP = 8, PREFIX = 8 };
+enum { FILL_MAX = 32, FILL_MIN = 8, FILL_STEP = 8, PREFIX = 8, LINE = 64, FETCH = 576 };
 
 struct tree_key {
 	uint32_t n;
@@ -44,6 +46,15 @@ static const struct tree *child_of(const struct tree_entry *slot)
 	return slot->p;
 }
 
+/* The same, of which most is about to be read: its lines are fetched at once and not one by one as
+ * the search comes to them. */
+static const struct tree *fetch(const struct tree_entry *slot)
+{
+	for (unsigned at = 0; at < FETCH; at += LINE)
+		__builtin_prefetch((const char *)slot->p + at);
+	return slot->p;
+}
+
 static uint64_t prefix_of(const char *key, size_t n, uint32_t skip)
 {
 	uint64_t v = 0;
@@ -69,26 +80,25 @@ static uint32_t common(const struct tree_key *a, const struct tree_key *b)
 	return i;
 }
 
-/* How many slots have a key below the given one; *equal_out: the next one has that key. */
-static unsigned place(const struct tree *t, const char *key, size_t n, bool *equal_out)
+/* How many slots have a key below the given one, which begins with what the slots skip;
+ * *equal_out: the next one has that key, whatever the given one begins with. */
+static unsigned search(const struct tree *t, const char *key, size_t n, bool *equal_out)
 {
-	const struct tree_key *first = t->slots[0].key;
-	size_t shared = t->skip < n ? t->skip : n;
-	int r = memcmp(key, first->b, shared);
 	uint64_t prefix = prefix_of(key, n, t->skip);
 	unsigned lo = 0, hi = t->n;
 
 	*equal_out = false;
-	if (r == 0 && n < t->skip)
-		r = -1;
-	if (r != 0)
-		return r < 0 ? 0 : t->n;
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 		const struct tree_entry *s = &t->slots[mid];
+		int r;
 
-		r = prefix != s->prefix ? (prefix > s->prefix ? 1 : -1)
-					: compare(key, n, s->key->b, s->key->n);
+		if (prefix != s->prefix) {
+			r = prefix > s->prefix ? 1 : -1;
+		} else {
+			__builtin_prefetch(s->p); /* it is the one, mostly */
+			r = compare(key, n, s->key->b, s->key->n);
+		}
 		if (r == 0) {
 			*equal_out = true;
 			return mid;
@@ -99,6 +109,20 @@ static unsigned place(const struct tree *t, const char *key, size_t n, bool *equ
 			hi = mid;
 	}
 	return lo;
+}
+
+/* The same of any key. */
+static unsigned place(const struct tree *t, const char *key, size_t n, bool *equal_out)
+{
+	size_t shared = t->skip < n ? t->skip : n;
+	int r = memcmp(key, t->slots[0].key->b, shared);
+
+	*equal_out = false;
+	if (r == 0 && n < t->skip)
+		r = -1;
+	if (r != 0)
+		return r < 0 ? 0 : t->n;
+	return search(t, key, n, equal_out);
 }
 
 /* The child that has the key, or would. */
@@ -179,6 +203,18 @@ static const struct tree *node_with(
 	return c;
 }
 
+/* The leaf without a slot; what the others have in common they still have. */
+static const struct tree *node_without(struct reclaim *r, const struct tree *t, unsigned at)
+{
+	struct tree *c = node_alloc(t->n - 1);
+
+	*c = (struct tree){ .leaf = t->leaf, .n = t->n - 1, .skip = t->skip };
+	memcpy(c->slots, t->slots, at * sizeof t->slots[0]);
+	memcpy(&c->slots[at], &t->slots[at + 1], (c->n - at) * sizeof t->slots[0]);
+	reclaim_later(r, t);
+	return c;
+}
+
 /* One node, or two when it is too much for one: *right_out. A node that grows at its end is split
  * there, so that ascending keys leave full nodes behind. */
 static const struct tree *settle(const struct draft *d, bool at_end, const struct tree **right_out)
@@ -201,6 +237,23 @@ static const struct tree_key *key_new(const char *key, size_t n)
 	return k;
 }
 
+/* With another value of a key that is there; NULL: it is not. */
+static const struct tree *replace(
+	struct reclaim *r, const struct tree *t, const char *key, size_t n, const void *value)
+{
+	const struct tree *fresh;
+	bool equal;
+	unsigned i;
+
+	if (t->leaf) {
+		i = search(t, key, n, &equal);
+		return equal ? node_with(r, t, i, value) : NULL;
+	}
+	i = child_place(t, key, n);
+	fresh = replace(r, fetch(&t->slots[i]), key, n, value);
+	return fresh != NULL ? node_with(r, t, i, fresh) : NULL;
+}
+
 static const struct tree *put_leaf(struct reclaim *r, const struct tree *t, const char *key,
 	size_t n, const void *value, const struct tree **right_out)
 {
@@ -209,8 +262,7 @@ static const struct tree *put_leaf(struct reclaim *r, const struct tree *t, cons
 	unsigned i = place(t, key, n, &equal);
 
 	*right_out = NULL;
-	if (equal)
-		return node_with(r, t, i, value);
+	CHECK(!equal); /* replace found none */
 	d = draft_of(t);
 	draft_insert(&d, i, key_new(key, n), value);
 	reclaim_later(r, t);
@@ -249,6 +301,9 @@ const struct tree *tree_put(
 		draft_insert(&d, 0, key_new(key, n), value);
 		return node_new(&d, 0, 1);
 	}
+	left = replace(r, t, key, n, value);
+	if (left != NULL)
+		return left;
 	left = put(r, t, key, n, value, &right);
 	if (right == NULL)
 		return left;
@@ -277,38 +332,44 @@ static void mend(struct reclaim *r, struct draft *d, unsigned at)
 		draft_remove(d, first + 1);
 }
 
+static const struct tree *del_leaf(
+	struct reclaim *r, const struct tree *t, const char *key, size_t n)
+{
+	bool equal;
+	unsigned i = search(t, key, n, &equal);
+
+	if (!equal)
+		return t;
+	reclaim_later(r, t->slots[i].key);
+	if (t->n > 1)
+		return node_without(r, t, i);
+	reclaim_later(r, t);
+	return NULL;
+}
+
 /* t itself when the key is absent, NULL when nothing is left. */
 static const struct tree *del(struct reclaim *r, const struct tree *t, const char *key, size_t n)
 {
+	const struct tree *old, *fresh;
 	struct draft d;
 	unsigned i;
-	bool equal;
 
-	if (t->leaf) {
-		i = place(t, key, n, &equal);
-		if (!equal)
-			return t;
-		reclaim_later(r, t->slots[i].key);
-		d = draft_of(t);
-		draft_remove(&d, i);
-	} else {
-		const struct tree *old, *fresh;
-
-		i = child_place(t, key, n);
-		old = child_of(&t->slots[i]);
-		fresh = del(r, old, key, n);
-		if (fresh == old)
-			return t;
-		CHECK(fresh != NULL); /* no node but the root is that small */
-		if (fresh->n >= FILL_MIN && fresh->slots[0].key == t->slots[i].key)
-			return node_with(r, t, i, fresh);
-		d = draft_of(t);
-		draft_set(&d, i, fresh);
-		if (fresh->n < FILL_MIN)
-			mend(r, &d, i);
-	}
+	if (t->leaf)
+		return del_leaf(r, t, key, n);
+	i = child_place(t, key, n);
+	old = fetch(&t->slots[i]);
+	fresh = del(r, old, key, n);
+	if (fresh == old)
+		return t;
+	CHECK(fresh != NULL); /* no node but the root is that small */
+	if (fresh->n >= FILL_MIN && fresh->slots[0].key == t->slots[i].key)
+		return node_with(r, t, i, fresh);
+	d = draft_of(t);
+	draft_set(&d, i, fresh);
+	if (fresh->n < FILL_MIN)
+		mend(r, &d, i);
 	reclaim_later(r, t);
-	return d.n > 0 ? node_new(&d, 0, d.n) : NULL;
+	return node_new(&d, 0, d.n);
 }
 
 const struct tree *tree_del(struct reclaim *r, const struct tree *t, const void *key, size_t n)
@@ -331,8 +392,8 @@ const void *tree_get(const struct tree *t, const void *key, size_t n)
 	if (t == NULL)
 		return NULL;
 	while (!t->leaf)
-		t = child_of(&t->slots[child_place(t, key, n)]);
-	i = place(t, key, n, &equal);
+		t = fetch(&t->slots[child_place(t, key, n)]);
+	i = search(t, key, n, &equal);
 	return equal ? t->slots[i].p : NULL;
 }
 
