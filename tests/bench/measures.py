@@ -29,6 +29,8 @@ def micro(bench):
                                   ("pin and unpin of a view", "ns", "pin_ns", 100),
                                   ("the same beside another reader", "ns", "pin_beside_ns", 100),
                                   ("check of roles, of a session with three subjects", "us", "role_us", 2),
+                                  ("decoding a request of three parameters, JSON and XML in turn", "us", "request_us", None),
+                                  ("writing the record of a VM, JSON and XML in turn", "us", "record_us", None),
                                   ("memory of a VM with metrics, 2 VBDs, 1 VIF", "bytes", "vm_bytes", None)):
         bench.row("micro", case, unit, [r[key] for r in rounds], target=(("median <=", most),) if most else ())
 

@@ -1,7 +1,10 @@
 /* xpool-micro: the database alone, without log and network: apply, pin, memory; and what a check of
- * roles costs. One line of JSON.
+ * roles, a request and a record cost. One line of JSON.
  *
- * usage: xpool-micro ROWS
+ * usage: xpool-micro ROWS [TIMES]
+ *
+ * TIMES, 10000 unless told: entries that are applied; of the others a multiple. Few are enough
+ * where instructions are counted (tests/bench/instructions.py).
  */
 #include "db/entry_priv.h"
 #include "pool/pool_priv.h"
@@ -15,11 +18,13 @@
 #include <string.h>
 #include <time.h>
 
-enum { VALUE = 200, PINS = 2000000, SETS = 10000, CHECKS = 300000, SUBJECTS = 3 };
+enum { VALUE = 200, TIMES = 10000, TIMES_MAX = 1000000, SUBJECTS = 3 };
+/* for each entry that is applied */
+enum { PINS = 200, CHECKS = 30, REQUESTS = 5, RECORDS = 1 };
 
 struct micro {
 	struct db db;
-	unsigned rows;
+	unsigned rows, times;
 	_Atomic bool stop;
 };
 
@@ -145,12 +150,12 @@ static double memory_per_vm(struct micro *m, struct buf *entry)
 /* Microseconds of one entry that writes one field of one row, anywhere among all. */
 static double apply_us(struct micro *m)
 {
-	struct buf *entries = mem_new(SETS * sizeof *entries);
+	struct buf *entries = mem_new(m->times * sizeof *entries);
 	char ref[DB_REF_MAX + 1], value[VALUE + 1];
 	struct db_txn txn;
 	double began;
 
-	for (unsigned k = 0; k < SETS; k++) {
+	for (unsigned k = 0; k < m->times; k++) {
 		reference(ref, 1, k * 7919u % m->rows);
 		snprintf(value, sizeof value, "%0*u", VALUE, k);
 		db_txn_init(&txn, DB_FOR_FIELD);
@@ -159,13 +164,13 @@ static double apply_us(struct micro *m)
 		encode(m, &txn, m->db.index + 1 + k, &entries[k]);
 	}
 	began = now_s();
-	for (unsigned k = 0; k < SETS; k++)
+	for (unsigned k = 0; k < m->times; k++)
 		apply(m, &entries[k]);
 	began = now_s() - began;
-	for (unsigned k = 0; k < SETS; k++)
+	for (unsigned k = 0; k < m->times; k++)
 		buf_fini(&entries[k]);
 	free(entries);
-	return began / SETS * 1e6;
+	return began / m->times * 1e6;
 }
 
 static double pin_ns(struct micro *m)
@@ -173,11 +178,11 @@ static double pin_ns(struct micro *m)
 	struct db_view view;
 	double began = now_s();
 
-	for (unsigned k = 0; k < PINS; k++) {
+	for (unsigned k = 0; k < m->times * PINS; k++) {
 		db_view_pin(&m->db, &view);
 		db_view_unpin(&view);
 	}
-	return (now_s() - began) / PINS * 1e9;
+	return (now_s() - began) / (m->times * PINS) * 1e9;
 }
 
 static void *other_reader(void *arg)
@@ -244,7 +249,7 @@ static double role_us(struct micro *m, struct buf *entry)
 	create_session(m, entry, ref);
 	db_view_pin(&m->db, &call.view);
 	began = now_s();
-	for (unsigned k = 0; k < CHECKS; k++) {
+	for (unsigned k = 0; k < m->times * CHECKS; k++) {
 		arena_init(&call.arena);
 		call.method = model_message_find(names[k % ARRAY_LEN(names)]);
 		call.caller.roles = roles_of_session(
@@ -254,7 +259,57 @@ static double role_us(struct micro *m, struct buf *entry)
 	}
 	began = now_s() - began;
 	db_view_unpin(&call.view);
-	return began / CHECKS * 1e6;
+	return began / (m->times * CHECKS) * 1e6;
+}
+
+/* Microseconds of decoding a request, in turn of each encoding. */
+static double request_us(struct micro *m)
+{
+	static const char *const bodies[] = {
+		"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"VM.set_name_description\",\"params\":["
+		"\"OpaqueRef:00000001-0001-4000-8000-000000000001\","
+		"\"OpaqueRef:00000002-0002-4000-8000-000000000002\",\"a word or two\"]}",
+		"<?xml version='1.0'?><methodCall><methodName>VM.set_name_description</methodName>"
+		"<params><param><value><string>OpaqueRef:00000001-0001-4000-8000-000000000001"
+		"</string></value></param><param><value><string>OpaqueRef:00000002-0002-4000-8000-"
+		"000000000002</string></value></param><param><value>a word or two</value></param>"
+		"</params></methodCall>",
+	};
+	double began = now_s();
+
+	for (unsigned k = 0; k < m->times * REQUESTS; k++) {
+		const char *body = bodies[k % 2], *why;
+		struct rpc_message message = { 0 };
+		struct arena a;
+
+		arena_init(&a);
+		CHECK((k % 2 == 0 ? rpc_json_request : rpc_xml_request)(
+			      &a, body, strlen(body), &message, &why) == 0);
+		CHECK(message.params->n == 3);
+		arena_fini(&a);
+	}
+	return (now_s() - began) / (m->times * REQUESTS) * 1e6;
+}
+
+/* Microseconds of writing the record of a VM, in turn in each encoding. */
+static double record_us(struct micro *m)
+{
+	char ref[DB_REF_MAX + 1];
+	struct buf out = { 0 };
+	struct db_view view;
+	double began = now_s();
+
+	db_view_pin(&m->db, &view);
+	for (unsigned k = 0; k < m->times * RECORDS; k++) {
+		reference(ref, 1, k * 7919u % m->rows);
+		out.len = 0;
+		pool_record(&view, db_view_get(&view, MODEL_CLASS_VM, ref),
+			k % 2 == 0 ? RPC_JSON2 : RPC_XML, &out);
+		CHECK(out.len > 1000);
+	}
+	db_view_unpin(&view);
+	buf_fini(&out);
+	return (now_s() - began) / (m->times * RECORDS) * 1e6;
 }
 
 int main(int argc, char **argv)
@@ -263,9 +318,10 @@ int main(int argc, char **argv)
 	struct buf entry = { 0 };
 	double memory;
 
-	m.rows = argc == 2 ? (unsigned)atoi(argv[1]) : 0;
-	if (m.rows == 0) {
-		fputs("usage: xpool-micro ROWS\n", stderr);
+	m.rows = argc >= 2 ? (unsigned)atoi(argv[1]) : 0;
+	m.times = argc == 3 ? (unsigned)atoi(argv[2]) : TIMES;
+	if (argc > 3 || m.rows == 0 || m.times == 0 || m.times > TIMES_MAX) {
+		fputs("usage: xpool-micro ROWS [TIMES]\n", stderr);
 		return 2;
 	}
 	state_open(&m.db);
@@ -274,6 +330,8 @@ int main(int argc, char **argv)
 		create_vm(&m, &entry, k);
 	printf("{\"vm_bytes\": %.0f, \"apply_us\": %.3f, ", memory, apply_us(&m));
 	printf("\"role_us\": %.3f, ", role_us(&m, &entry));
+	printf("\"request_us\": %.3f, ", request_us(&m));
+	printf("\"record_us\": %.3f, ", record_us(&m));
 	printf("\"pin_ns\": %.1f, ", pin_ns(&m));
 	printf("\"pin_beside_ns\": %.1f}\n", pin_beside_ns(&m));
 	buf_fini(&entry);
