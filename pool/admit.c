@@ -6,8 +6,9 @@
  * The task row is the work item. Admission writes row, locks and owner in one entry; its
  * preconditions pin what the rules relied on (the versions of the locked objects), so two
  * admissions can never both hold a lock. A task that meets a lock is a row without owner; the sweep
- * (sweep.c) admits it when the lock has gone, oldest first. The coordinator keeps nothing in memory
- * about any of this: a new one goes on with the rows. pool.md 5.2, docs/decisions/0006.
+ * (sweep.c) admits it when the lock has gone, oldest first, and who asks meanwhile gets in line.
+ * The coordinator keeps nothing in memory about any of this: a new one goes on with the rows.
+ * pool.md 5.2, docs/decisions/0006.
  */
 #include "pool/operation_priv.h"
 
@@ -202,15 +203,17 @@ static bool enlarges(struct admit *ad)
 static int admit_one(struct admit *ad, const struct request *r, struct err *err)
 {
 	struct val fields[TASK_FIELD_COUNT] = { { .kind = VAL_VOID } }, locks = val_set();
-	const struct db_row *waiting[POOL_WAITING_MAX];
+	const struct ahead *line;
 	enum verdict verdict;
+	unsigned waiting;
 
 	if (join_admits(ad->pool, ad->view, err) != 0 ||
 		((makes_object(ad->method) || enlarges(ad)) && db_full(ad->pool->db, err)))
 		return ERR_API;
+	waiting = line_all(ad->pool, ad->view, ad->arena, &line);
+	ad->ahead = line_before(r, line);
 	verdict = admit_evaluate(ad, &locks, err);
-	if (verdict == MUST_WAIT &&
-		sweep_waiting_tasks(ad->view, waiting, POOL_WAITING_MAX) == POOL_WAITING_MAX)
+	if (verdict == MUST_WAIT && waiting == POOL_WAITING_MAX)
 		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
 	if (verdict == REFUSED)
 		return ERR_API;

@@ -149,8 +149,8 @@ int locks_also(struct admit *ad, const struct db_row *row, const char *op, struc
 int locks_check(struct admit *ad, unsigned from, struct err *err)
 {
 	for (unsigned i = from; i < ad->n_targets; i++)
-		if (rules_check(ad->view, ad->targets[i].row, ad->targets[i].op, ad->arena,
-			    &ad->waits_for, err) != 0)
+		if (rules_check_behind(ad->view, ad->targets[i].row, ad->targets[i].op, ad->ahead,
+			    ad->arena, &ad->waits_for, err) != 0)
 			return ERR_API;
 	return 0;
 }

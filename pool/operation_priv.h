@@ -39,7 +39,8 @@ struct admit {
 	unsigned n_also;
 	struct target *targets;
 	unsigned n_targets;
-	struct db_txn *txn; /* what is decided; X_admit may add to it */
+	const struct ahead *ahead; /* who waits for locks since before */
+	struct db_txn *txn;	   /* what is decided; X_admit may add to it */
 	const char *waits_for;
 };
 
@@ -144,9 +145,20 @@ enum verdict admit_evaluate(struct admit *ad, struct val *locks, struct err *err
 void task_set_ended(
 	struct db_txn *txn, struct arena *a, const char *ref, int64_t now, const struct err *err);
 
-/* sweep.c */
-/* Tasks without owner, in order of creation; at most max. */
-unsigned sweep_waiting_tasks(const struct db_view *view, const struct db_row **out, unsigned max);
+/* line.c: pure. */
+/* The oldest tasks that wait for locks, in order of creation; how many. There may be more: a host
+ * that was to run some has been lost. */
+unsigned line_waiting(const struct db_view *view, const struct db_row *out[POOL_WAITING_MAX]);
+/* It waits: it gets in line for each object that it cannot have yet, or for all of them when its
+ * turn has come. line: the latest is the first. Of one that the rules refuse, nothing. */
+void line_join(struct admit *ad, const struct ahead **line);
+/* All that wait, in line; how many. */
+unsigned line_all(struct pool *pool, const struct db_view *view, struct arena *a,
+	const struct ahead **line_out);
+/* Who of the line goes before this request. Nobody, when it is a part of another one, which they
+ * may be waiting for, or is there to stop others. */
+const struct ahead *line_before(const struct request *r, const struct ahead *line);
+
 /* task_age.c: ages of what is in the log. Admission loop. */
 /* Where are we now? Once in a while, on every member. */
 void marks_set(struct pool *pool, const struct db_view *view, struct arena *a);

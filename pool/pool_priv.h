@@ -500,6 +500,15 @@ unsigned sessions_sweep(
  * waits_for_out: the task whose lock is all that is in the way, else NULL. */
 int rules_check(const struct db_view *view, const struct db_row *row, const char *op,
 	struct arena *a, const char **waits_for_out, struct err *err);
+/* The same for one that stands in a line: an operation of somebody ahead counts as if it were under
+ * way. */
+struct ahead {
+	const struct db_row *row;
+	const char *op, *task; /* wants op on row, and waits */
+	const struct ahead *next;
+};
+int rules_check_behind(const struct db_view *view, const struct db_row *row, const char *op,
+	const struct ahead *ahead, struct arena *a, const char **waits_for_out, struct err *err);
 /* allowed_operations of the object. */
 struct val rules_allowed(const struct db_view *view, const struct db_row *row, struct arena *a);
 

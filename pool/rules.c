@@ -74,9 +74,17 @@ static int walk(struct rule *r, struct err *err)
 int rules_check(const struct db_view *view, const struct db_row *row, const char *op,
 	struct arena *a, const char **waits_for_out, struct err *err)
 {
-	struct rule r = {
-		.view = view, .row = row, .table = &model_operations[db_row_class(row)], .arena = a
-	};
+	return rules_check_behind(view, row, op, NULL, a, waits_for_out, err);
+}
+
+int rules_check_behind(const struct db_view *view, const struct db_row *row, const char *op,
+	const struct ahead *ahead, struct arena *a, const char **waits_for_out, struct err *err)
+{
+	struct rule r = { .view = view,
+		.row = row,
+		.table = &model_operations[db_row_class(row)],
+		.ahead = ahead,
+		.arena = a };
 	int rc;
 
 	r.op = operation(r.table, op);
@@ -158,6 +166,11 @@ int rule_no_other(struct rule *r, const struct db_row *row, uint64_t ignore, str
 		val_set_push(r->arena, &ops, val_string(op));
 		val_set_push(r->arena, &tasks, val_string(ref));
 	}
+	for (const struct ahead *w = r->ahead; w != NULL && ops.n == 0; w = w->next)
+		if (w->row == row && (ignore & rule_mask(class_id, w->op)) == 0) {
+			val_set_push(r->arena, &ops, val_string(w->op));
+			val_set_push(r->arena, &tasks, val_string(w->task));
+		}
 	if (ops.n == 0)
 		return 0;
 	r->waits_for = tasks.items[0].s;

@@ -15,6 +15,7 @@ struct rule {
 	const struct db_row *row;
 	const struct model_operations *table;
 	const struct model_operation *op;
+	const struct ahead *ahead; /* who is in line before us */
 	struct arena *arena;
 	const char *waits_for; /* out: the task whose lock is all that is in the way */
 };

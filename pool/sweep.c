@@ -21,27 +21,6 @@
 
 enum { SOON_MS = 10 /* a sweep looks at all tasks: one for those that end together */ };
 
-/* Tasks without owner, in order of creation; at most max. */
-unsigned sweep_waiting_tasks(const struct db_view *view, const struct db_row **out, unsigned max)
-{
-	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
-	const struct db_row *row;
-	unsigned n = 0;
-
-	while ((row = db_next(&c)) != NULL && n < max) {
-		unsigned k = n;
-
-		if (!task_pending(row) || strcmp(db_row_s(row, TASK_owner), NULL_REF) != 0 ||
-			*db_row_s(row, TASK_method) == 0)
-			continue;
-		for (; k > 0 && db_row_created(out[k - 1]) > db_row_created(row); k--)
-			out[k] = out[k - 1];
-		out[k] = row;
-		n++;
-	}
-	return n;
-}
-
 static void need_untouched(struct db_txn *txn, const struct db_row *task)
 {
 	db_txn_origin(txn, (struct db_origin){ POOL_COORDINATOR, db_row_ref(task),
@@ -49,11 +28,18 @@ static void need_untouched(struct db_txn *txn, const struct db_row *task)
 	db_txn_need_version(txn, MODEL_CLASS_task, db_row_ref(task), db_row_modified(task));
 }
 
+static void waits_no_more(struct db_txn *txn, const struct db_row *task, struct arena *a)
+{
+	struct val other = db_row_field(task, TASK_other_config, a);
+
+	if (val_get(&other, "waiting_for") != NULL)
+		db_txn_map_remove(
+			txn, MODEL_CLASS_task, db_row_ref(task), TASK_other_config, "waiting_for");
+}
+
 /* Admitted at last, by the fields of its row. */
 static void admit_waiting(struct admit *ad, const struct db_row *task, struct val locks)
 {
-	struct val other = db_row_field(task, TASK_other_config, ad->arena);
-
 	db_txn_origin(ad->txn, task_origin(task, ad->arena));
 	db_txn_set(
 		ad->txn, MODEL_CLASS_task, ad->task, TASK_owner, val_string(db_row_ref(ad->owner)));
@@ -63,14 +49,12 @@ static void admit_waiting(struct admit *ad, const struct db_row *task, struct va
 	db_txn_set(ad->txn, MODEL_CLASS_task, ad->task, TASK_resident_on,
 		val_string(db_row_ref(ad->owner)));
 	db_txn_set(ad->txn, MODEL_CLASS_task, ad->task, TASK_locks, locks);
-	if (val_get(&other, "waiting_for") != NULL)
-		db_txn_map_remove(
-			ad->txn, MODEL_CLASS_task, ad->task, TASK_other_config, "waiting_for");
 }
 
-/* A waiting task: end it, or admit it. false: nothing to do yet, and that is what it waits for. */
+/* A waiting task: end it, or admit it. false: nothing to do yet, and that is what it waits for; it
+ * is in the line now. */
 static bool sweep_waiting(struct pool *pool, const struct db_view *view, const struct db_row *task,
-	struct db_txn *txn, struct arena *a, const char **waits_for)
+	struct db_txn *txn, struct arena *a, const struct ahead **line, const char **waits_for)
 {
 	struct admit ad = {
 		.pool = pool, .view = view, .arena = a, .txn = txn, .task = db_row_ref(task)
@@ -88,13 +72,16 @@ static bool sweep_waiting(struct pool *pool, const struct db_view *view, const s
 	} else {
 		ad.method = r.method;
 		ad.args = r.args;
+		ad.ahead = line_before(&r, *line);
 		verdict = admit_evaluate(&ad, &locks, &err);
 	}
 	if (verdict == MUST_WAIT && db_row_created(task) > marks_minutes_ago(pool, POOL_WAIT_MIN)) {
 		err_fini(&err);
 		*waits_for = ad.waits_for;
+		line_join(&ad, line);
 		return txn->n_ops > 0; /* it has asked others to stop: that is a step too */
 	}
+	waits_no_more(txn, task, a);
 	if (verdict == ADMITTED)
 		admit_waiting(&ad, task, locks);
 	else
@@ -263,6 +250,7 @@ static bool decide(
 	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
 	const struct db_row *task, *waiting[POOL_WAITING_MAX];
 	const char *waits_for[POOL_WAITING_MAX];
+	const struct ahead *line = NULL;
 	unsigned n, removed;
 	int64_t now = env_wall_s(pool->env);
 
@@ -274,9 +262,9 @@ static bool decide(
 				sweep_lost(pool, view, task, txn, a)))
 			return true;
 	}
-	n = sweep_waiting_tasks(view, waiting, POOL_WAITING_MAX);
+	n = line_waiting(view, waiting);
 	for (unsigned i = 0; i < n; i++) {
-		if (sweep_waiting(pool, view, waiting[i], txn, a, &waits_for[i]))
+		if (sweep_waiting(pool, view, waiting[i], txn, a, &line, &waits_for[i]))
 			return true;
 		db_txn_fini(txn);
 		db_txn_init(txn, DB_FOR_ADMIT);

@@ -159,7 +159,7 @@ with Pool() as pool:
     assert here.wait_task(here("Async.VM.clean_shutdown", vm))["error_info"] == ["TOO_MANY_PENDING_TASKS"]
     assert here.fails("VM_IS_TEMPLATE", "VM.start", template, False, True)  # what need not wait is judged as ever
     here("task.cancel", waiting[0])
-    assert here.wait_task(waiting[0])["status"] == "cancelled"
+    assert here.wait_task(waiting[0])["status"] == "cancelled" and waits_for(waiting[0]) is None
     waiting.append(here("Async.VM.clean_shutdown", vm))
     assert here.fails("TOO_MANY_PENDING_TASKS", "VM.clean_shutdown", vm) == []
     for task in waiting[1:] + [holder]:

@@ -247,6 +247,127 @@ START_TEST(drivers_gain_features_when_all_members_have_them)
 }
 END_TEST
 
+/* Who waits for locks: tasks without an owner. */
+static const char *waiter(
+	struct bench *b, const char *name, const char *method, const char *vm, const char *parent)
+{
+	const char *ref = task(b, name, "pending", method);
+
+	db_txn_set(&b->r.txn, MODEL_CLASS_task, ref, TASK_arguments,
+		val_string(arena_printf(&b->r.a, "[\"%s\"]", vm)));
+	db_txn_set(&b->r.txn, MODEL_CLASS_task, ref, TASK_subtask_of, val_string(parent));
+	rows_apply(&b->r);
+	return ref;
+}
+
+static const char *running(struct bench *b, const char *name)
+{
+	const char *ref = rows_create(&b->r, MODEL_CLASS_VM, name);
+
+	db_txn_set(&b->r.txn, MODEL_CLASS_VM, ref, VM_power_state, val_string("Running"));
+	rows_apply(&b->r);
+	return ref;
+}
+
+/* What a new request for these would wait for; "": nothing, NULL: it is refused. */
+static const char *asks(struct bench *b, const char *method, const char *vm, const char *parent)
+{
+	struct val args[] = { val_string(vm) };
+	struct request r = { .method = model_message_find(method), .args = args, .parent = parent };
+	struct admit ad = { .pool = &b->pool,
+		.view = &b->r.view,
+		.arena = &b->r.a,
+		.method = r.method,
+		.args = args };
+	const struct ahead *line;
+	struct err err = { 0 };
+
+	line_all(&b->pool, &b->r.view, &b->r.a, &line);
+	ad.ahead = line_before(&r, line);
+	if (locks_collect(&ad, &err) == 0 && locks_check(&ad, 0, &err) == 0)
+		return "";
+	err_fini(&err);
+	return ad.waits_for;
+}
+
+/* tasks-events 2.2: between the end of a lock and the sweep that gives it on, nobody overtakes. */
+START_TEST(a_free_lock_is_of_who_waits_for_it)
+{
+	struct bench b;
+	const char *vm, *other, *first;
+
+	bench_open(&b);
+	vm = running(&b, "vm");
+	other = running(&b, "other");
+	ck_assert_str_eq(asks(&b, "VM.pause", vm, NULL_REF), "");
+	first = waiter(&b, "first", "VM.clean_shutdown", vm, NULL_REF);
+	ck_assert_str_eq(asks(&b, "VM.pause", vm, NULL_REF), first);
+	ck_assert_str_eq(asks(&b, "VM.pause", other, NULL_REF), "");
+	/* a part of what they may wait for, and who is there to stop others, go before */
+	ck_assert_str_eq(asks(&b, "VM.pause", vm, "OpaqueRef:whole"), "");
+	ck_assert_str_eq(asks(&b, "VM.hard_shutdown", vm, NULL_REF), "");
+	/* one that is about to end stands in nobody's way */
+	rows_add(&b.r, MODEL_CLASS_task, first, TASK_current_operations, "k", "cancel");
+	ck_assert_str_eq(asks(&b, "VM.pause", vm, NULL_REF), "");
+	waiter(&b, "wrong", "VM.unpause", vm, NULL_REF);
+	ck_assert_str_eq(asks(&b, "VM.pause", vm, NULL_REF), "");
+	ck_assert_ptr_null(asks(&b, "VM.unpause", vm, NULL_REF));
+	rows_close(&b.r);
+}
+END_TEST
+
+/* Who waits for one object is in nobody's way at the others. */
+START_TEST(the_line_is_of_each_object)
+{
+	const char *sr, *vdi, *first, *holder;
+	struct val features = val_map();
+	struct bench b;
+
+	bench_open(&b);
+	sr = rows_create(&b.r, MODEL_CLASS_SR, "sr");
+	db_txn_set(&b.r.txn, MODEL_CLASS_SR, sr, SR_type, val_string("file"));
+	rows_create(&b.r, MODEL_CLASS_SM, "sm");
+	db_txn_set(&b.r.txn, MODEL_CLASS_SM, "OpaqueRef:sm", SM_type, val_string("file"));
+	rows_apply(&b.r);
+	val_map_push(&b.r.a, &features, "VDI_DELETE", val_int(1));
+	rows_set(&b.r, MODEL_CLASS_SM, "OpaqueRef:sm", SM_features, features);
+	vdi = rows_create(&b.r, MODEL_CLASS_VDI, "vdi");
+	db_txn_set(&b.r.txn, MODEL_CLASS_VDI, vdi, VDI_SR, val_string(sr));
+	db_txn_set(&b.r.txn, MODEL_CLASS_VDI, vdi, VDI_managed, val_bool(true));
+	rows_apply(&b.r);
+	holder = task(&b, "holder", "pending", "VDI.snapshot");
+	rows_set(&b.r, MODEL_CLASS_task, holder, TASK_owner, val_string("OpaqueRef:host"));
+	rows_add(&b.r, MODEL_CLASS_VDI, vdi, VDI_current_operations, holder, "snapshot");
+	first = waiter(&b, "first", "VDI.destroy", vdi, NULL_REF);
+	ck_assert_str_eq(asks(&b, "VDI.destroy", vdi, NULL_REF), holder);
+	ck_assert_str_eq(asks(&b, "SR.scan", sr, NULL_REF), "");
+	rows_set(&b.r, MODEL_CLASS_VDI, vdi, VDI_current_operations, val_map());
+	ck_assert_str_eq(asks(&b, "VDI.destroy", vdi, NULL_REF), first);
+	ck_assert_str_eq(asks(&b, "SR.scan", sr, NULL_REF), first); /* its turn has come */
+	rows_close(&b.r);
+}
+END_TEST
+
+/* There may be more than the limit, when a host is lost: the oldest count, whatever their rows'
+ * order. */
+START_TEST(the_oldest_of_too_many_are_in_line)
+{
+	char name[32];
+	struct bench b;
+	const char *vm;
+
+	bench_open(&b);
+	vm = running(&b, "vm");
+	waiter(&b, "zzz", "VM.clean_shutdown", vm, NULL_REF);
+	for (unsigned i = 0; i < POOL_WAITING_MAX; i++) {
+		snprintf(name, sizeof name, "w%u", i);
+		waiter(&b, name, "VM.clean_shutdown", rows_ref(&b.r, "gone"), NULL_REF);
+	}
+	ck_assert_str_eq(asks(&b, "VM.pause", vm, NULL_REF), "OpaqueRef:zzz");
+	rows_close(&b.r);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -258,6 +379,9 @@ int main(void)
 		a_task_that_its_client_has_named_stays_for_a_day,
 		a_word_that_comes_with_the_sweep_counts,
 		drivers_gain_features_when_all_members_have_them,
+		a_free_lock_is_of_who_waits_for_it,
+		the_line_is_of_each_object,
+		the_oldest_of_too_many_are_in_line,
 	};
 
 	return suite_run("sweep", tests, ARRAY_LEN(tests), 30);
