@@ -185,6 +185,7 @@ static int write_sets(
 	rc = db__projection_set(&s->file, st, class_id, ref, sets, n);
 	arena_fini(&a);
 	counter_add(&s->cfg.env->counters, COUNTER_projection_changes, n);
+	counter_max(&s->cfg.env->counters, COUNTER_sqlite_bytes_max, sql_memory());
 	return rc;
 }
 

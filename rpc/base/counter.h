@@ -49,6 +49,7 @@
 	X(projection_failures, "times the projection could not be written")                        \
 	X(projection_aside, "projections set aside")                                               \
 	X(projection_queue_max, "most bytes of changes that waited for the projection")            \
+	X(sqlite_bytes_max, "most memory SQLite had, bytes: pages of its caches")                  \
 	X(dumps_written, "dumps of the database kept by this member")                              \
 	X(dump_failures, "dumps that could not be written")                                        \
 	X(channel_connects, "member connections that came up")                                     \

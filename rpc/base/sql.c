@@ -310,3 +310,8 @@ struct val sql_value(struct sql_row *row, int column)
 	default: return val_string(sql_string(row, column));
 	}
 }
+
+uint64_t sql_memory(void)
+{
+	return (uint64_t)sqlite3_memory_used();
+}

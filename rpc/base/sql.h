@@ -37,6 +37,9 @@ int sql_query(struct sql *sql, void (*on_row)(void *arg, struct sql_row *row), v
 bool sql_text(struct sql *sql, char *out, size_t n, const char *statement, const char *types, ...);
 int64_t sql_number(struct sql *sql, int64_t absent, const char *statement, const char *types, ...);
 
+/* Bytes that SQLite has from the heap, in the whole process: pages of its caches, mostly. */
+uint64_t sql_memory(void);
+
 /* The last failure in SQLite's words; "" when there was none. */
 const char *sql_why(const struct sql *sql);
 /* Looks at the whole file: are its pages what they should be? sql_why says what is not. */

@@ -162,7 +162,7 @@ def check_shell():
             complain(done.stdout)
 
 
-BUDGET_MAX = 17000
+BUDGET_MAX = 17600
 
 
 def check_budget():
