@@ -243,11 +243,10 @@ struct finish {
 
 /* When the reaper was quicker, the client knows another end, but what was done is done: it is
  * written down while the locks are ours. Without them only the facts remain. */
-static void build_finish(struct db_txn *txn, const struct db_view *view, void *arg)
+static void end_by(struct db_txn *txn, const struct db_view *view, const struct finish *f,
+	const struct err *err, const struct db_txn *then)
 {
-	const struct finish *f = arg;
 	struct owned *o = f->o;
-	const struct err *err = f->err;
 	const struct db_row *vm = db_view_get(view, MODEL_CLASS_VM, o->vm),
 			    *task = db_view_get(view, MODEL_CLASS_task, o->task);
 	const char *self = db_row_ref(pool_self(o->pool, view));
@@ -260,9 +259,8 @@ static void build_finish(struct db_txn *txn, const struct db_view *view, void *a
 		task_set_ended(txn, &o->job->arena, o->task, env_wall_s(o->pool->env), err);
 	if (task_pending(task) && err->code == NULL && o->result != NULL)
 		db_txn_set(txn, MODEL_CLASS_task, o->task, TASK_result, val_string(o->result));
-	if ((err->code == NULL || o->anyhow) &&
-		(task_pending(task) || locks_held(task, &o->job->arena)))
-		db_txn_append(txn, &o->then);
+	if (then != NULL && (task_pending(task) || locks_held(task, &o->job->arena)))
+		db_txn_append(txn, then);
 	if (vm != NULL && f->known)
 		db_txn_need_version(txn, MODEL_CLASS_VM, o->vm, f->version);
 	if (vm != NULL && f->known && facts_ours(vm, self)) {
@@ -273,6 +271,26 @@ static void build_finish(struct db_txn *txn, const struct db_view *view, void *a
 		memory_give_back(txn, view, task);
 	}
 	locks_release(txn, &o->job->arena, task);
+}
+
+/* What is too much for one entry is not written at all: the operation has failed, and what it has
+ * made goes as with any other failure. */
+static void build_finish(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	const struct finish *f = arg;
+	bool then = f->err->code == NULL || f->o->anyhow;
+	enum db_reason reason = txn->reason;
+	struct err large = { 0 };
+
+	end_by(txn, view, f, f->err, then ? &f->o->then : NULL);
+	if (txn_fits(txn, &large) != 0) {
+		log_warn(f->o->job->env, "event=task_too_large task=%s bytes=%zu", f->o->task,
+			txn->ops.len);
+		db_txn_fini(txn);
+		db_txn_init(txn, reason);
+		end_by(txn, view, f, &large, NULL);
+	}
+	err_fini(&large);
 }
 
 /* Result, facts and lock release in one transaction. */

@@ -65,6 +65,18 @@ with Pool() as pool:
     sizes = sum(int(third("VDI.get_virtual_size", v)) for v in third("SR.get_VDIs", other_sr))
     eventually("the sum of sizes", lambda: int(third("SR.get_virtual_allocation", other_sr)) == sizes == 2 * MIB)
 
+    # a VM too large for the one entry that would make its copy: refused as a whole, and nothing of it stays
+    large = first("VM.create", vm_record("large"))
+    first("VBD.create", vbd_record(large, first("VDI.create", vdi_record(sr, "of large")), "0"))
+    for n in range(2):
+        first("VM.add_to_other_config", large, "half%d" % n, "x" * 600000)
+    before = (first("VM.get_all"), first("VDI.get_all"))
+    assert second.fails("VALUE_NOT_SUPPORTED", "VM.clone", large, "copy of large")[2] == "larger than 1 MiB"
+    assert (first("VM.get_all"), first("VDI.get_all")) == before and first("VM.get_current_operations", large) == {}
+    eventually("the disk that was copied has gone", whole)
+    first("VM.remove_from_other_config", large, "half0")
+    first("VM.destroy", second("VM.clone", large, "copy of what fits"))
+
     # snapshots of a running VM, one of them without a disk
     snapshot = first("VM.snapshot", vm, "snapshot")
     kept = disks(snapshot)
