@@ -68,6 +68,15 @@ static bool is_named(const struct db_row *task, struct arena *a)
 	return request_id(&other) != NULL;
 }
 
+/* A part is of interest as long as the whole, which tells of it. */
+static bool is_kept(const struct db_view *view, const struct db_row *task)
+{
+	const char *whole = db_row_s(task, TASK_subtask_of);
+
+	return db_row_b(task, TASK_keep) &&
+	       (strcmp(whole, NULL_REF) == 0 || db_view_get(view, MODEL_CLASS_task, whole) != NULL);
+}
+
 /* Rows of plain calls go when everybody has had POOL_TASK_SYNC_S to see their end; what a client
  * has made and left alone is no work of ours. */
 static bool is_old(
@@ -77,8 +86,8 @@ static bool is_old(
 
 	if (task_pending(task))
 		return *db_row_s(task, TASK_method) == 0 && at <= pool->marks.idles[0];
-	return at <= (db_row_b(task, TASK_keep) ? marks_minutes_ago(pool, POOL_TASK_KEEP_MIN)
-						: seconds_ago(pool, POOL_TASK_SYNC_S)) &&
+	return at <= (is_kept(view, task) ? marks_minutes_ago(pool, POOL_TASK_KEEP_MIN)
+					  : seconds_ago(pool, POOL_TASK_SYNC_S)) &&
 	       (at <= pool->marks.idles[0] || !is_named(task, a)) && is_over(view, task, a);
 }
 

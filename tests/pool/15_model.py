@@ -162,6 +162,7 @@ with Pool() as pool:
     reader = apis[2]("role.get_by_name_label", "read-only")[0]
     assert len(apis[2]("role.get_subroles", reader)) >= 1363
     missing = unwritten(apis[0])
+    eventually("parts of operations go with them", lambda: "task.subtask_of" not in pool.ctl(1, "db check"))
     for n in (1, 2, 3):
         print("member %d: %s" % (n, pool.ctl(n, "db check").strip()))
     pool.agree()

@@ -144,6 +144,27 @@ START_TEST(rows_that_are_in_use_stay)
 }
 END_TEST
 
+/* A plain call's row goes soon, and its parts with it, however they were asked for. */
+START_TEST(parts_go_with_their_whole)
+{
+	struct bench b;
+	const char *whole, *part;
+
+	bench_open(&b);
+	whole = task(&b, "whole", "success", "SR.create");
+	rows_set(&b.r, MODEL_CLASS_task, whole, TASK_keep, val_bool(false));
+	part = task(&b, "part", "success", "PBD.plug");
+	rows_set(&b.r, MODEL_CLASS_task, part, TASK_subtask_of, val_string(whole));
+	task(&b, "other", "success", "PBD.plug");
+	b.pool.marks.seconds[ARRAY_LEN(b.pool.marks.seconds) - POOL_TASK_SYNC_S] = b.r.db.index;
+	ck_assert_uint_eq(sweep(&b), 1);
+	ck_assert(!there(&b, "whole") && there(&b, "part"));
+	ck_assert_uint_eq(sweep(&b), 1);
+	ck_assert(!there(&b, "part") && there(&b, "other"));
+	rows_close(&b.r);
+}
+END_TEST
+
 /* 24 h without a word: a client's goes, an operation's does not. */
 START_TEST(a_client_s_task_that_nobody_goes_on_with_goes)
 {
@@ -375,6 +396,7 @@ int main(void)
 		pending_ones_never_go_by_the_cap,
 		the_cap_is_the_pool_s,
 		rows_that_are_in_use_stay,
+		parts_go_with_their_whole,
 		a_client_s_task_that_nobody_goes_on_with_goes,
 		a_task_that_its_client_has_named_stays_for_a_day,
 		a_word_that_comes_with_the_sweep_counts,
