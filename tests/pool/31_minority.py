@@ -49,12 +49,14 @@ def minority(pool, alone, away, back):
     others = [n for n in (1, 2, 3) if n != alone]
     for other in others:
         pool.quickstart(away, str(other))
+    assert not api("host.is_in_emergency_mode")  # nobody knows yet that it is no election
     seen = writes(pool, alone, sessions, vm)
     for what, (code, result, seconds) in seen.items():
         print("member %d alone: %s: %s after %.2f s" % (alone, what, code, seconds))
     for what, (code, result, seconds) in seen.items():
         assert code == CODE and seconds < BOUND_S, (what, seen[what])
     # by now nobody has led for 10 s: nothing waits for that again
+    assert api("host.is_in_emergency_mode")
     for what, (code, result, seconds) in writes(pool, alone, sessions, vm).items():
         assert code == CODE and seconds < 2, (what, code, seconds)
     assert api("VM.get_name_description", vm) == "before"
@@ -66,7 +68,7 @@ def minority(pool, alone, away, back):
     for n in (1, 2, 3):
         there = Api(pool, n, sessions[n])
         assert there("VM.get_name_description", vm) in ("before", "nobody has acknowledged this")
-        assert there("VM.get_name_label", vm) == "after"
+        assert there("VM.get_name_label", vm) == "after" and not there("host.is_in_emergency_mode")
 
 
 with Pool() as pool:
