@@ -156,6 +156,15 @@ int host_has_extension(
 	return host_of(call, args->host, err) == NULL ? ERR_API : 0;
 }
 
+int pool_has_extension(
+	struct call *call, const struct pool_has_extension_args *args, struct err *err)
+{
+	call->result = val_bool(false);
+	return db_view_get(&call->view, MODEL_CLASS_pool, args->self) != NULL
+		       ? 0
+		       : err_set(err, ERR_HANDLE_INVALID, "pool", args->self, NULL);
+}
+
 int host_set_power_on_mode(
 	struct call *call, const struct host_set_power_on_mode_args *args, struct err *err)
 {

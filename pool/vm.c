@@ -220,3 +220,22 @@ int vm_destroying(struct call *call, struct db_txn *txn, const struct db_row *ro
 			val_string(db_row_s(row, VM_parent)));
 	return 0;
 }
+
+int vm_assert_operation_valid(
+	struct call *call, const struct vm_assert_operation_valid_args *args, struct err *err)
+{
+	const struct db_row *vm = db_view_get(&call->view, MODEL_CLASS_VM, args->self);
+	const char *waits_for;
+
+	return vm == NULL ? err_set(err, ERR_HANDLE_INVALID, "VM", args->self, NULL)
+			  : rules_check(&call->view, vm, args->op, &call->arena, &waits_for, err);
+}
+
+/* It is never stored, so never old. */
+int vm_update_allowed_operations(
+	struct call *call, const struct vm_update_allowed_operations_args *args, struct err *err)
+{
+	return db_view_get(&call->view, MODEL_CLASS_VM, args->self) != NULL
+		       ? 0
+		       : err_set(err, ERR_HANDLE_INVALID, "VM", args->self, NULL);
+}

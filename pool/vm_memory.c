@@ -236,6 +236,39 @@ static int write_field(struct call *call, const struct db_row *vm, int field, st
 	return call_write(call, &txn, NULL);
 }
 
+/* The kind of machine decides what it costs; the older field says the same in its words. */
+static int write_kind(
+	struct call *call, const char *ref, const char *type, const char *policy, struct err *err)
+{
+	const struct db_row *vm = may(call, ref, "changing_VCPUs", err);
+	struct cost cost;
+	struct db_txn txn;
+
+	if (vm == NULL)
+		return ERR_API;
+	cost = cost_of(vm, &call->arena);
+	cost.type = type;
+	cost.boot_policy = policy;
+	txn_for(&txn, vm);
+	db_txn_set(&txn, MODEL_CLASS_VM, ref, VM_domain_type, val_string(type));
+	db_txn_set(&txn, MODEL_CLASS_VM, ref, VM_HVM_boot_policy, val_string(policy));
+	put_overhead(&txn, vm, &cost);
+	return call_write(call, &txn, NULL);
+}
+
+int vm_set_domain_type(
+	struct call *call, const struct vm_set_domain_type_args *args, struct err *err)
+{
+	return write_kind(call, args->self, args->value,
+		strcmp(args->value, "hvm") == 0 ? "BIOS order" : "", err);
+}
+
+int vm_set_hvm_boot_policy(
+	struct call *call, const struct vm_set_hvm_boot_policy_args *args, struct err *err)
+{
+	return write_kind(call, args->self, *args->value != 0 ? "hvm" : "pv", args->value, err);
+}
+
 int vm_set_vcpus_max(struct call *call, const struct vm_set_vcpus_max_args *args, struct err *err)
 {
 	const struct db_row *vm = may(call, args->self, "changing_VCPUs", err);

@@ -34,7 +34,7 @@ SOONER = {
     "message.create": "UUID_INVALID", "message.get": "UUID_INVALID", "message.get_by_uuid": "UUID_INVALID", "secret.introduce": "UUID_INVALID",
 }
 # it is compared, not kept, and nothing of that name is no error
-ONLY_READ = {"session.logout_subject_identifier", "host.has_extension", "role.get_by_permission_name_label"}
+ONLY_READ = {"session.logout_subject_identifier", "host.has_extension", "pool.has_extension", "role.get_by_permission_name_label"}
 
 
 def wrong_values(text):

@@ -41,6 +41,8 @@ with Pool() as pool:
         assert api("VM.get_power_state", vm) == "Halted"
         # rules
         assert api.fails("VM_BAD_POWER_STATE", "VM.clean_shutdown", vm) == [vm, "running", "halted"]
+        assert api.fails("VM_BAD_POWER_STATE", "VM.assert_operation_valid", vm, "clean_shutdown") == [vm, "running", "halted"]
+        assert api("VM.assert_operation_valid", vm, "start") == api("VM.update_allowed_operations", vm) == ""
         assert api.fails("VM_BAD_POWER_STATE", "VM.hard_reboot", vm) == [vm, "paused, running", "halted"]
         assert api.fails("HANDLE_INVALID", "VM.start", "OpaqueRef:dead", False, True) == ["VM", "OpaqueRef:dead"]
         template = api("VM.get_by_name_label", "Other install media")[0]

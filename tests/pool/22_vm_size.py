@@ -50,6 +50,11 @@ with Pool() as pool:
     second("VM.set_VCPUs_max", vm, 4)
     hvm = first("VM.create", vm_record("hvm", HVM_boot_policy="BIOS order", memory_static_max=str(4096 * MIB), VCPUs_max="4"))
     assert third("VM.get_memory_overhead", hvm) == 39 * MIB
+    # by its kind, which has two names
+    second("VM.set_domain_type", hvm, "pv")
+    assert third("VM.get_HVM_boot_policy", hvm) == "" and third("VM.get_memory_overhead", hvm) == 38 * MIB
+    second("VM.set_HVM_boot_policy", hvm, "BIOS order")
+    assert third("VM.get_domain_type", hvm) == "hvm" and third("VM.get_memory_overhead", hvm) == 39 * MIB
     second("VM.set_HVM_shadow_multiplier", hvm, 2.0)
     assert third("VM.get_memory_overhead", hvm) == 75 * MIB
     assert first.fails("INVALID_VALUE", "VM.set_HVM_shadow_multiplier", hvm, 0.5) == ["multiplier", "0.5"]
