@@ -66,6 +66,8 @@ struct agent *agent_new(const struct agent_config *config)
 	agent->env = config->env;
 	agent->auth = config->auth;
 	agent->sr_root = config->sr_root;
+	agent->hooks = config->hooks;
+	agent->hook_ms = config->hook_ms != 0 ? config->hook_ms : HOOK_MS;
 	agent->end = config->end;
 	if (config->watch != NULL)
 		agent->watch = *config->watch;

@@ -22,6 +22,9 @@ enum {
 	AGENT_SCAN_MS = 500,  /* look for guests that have stopped by themselves */
 	AGENT_AUTH_MS = 8000, /* a question about an account; the controller waits 10 s */
 	AGENT_AUTH_RUNNING_MAX = 8,
+	HOOK_MS = 60000,	/* one script of an administrator */
+	HOOK_OUTPUT_MAX = 1024, /* what is taken of what it writes */
+	HOOK_SCRIPTS_MAX = 64,	/* in one folder */
 };
 
 struct agent_run; /* an operation under way */
@@ -40,6 +43,8 @@ struct agent {
 	struct lane *api, *vms, *disks, *auths; /* auths: a hanging directory holds up no VM */
 	struct agent_auth auth;
 	const char *sr_root; /* below it SRs may lie; NULL: none */
+	const char *hooks;   /* below it lie the folders of hooks; NULL: none */
+	uint64_t hook_ms;
 	struct hv *hv;
 	pthread_mutex_t mutex; /* sql, runs, updates */
 	struct sql *sql;
@@ -67,6 +72,8 @@ struct agent_config {
 	struct hv_machine machine;    /* what a simulated one is like, and settings of a real one */
 	struct agent_auth auth;	      /* borrowed for good */
 	const char *sr_root;	      /* a folder; NULL: no SRs here */
+	const char *hooks;	      /* a folder (ops/vm_hooks.c); NULL: no hooks */
+	uint64_t hook_ms;	      /* 0: HOOK_MS */
 	const struct op_watch *watch; /* tests; NULL */
 	void (*end)(void);	      /* ends the process; NULL: the tests stay */
 };
@@ -124,6 +131,9 @@ struct agent_run {
 	unsigned permille;   /* how far; under the agent's mutex, on no disk: what ends says so */
 	bool skip;	     /* there is nothing to do for the steps of a domain */
 	bool was_paused;
+	bool quiet;	  /* no hook hears of it */
+	unsigned step;	  /* of op, under way */
+	bool no_way_back; /* a step before it was the point of no return */
 	int domid;
 	const char *image;	 /* of the guest, for a domain that is restored; NULL: none */
 	struct disk *image_disk; /* where it is or goes, held; NULL: nowhere */

@@ -1,4 +1,4 @@
-/* A question to a process of its own: the parent that asks, and what every such child is. */
+/* Processes of our own: the parent that asks or runs one, and what every such child is. */
 #include "member/child.h"
 #include "rpc/wire/codec.h"
 
@@ -123,9 +123,8 @@ static int read_answer(struct env *env, const struct process *p, uint64_t due_ms
 	}
 }
 
-/* rc: of the reading; n: bytes of the answer. */
-static int finish(struct env *env, const struct child *child, struct process *p, int rc, size_t n,
-	char why[CHILD_WHY_MAX])
+/* Of it and its group nothing stays; its status. */
+static int end(struct process *p)
 {
 	int status = 0;
 
@@ -135,11 +134,25 @@ static int finish(struct env *env, const struct child *child, struct process *p,
 		SIGKILL); /* it has answered, or never will; one that is ending does not mind */
 	while (waitpid(p->pid, &status, 0) < 0 && errno == EINTR)
 		;
+	return status;
+}
+
+static void say_late(const struct child *child, char why[CHILD_WHY_MAX])
+{
+	snprintf(why, CHILD_WHY_MAX, "did not end within %llu s",
+		(unsigned long long)child->within_ms / 1000);
+}
+
+/* rc: of the reading; n: bytes of the answer. */
+static int finish(struct env *env, const struct child *child, struct process *p, int rc, size_t n,
+	char why[CHILD_WHY_MAX])
+{
+	int status = end(p);
+
 	if (rc == 0 && n > 0)
 		return 0;
 	if (rc == ERR_TIMEOUT)
-		snprintf(why, CHILD_WHY_MAX, "did not end within %llu s",
-			(unsigned long long)child->within_ms / 1000);
+		say_late(child, why);
 	else if (WIFSIGNALED(status))
 		snprintf(why, CHILD_WHY_MAX, "was ended by signal %d (%s)", WTERMSIG(status),
 			strsignal(WTERMSIG(status)));
@@ -232,6 +245,71 @@ int child_ask(struct env *env, struct arena *a, const struct child *child, const
 	return rc;
 }
 
+/* What is there of its output; the pipe does not block. */
+static void take_output(const struct process *p, size_t most, struct buf *out)
+{
+	char some[4096];
+	ssize_t n;
+
+	for (int i = 0; i < 16 && (n = read(p->from, some, sizeof some)) > 0; i++)
+		buf_put(out, some, out->len + (size_t)n < most ? (size_t)n : most - out->len);
+}
+
+/* It has, and is not reaped: nobody else can have its number. */
+static bool has_ended(const struct process *p)
+{
+	siginfo_t info = { 0 };
+
+	return waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+	       info.si_pid == p->pid;
+}
+
+static int wait_ended(struct job *job, const struct process *p, uint64_t due_ms, bool cancellable,
+	size_t most, struct buf *out)
+{
+	bool ended;
+	int rc = 0;
+
+	for (;;) {
+		ended = has_ended(p);
+		take_output(p, most, out);
+		if (ended)
+			return 0;
+		if (env_now_ms(job->env) >= due_ms)
+			return ERR_TIMEOUT;
+		rc = job_sleep(job, CHILD_LOOK_MS);
+		if (rc == ERR_CANCELLED && !cancellable) {
+			job->cancelled = false; /* a cancelled job sleeps no more: do not spin */
+			rc = 0;
+		}
+		if (rc != 0)
+			return rc;
+	}
+}
+
+int child_run(struct job *job, const struct child *child, bool cancellable, size_t most,
+	struct buf *out, int *status, char why[CHILD_WHY_MAX])
+{
+	struct process p;
+	int rc;
+
+	*why = 0;
+	if (!start(child, &p, why)) {
+		log_err(job->env, "event=child_not_started child=%s why=\"%s\"", child->name, why);
+		return ERR_IO;
+	}
+	close_end(&p.to);
+	fcntl(p.from, F_SETFL, O_NONBLOCK);
+	rc = wait_ended(job, &p, env_now_ms(job->env) + child->within_ms, cancellable, most, out);
+	*status = end(&p);
+	*status = WIFSIGNALED(*status) ? 128 + WTERMSIG(*status) : WEXITSTATUS(*status);
+	if (rc == ERR_TIMEOUT)
+		say_late(child, why);
+	else if (rc != 0)
+		snprintf(why, CHILD_WHY_MAX, "was ended: %s", err_rc_name(rc));
+	return rc;
+}
+
 /* The child. */
 
 /* From here on it ends with its parent; changing who we are takes this back. */
@@ -253,6 +331,17 @@ int child_drop_privileges(void)
 		return -1;
 	errno = ESRCH;
 	return end_with_parent() ? 0 : -1;
+}
+
+int child_exec_main(char **argv)
+{
+	if (!end_with_parent())
+		return 2;
+	unsetenv(parent_key);
+	signal(SIGPIPE, SIG_DFL);
+	execv(argv[0], argv);
+	fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
+	return 126;
 }
 
 static int say(struct arena *a, struct val result, const struct err *err)

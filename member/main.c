@@ -1,6 +1,7 @@
 /* xpool-agent: the local work of one host, as root, behind a Unix socket. */
 #include "member/agent_priv.h"
 #include "member/auth_child.h"
+#include "member/child.h"
 #ifdef XPOOL_XEN
 #include "member/hv/xen/xen_child.h"
 #endif
@@ -30,6 +31,8 @@ static const char usage[] =
 	"  --xen-limit S        seconds for building a guest, and 2 for each GiB of it; default "
 	"60\n"
 	"  --sr-root DIR        storage repositories may lie below it; default: none\n"
+	"  --hooks DIR          folders of scripts to run before and after what happens to VMs, "
+	"default /etc/xapi.d\n"
 	"  --memory-mib N       memory of the simulated host, default 16384\n"
 	"  --cpus N             processors of the simulated host, default 8\n"
 	"  --cpu-features HEX   what they can, as words: 1789c3f5-...\n"
@@ -41,7 +44,7 @@ static const char usage[] =
 	"  --help\n";
 
 struct options {
-	const char *dir, *socket, *group, *sr_root, *pam, *directory;
+	const char *dir, *socket, *group, *sr_root, *pam, *directory, *hooks;
 	const struct hv_ops *hv;
 	const char *features, *boot_dir;
 	int64_t memory_mib;
@@ -70,13 +73,15 @@ static bool parse(int argc, char **argv, struct options *o)
 	static const struct option longs[] = { { "dir", 1, NULL, 'd' }, { "socket", 1, NULL, 's' },
 		{ "group", 1, NULL, 'g' }, { "hv", 1, NULL, 'v' }, { "boot-dir", 1, NULL, 'b' },
 		{ "xen-limit", 1, NULL, 'x' }, { "memory-mib", 1, NULL, 'm' },
-		{ "sr-root", 1, NULL, 'r' }, { "pam", 1, NULL, 'p' }, { "directory", 1, NULL, 'f' },
-		{ "cpus", 1, NULL, 'c' }, { "cpu-features", 1, NULL, 'F' }, { "log", 1, NULL, 'l' },
-		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "sr-root", 1, NULL, 'r' }, { "hooks", 1, NULL, 'k' }, { "pam", 1, NULL, 'p' },
+		{ "directory", 1, NULL, 'f' }, { "cpus", 1, NULL, 'c' },
+		{ "cpu-features", 1, NULL, 'F' }, { "log", 1, NULL, 'l' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
 	int c;
 
 	*o = (struct options){ .memory_mib = 16384,
 		.pam = "xpool",
+		.hooks = "/etc/xapi.d",
 		.log = LOG_INFO,
 		.hv = &hv_sim,
 		.boot_dir = "/boot/guest" };
@@ -86,6 +91,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 's': o->socket = optarg; break;
 		case 'g': o->group = optarg; break;
 		case 'r': o->sr_root = optarg; break;
+		case 'k': o->hooks = optarg; break;
 		case 'm': o->memory_mib = atoll(optarg); break;
 		case 'c': o->cpus = atoi(optarg); break;
 		case 'F': o->features = optarg; break;
@@ -156,6 +162,8 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && strcmp(argv[1], "--auth") == 0)
 		return auth_child_main(argv[2], argv[3]);
+	if (argc > 2 && strcmp(argv[1], "--exec") == 0)
+		return child_exec_main(argv + 2);
 #ifdef XPOOL_XEN
 	if (argc == 2 && strcmp(argv[1], "--xen") == 0)
 		return xen_child_main();
@@ -171,6 +179,7 @@ int main(int argc, char **argv)
 		.hv = o.hv,
 		.machine = { o.memory_mib * 1024, o.cpus, o.features, o.boot_dir, o.xen_limit },
 		.sr_root = o.sr_root,
+		.hooks = o.hooks,
 		.end = env_uv_stop_self,
 		.auth = { o.pam, o.directory != NULL ? o.directory : directory } });
 	if (agent == NULL)

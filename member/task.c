@@ -88,6 +88,8 @@ static int before_step(void *arg, const struct op *op, unsigned step, struct err
 	struct agent_run *run = arg;
 	const struct op_watch *w = &run->agent->watch;
 
+	run->step = step;
+	run->no_way_back = run->no_way_back || (step > 0 && op->steps[step - 1].flags != 0);
 	return w->before != NULL ? w->before(w->arg, op, step, err) : 0;
 }
 

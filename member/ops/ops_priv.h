@@ -15,10 +15,16 @@
 /* clang-format off */
 /* name, weight, flags, run, undo */
 
+/* Scripts of the administrator; the name is that of their folder. vm_hooks.c */
+#define VM_HOOK(name) \
+	{ name, 1, 0, vm_step_hook, NULL }
+
 /* From nothing to a domain, built or restored, paused and marked; vm-lifecycle 2.2 start 2-5. */
+#define VM_RESERVE \
+	{ "memory.reserve",  5, 0, vm_step_reserve, NULL           }
+#define VM_CREATE \
+	{ "domain.create",   5, 0, vm_step_create,  vm_undo_create }
 #define VM_MAKE(build) \
-	{ "memory.reserve",  5, 0, vm_step_reserve, NULL           }, \
-	{ "domain.create",   5, 0, vm_step_create,  vm_undo_create }, \
 	{ "domain.build",   60, 0, build,           NULL           }, /* freed by vm_undo_create */ \
 	{ "disks.attach",    5, 0, vm_step_attach,  vm_undo_attach }, \
 	{ "vifs.plug",       5, 0, vm_step_vifs,    NULL           } /* they go with the domain */
@@ -32,16 +38,18 @@
 #define VM_UNPAUSE \
 	{ "domain.unpause",  5, 0,               vm_step_unpause, NULL }
 
-/* With timeout_s: the guest stops by itself. */
+/* With timeout_s: the guest stops by itself. Hooks are told before, while they can still refuse. */
 #define VM_ASK \
+	VM_HOOK("vm-pre-shutdown"), \
 	{ "guest.ask",       5, 0, vm_step_ask_guest,  vm_undo_ask_guest }, \
 	{ "guest.wait",     30, 0, vm_step_wait_guest, NULL              }
 
 /* Of a domain that is paused or has stopped nothing stays; vm-lifecycle 2.2 shutdown core 4-5. Disks
- * go last: what may still write is never without its lock. OP_FORWARD: nothing comes behind it. */
+ * go last: what may still write is never without its lock. OP_FORWARD: nothing rests on it behind. */
 #define VM_END(destroyed) \
 	{ "domain.destroy", 10, destroyed, vm_step_destroy, NULL }, \
-	{ "disks.release",   5, 0, vm_step_release, NULL }
+	{ "disks.release",   5, 0, vm_step_release, NULL }, \
+	VM_HOOK("vm-post-destroy")
 /* clang-format on */
 
 /* The guest gives its processors back and can be saved. */
@@ -51,6 +59,8 @@
 		"guest.wait", 20, 0, vm_step_wait_suspend, NULL                                    \
 	}
 
+/* vm_hooks.c: the scripts of the hook that the step under way is named after. */
+int vm_step_hook(struct job *job, void *state, struct err *err);
 /* vm_start.c */
 int vm_step_reserve(struct job *job, void *state, struct err *err);
 int vm_step_create(struct job *job, void *state, struct err *err);

@@ -280,11 +280,14 @@ static int seal(struct job *job, void *state, struct err *err)
 static const struct op_step suspend_steps[] = {
 	/* name, weight, flags, run, undo */
 	{ "disk.hold",   5, 0, open_disk,   NULL },
+	VM_HOOK("vm-pre-suspend"),
 	VM_STILL,
 	{ "image.write", 60, 0, write_image, NULL }, /* whoever asked destroys the disk */
+	VM_HOOK("vm-pre-shutdown"),
 	{ "domain.destroy", 10, OP_COMMIT_POINT, vm_step_destroy, NULL },
 	{ "image.seal",      5, OP_FORWARD, seal, NULL },
 	{ "disks.release",   5, 0, vm_step_release, NULL },
+	VM_HOOK("vm-post-destroy"),
 };
 /* clang-format on */
 
@@ -415,9 +418,13 @@ static int use_up(struct job *job, void *state, struct err *err)
 static const struct op_step resume_steps[] = {
 	/* name, weight, flags, run, undo */
 	{ "image.read", 20, 0, read_image, NULL },
+	VM_RESERVE,
+	VM_CREATE,
+	VM_HOOK("vm-pre-resume"),
 	VM_MAKE(vm_step_restore),
 	VM_KEEP,
 	{ "image.use", 5, 0, use_up, NULL },
+	VM_HOOK("vm-post-resume"),
 	VM_UNPAUSE,
 };
 /* clang-format on */

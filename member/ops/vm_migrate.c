@@ -71,6 +71,7 @@ static void undo_leave(struct job *job, void *state)
 /* clang-format off */
 static const struct op_step send_steps[] = {
 	/* name, weight, flags, run, undo */
+	VM_HOOK("vm-pre-migrate"),
 	{ "domain.leave",      5, 0, leave,                undo_leave }, /* undoes all that follows, in its order */
 	{ "memory.shrink",    10, 0, shrink,               NULL },
 	{ "guest.ask",        10, 0, vm_step_ask_suspend,  NULL },
@@ -125,6 +126,8 @@ static int come(struct job *job, void *state, struct err *err)
 static const struct op_step receive_steps[] = {
 	/* name, weight, flags, run, undo */
 	{ "image.take", 5, 0, take, NULL },
+	VM_RESERVE,
+	VM_CREATE,
 	VM_MAKE(vm_step_restore),
 	{ "domain.come", 5, 0, come, NULL },
 };
@@ -147,6 +150,8 @@ static int find_moving(struct job *job, void *state, struct err *err)
 		    strcmp(d.job, val_get_s(&run->params, "migration")) != 0;
 	run->domid = d.domid;
 	run->was_paused = d.paused;
+	/* a migration that comes to nothing is none for hooks */
+	run->quiet = d.moving == (run->method == AGENT_VM_migrate_keep ? HV_LEAVING : HV_COMING);
 	return 0;
 }
 
@@ -177,10 +182,12 @@ static const struct op_step keep_steps[] = {
 	{ "disks.activate", 30, 0,               vm_step_activate, vm_undo_activate },
 	{ "domain.go",      60, OP_COMMIT_POINT, go,               NULL             },
 	{ "domain.settle",   5, 0,               settle,           NULL             },
+	VM_HOOK("vm-post-migrate"),
 };
 
 static const struct op_step drop_steps[] = {
-	{ "domain.find", 5, 0, find_moving, NULL },
+	{ "domain.find", 5, OP_COMMIT_POINT, find_moving, NULL }, /* it is decided */
+	VM_HOOK("vm-pre-shutdown"),
 	VM_END(OP_FORWARD),
 };
 /* clang-format on */

@@ -19,6 +19,10 @@ static const struct op_step steps[] = {
 	{ "domain.pause", 5, 0, vm_step_still, vm_undo_still },
 	VM_END(0), /* a VM that is not made again is halted, and the task says why */
 	{ "reboot", 0, 0, start_over, NULL },
+	VM_HOOK("vm-pre-reboot"),
+	VM_RESERVE,
+	VM_HOOK("vm-pre-start"),
+	VM_CREATE,
 	VM_MAKE(vm_step_build),
 	VM_KEEP,
 	VM_UNPAUSE,

@@ -4,6 +4,9 @@
 #include <string.h>
 
 static const struct op_step steps[] = {
+	VM_RESERVE,
+	VM_HOOK("vm-pre-start"),
+	VM_CREATE,
 	VM_MAKE(vm_step_build),
 	VM_KEEP,
 	VM_UNPAUSE,

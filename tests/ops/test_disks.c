@@ -7,6 +7,7 @@
 #include "rpc/base/file.h"
 #include "rpc/wire/codec.h"
 #include "tests/lib/suite.h"
+#include "tests/ops/hooks.h"
 #include "tests/ops/rows.h"
 
 #include <fcntl.h>
@@ -36,7 +37,7 @@ enum mode { FAIL, CANCEL, CRASH };
 /* One host. */
 struct bench {
 	struct env env;
-	char root[64], dir[80];
+	char root[64], dir[80], hooks[96];
 	const char *host;
 	struct agent *agent;
 	const struct op *_Atomic op;	   /* whose step is hit; NULL: none */
@@ -170,6 +171,7 @@ static void agent_begin(struct bench *b)
 		.dir = b->dir,
 		.machine.memory_kib = 1 << 20,
 		.sr_root = b->root,
+		.hooks = b->hooks,
 		.watch = &(struct op_watch){ before, NULL, b } });
 	ck_assert_ptr_nonnull(b->agent);
 	loop_start(b->agent->loop);
@@ -201,6 +203,7 @@ static void bench_open(struct bench *b, const char *root, const char *host)
 	if (root == NULL)
 		ck_assert_ptr_nonnull(mkdtemp(b->root));
 	snprintf(b->dir, sizeof b->dir, "%s/%s", b->root, host);
+	snprintf(b->hooks, sizeof b->hooks, "%s/hooks", b->dir);
 	ck_assert_int_eq(mkdir(b->dir, 0700), 0);
 	agent_begin(b);
 	ck_assert_str_eq(attach(b, AGENT_SR_create), "");
@@ -791,6 +794,85 @@ START_TEST(a_guest_moves_and_its_disk_with_it)
 }
 END_TEST
 
+#define HEARD(hook, reason) hook "/a -vmuuid " VM " -reason " reason
+#define DOMID(n)	    " -vmdomid " #n "\n"
+
+/* The guest goes on. */
+static void refuse(struct bench *b, const char *script, enum agent_method_id method,
+	const char *task, const char *rest)
+{
+	struct hv_domain d;
+
+	hook_write(b->dir, script, 0755, "exit 2");
+	ck_assert_str_eq(operate(b, method, VM, task, rest), "hook_failed");
+	ck_assert_str_eq(b->p0, script);
+	check_agreement(b, script);
+	ck_assert(hv_domain_find(b->agent->hv, VM, &d) && !d.paused);
+	hook_write(b->dir, script, 0755, "");
+	free(hooks_heard(b->dir));
+}
+
+/* The guest leaves the one host and waits at the other; the migration is named after its job. */
+static void move(struct bench *from, struct bench *to, const char *job, const char *received)
+{
+	struct buf rest = { 0 };
+	struct arena a;
+
+	arena_init(&a);
+	ck_assert_str_eq(operate(from, AGENT_VM_migrate_send, VM, job, ""), "");
+	good(from, AGENT_VM_migrate_image,
+		arena_printf(&a, "{\"uuid\": \"" VM "\", \"job\": \"%s\"}", job));
+	buf_printf(&rest, ", \"migration\": \"%s\", \"image\": ", job);
+	val_json(&rest, val_get(&from->result, "image"));
+	ck_assert_str_eq(operate(to, AGENT_VM_migrate_receive, VM, received, buf_text(&rest)), "");
+	buf_fini(&rest);
+	arena_fini(&a);
+}
+
+START_TEST(hooks_hear_of_suspend_resume_and_migration)
+{
+	static const char *const scripts[] = { "vm-pre-shutdown/a", "vm-post-destroy/a",
+		"vm-pre-suspend/a", "vm-pre-resume/a", "vm-post-resume/a", "vm-pre-migrate/a",
+		"vm-post-migrate/a" };
+	struct bench b, c;
+
+	bench_open(&b, NULL, HOST1);
+	bench_open(&c, b.root, HOST2);
+	add_vm(&b, VM, DRIVE("RW", DISK));
+	add_vm(&c, VM, DRIVE("RW", DISK));
+	for (size_t i = 0; i < ARRAY_LEN(scripts); i++) {
+		hook_write(b.dir, scripts[i], 0755, "");
+		hook_write(c.dir, scripts[i], 0755, "");
+	}
+	ck_assert_str_eq(operate(&b, AGENT_VM_start, VM, SEED "1", ""), "");
+	refuse(&b, "vm-pre-suspend/a", AGENT_VM_suspend, SEED "2", ON_IMAGE);
+	refuse(&b, "vm-pre-shutdown/a", AGENT_VM_suspend, SEED "3", ON_IMAGE);
+	ck_assert_str_eq(operate(&b, AGENT_VM_suspend, VM, SEED "4", ON_IMAGE), "");
+	hooks_expect(b.dir, HEARD("vm-pre-suspend", "suspend") DOMID(1) HEARD("vm-pre-shutdown",
+				    "suspend") DOMID(1) HEARD("vm-post-destroy", "suspend") "\n");
+	ck_assert_str_eq(operate(&b, AGENT_VM_resume, VM, SEED "5", ON_IMAGE), "");
+	hooks_expect(b.dir,
+		HEARD("vm-pre-resume", "none") DOMID(2) HEARD("vm-post-resume", "none") DOMID(2));
+	refuse(&b, "vm-pre-migrate/a", AGENT_VM_migrate_send, SEED "6", "");
+	/* a migration that comes to nothing: only its beginning */
+	move(&b, &c, SEED "7", SEED "8");
+	ck_assert_str_eq(operate(&c, AGENT_VM_migrate_drop, VM, SEED "9", OF_JOB(SEED "7")), "");
+	ck_assert_str_eq(operate(&b, AGENT_VM_migrate_keep, VM, SEED "a", OF_JOB(SEED "7")), "");
+	hooks_expect(c.dir, "");
+	hooks_expect(b.dir, HEARD("vm-pre-migrate", "source") DOMID(2));
+	/* what is decided is not refused any more */
+	hook_write(b.dir, "vm-pre-shutdown/a", 0755, "exit 2");
+	move(&b, &c, SEED "b", SEED "c");
+	ck_assert_str_eq(operate(&c, AGENT_VM_migrate_keep, VM, SEED "d", OF_JOB(SEED "b")), "");
+	ck_assert_str_eq(operate(&b, AGENT_VM_migrate_drop, VM, SEED "d", OF_JOB(SEED "b")), "");
+	hooks_expect(c.dir, HEARD("vm-post-migrate", "destination") DOMID(2));
+	hooks_expect(b.dir, HEARD("vm-pre-migrate", "source") DOMID(2) HEARD("vm-pre-shutdown",
+				    "suspend") DOMID(2) HEARD("vm-post-destroy", "suspend") "\n");
+	bench_close(&c);
+	bench_close(&b);
+}
+END_TEST
+
 START_TEST(two_hosts_never_write_one_disk)
 {
 	struct bench b, c;
@@ -934,7 +1016,7 @@ START_TEST(only_places_below_the_root_are_reached)
 }
 END_TEST
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
 		each_operation_has_a_row,
@@ -947,11 +1029,14 @@ int main(void)
 		a_running_machine_changes_size_or_stays_as_it_was,
 		a_guest_is_suspended_and_resumed_on_another_host,
 		a_guest_moves_and_its_disk_with_it,
+		hooks_hear_of_suspend_resume_and_migration,
 		two_hosts_never_write_one_disk,
 		locks_of_a_dead_host_are_broken_by_hand_and_of_an_earlier_boot_by_itself,
 		drives_are_plugged_and_unplugged,
 		only_places_below_the_root_are_reached,
 	};
 
+	if (argc > 2 && strcmp(argv[1], "--exec") == 0) /* the agent runs itself for a script */
+		return child_exec_main(argv + 2);
 	return suite_run_apart("disks", tests, ARRAY_LEN(tests), 300);
 }

@@ -4,6 +4,7 @@
 #include "member/agent_priv.h"
 #include "agent/methods.h"
 #include "tests/lib/suite.h"
+#include "tests/ops/hooks.h"
 #include "tests/ops/rows.h"
 
 #include <fcntl.h>
@@ -16,11 +17,14 @@
 #define SEED   "22222222-2222-4222-8222-222222222222"
 #define TASK   "33333333-3333-4333-8333-333333333333"
 #define REBOOT "44444444-4444-4444-8444-444444444444"
+#define OTHER  "55555555-5555-4555-8555-555555555555"
+#define LAST   "66666666-6666-4666-8666-666666666666"
 
 enum mode { FAIL, CANCEL, CRASH };
 
 struct bench {
 	struct env env;
+	struct arena arena;
 	char dir[64];
 	struct agent *agent;
 	const struct op *op; /* whose step is hit */
@@ -28,6 +32,7 @@ struct bench {
 	enum mode mode;
 	bool armed;
 	_Atomic bool hit;
+	uint64_t hook_ms; /* 0: as long as in the product */
 };
 
 static int before(void *arg, const struct op *op, unsigned step, struct err *err)
@@ -53,9 +58,15 @@ static int before(void *arg, const struct op *op, unsigned step, struct err *err
 static void agent_begin(struct bench *b)
 {
 	struct op_watch watch = { before, NULL, b };
+	char hooks[128];
 
-	b->agent = agent_new(&(struct agent_config){
-		.env = &b->env, .dir = b->dir, .machine.memory_kib = 1 << 20, .watch = &watch });
+	snprintf(hooks, sizeof hooks, "%s/hooks", b->dir);
+	b->agent = agent_new(&(struct agent_config){ .env = &b->env,
+		.dir = b->dir,
+		.machine.memory_kib = 1 << 20,
+		.hooks = arena_strdup(&b->arena, hooks),
+		.hook_ms = b->hook_ms,
+		.watch = &watch });
 	ck_assert_ptr_nonnull(b->agent);
 	loop_start(b->agent->loop);
 }
@@ -63,6 +74,7 @@ static void agent_begin(struct bench *b)
 static void bench_open(struct bench *b)
 {
 	*b = (struct bench){ 0 };
+	arena_init(&b->arena);
 	env_uv_init(&b->env, "ops");
 	b->env.log.level = LOG_ERR;
 	/* in memory where there is such a folder: hundreds of agents are made, each with two files
@@ -80,6 +92,8 @@ static void bench_close(struct bench *b)
 	char path[128];
 
 	agent_free(b->agent);
+	arena_fini(&b->arena);
+	hooks_remove(b->dir);
 	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
 		snprintf(path, sizeof path, "%s/%s", b->dir, files[i]);
 		unlink(path);
@@ -92,7 +106,7 @@ struct ask {
 	struct bench *b;
 	enum agent_method_id method;
 	struct val params;
-	char state[16], error[32], power_state[16];
+	char state[16], error[32], power_state[16], data[4][HOOK_OUTPUT_MAX + CHILD_WHY_MAX];
 	int rc;
 	struct parker *done;
 };
@@ -108,6 +122,9 @@ static void ask_main(struct job *job, void *arg)
 		snprintf(q->state, sizeof q->state, "%s", val_get_s(&v, "state"));
 	if (val_get_s(&v, "error") != NULL)
 		snprintf(q->error, sizeof q->error, "%s", val_get_s(&v, "error"));
+	for (uint32_t i = 0; val_get(&v, "data") != NULL && i < val_get(&v, "data")->n && i < 4;
+		i++)
+		snprintf(q->data[i], sizeof q->data[i], "%s", val_get(&v, "data")->items[i].s);
 	if (val_get_s(&v, "power_state") != NULL)
 		snprintf(q->power_state, sizeof q->power_state, "%s", val_get_s(&v, "power_state"));
 	err_fini(&err);
@@ -343,7 +360,7 @@ static void one_case(const struct row *t, unsigned step, enum mode mode)
 	/* what was not begun in earnest has not touched a running guest */
 	if (t->op == &vm_reboot_op && mode != CRASH && step > 0 &&
 		strcmp(t->op->steps[step - 1].name, "domain.destroy") != 0 && !committed &&
-		step < 4) {
+		step < 5) {
 		power_state(&b, &q);
 		ck_assert_msg(strcmp(q.power_state, "Running") == 0, "%s: %s", what, q.power_state);
 	}
@@ -497,7 +514,260 @@ START_TEST(a_guest_that_stops_by_itself_gets_what_was_wanted)
 }
 END_TEST
 
-int main(void)
+#define OF_VM	"-vmuuid " VM " -reason "
+#define DOMID_1 " -vmdomid 1\n"
+
+/* Each folder's scripts by name, of each only executables; the next one also behind a status of 1.
+ */
+START_TEST(hooks_run_in_their_order_with_their_arguments)
+{
+	static const char *const scripts[] = { "vm-pre-start/20-b", "vm-pre-shutdown/a",
+		"vm-post-destroy/a", "vm-pre-reboot/a", "vm-pre-suspend/a" };
+	struct bench b;
+	struct ask q;
+
+	bench_open(&b);
+	add_vm(&b);
+	for (size_t i = 0; i < ARRAY_LEN(scripts); i++)
+		hook_write(b.dir, scripts[i], 0755, "");
+	hook_write(b.dir, "vm-pre-start/10-a", 0755, "exit 1");
+	hook_write(b.dir, "vm-pre-start/30-d", 0755, "");
+	hook_write(b.dir, "vm-pre-start/15-c", 0644, "");
+	hook_write(b.dir, "vm-pre-start/.hidden", 0755, "");
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	hooks_expect(b.dir, "vm-pre-start/10-a " OF_VM "none\nvm-pre-start/20-b " OF_VM
+			    "none\nvm-pre-start/30-d " OF_VM "none\n");
+	operate(&b, AGENT_VM_start, SEED, false, &q); /* it runs already */
+	hooks_expect(b.dir, "");
+	operate(&b, AGENT_VM_reboot, REBOOT, true, &q);
+	ck_assert_str_eq(q.state, "completed");
+	hooks_expect(b.dir,
+		"vm-pre-shutdown/a " OF_VM "clean-reboot" DOMID_1 "vm-post-destroy/a " OF_VM
+		"clean-reboot\nvm-pre-reboot/a " OF_VM "none\nvm-pre-start/10-a " OF_VM
+		"none\nvm-pre-start/20-b " OF_VM "none\nvm-pre-start/30-d " OF_VM "none\n");
+	operate(&b, AGENT_VM_shutdown, OTHER, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	hooks_expect(b.dir, "vm-pre-shutdown/a " OF_VM
+			    "hard-shutdown -vmdomid 2\nvm-post-destroy/a " OF_VM "hard-shutdown\n");
+	bench_close(&b);
+}
+END_TEST
+
+static void expect_refused(
+	struct ask *q, const char *script, const char *reason, const char *out, const char *status)
+{
+	const char *const expected[] = { script, reason, out, status };
+
+	ck_assert_str_eq(q->error, "hook_failed");
+	for (int i = 0; i < 4; i++)
+		ck_assert_str_eq(q->data[i], expected[i]);
+}
+
+/* What was done is undone; behind the point of no return, and where nobody has asked, it goes on.
+ */
+START_TEST(a_hook_that_refuses_stops_what_can_be_stopped)
+{
+	struct bench b;
+	struct ask q;
+
+	bench_open(&b);
+	add_vm(&b);
+	hook_write(b.dir, "vm-pre-start/a", 0755, "echo not today; exit 2");
+	hook_write(b.dir, "vm-pre-start/b", 0755, "");
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	expect_refused(&q, "vm-pre-start/a", "none", "not today\n", "2");
+	hooks_expect(b.dir, "vm-pre-start/a " OF_VM "none\n");
+	check_agreement(&b, "refused");
+	hook_write(b.dir, "vm-pre-start/a", 0755, "kill -9 $$");
+	operate(&b, AGENT_VM_start, SEED, false, &q);
+	expect_refused(&q, "vm-pre-start/a", "none", "", "137");
+	hook_write(b.dir, "vm-pre-start/a", 0755, "");
+	operate(&b, AGENT_VM_start, OTHER, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+
+	hook_write(b.dir, "vm-pre-shutdown/a", 0755, "exit 3");
+	operate(&b, AGENT_VM_shutdown, REBOOT, true, &q);
+	expect_refused(&q, "vm-pre-shutdown/a", "clean-shutdown", "", "3");
+	check_agreement(&b, "refused");
+	power_state(&b, &q);
+	ck_assert_str_eq(q.power_state, "Running");
+
+	hook_write(b.dir, "vm-pre-shutdown/a", 0755, "");
+	hook_write(b.dir, "vm-post-destroy/a", 0755, "exit 2");
+	operate(&b, AGENT_VM_shutdown, LAST, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	bench_close(&b);
+
+	bench_open(&b);
+	add_machine(&b, &(struct machine){ NULL, NULL, "poweroff_after_ms", 50, 0 });
+	hook_write(b.dir, "vm-pre-shutdown/a", 0755, "exit 3");
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	for (int i = 0; i < 1000 && strcmp(q.power_state, "Halted") != 0; i++) {
+		nap(&b);
+		power_state(&b, &q);
+	}
+	ck_assert_str_eq(q.power_state, "Halted");
+	check_agreement(&b, "stopped by itself");
+	hooks_expect(b.dir, "vm-pre-shutdown/a " OF_VM "hard-shutdown" DOMID_1);
+	bench_close(&b);
+}
+END_TEST
+
+/* With all that it has started, also what holds its output; what it says is cut, and made text. */
+START_TEST(a_hook_that_hangs_or_floods_is_an_error)
+{
+	char path[128];
+	struct bench b;
+	struct ask q;
+	ssize_t n = -1;
+	char c;
+	int fd;
+
+	bench_open(&b);
+	agent_free(b.agent);
+	b.hook_ms = 1000;
+	agent_begin(&b);
+	add_vm(&b);
+	snprintf(path, sizeof path, "%s/held", b.dir);
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	hook_write(b.dir, "vm-pre-start/a", 0755,
+		"sleep 60 >\"${0%/hooks/*}/held\" & echo begun; wait");
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	expect_refused(
+		&q, "vm-pre-start/a", "none", "begun\n[the script did not end within 1 s]", "-1");
+	/* soon nobody can write to it any more */
+	for (int i = 0; i < 1000 && (n = read(fd, &c, 1)) < 0; i++)
+		nap(&b);
+	ck_assert_int_eq(n, 0);
+	close(fd);
+	ck_assert_int_eq(unlink(path), 0);
+
+	hook_write(b.dir, "vm-pre-start/a", 0755,
+		"printf 'a\\000\\001\\377\\n'; head -c 300000 /dev/zero; exit 9");
+	operate(&b, AGENT_VM_start, SEED, false, &q);
+	ck_assert_str_eq(q.error, "hook_failed");
+	ck_assert_int_eq(strncmp(q.data[2], "a???\n?????", 10), 0);
+	ck_assert_uint_eq(strlen(q.data[2]), HOOK_OUTPUT_MAX);
+	ck_assert_str_eq(q.data[3], "9");
+	hook_write(b.dir, "vm-pre-start/a", 0755, "(exec sleep 60) & exit 0");
+	operate(&b, AGENT_VM_start, OTHER, false, &q); /* what it leaves behind holds up nothing */
+	ck_assert_str_eq(q.state, "completed");
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(what_others_could_have_written_is_no_hook)
+{
+	struct bench b;
+	struct ask q;
+	char path[128];
+
+	bench_open(&b);
+	add_vm(&b);
+	hook_write(b.dir, "vm-pre-start/a", 0775, "exit 2");
+	hook_write(b.dir, "vm-pre-start/b", 0757, "exit 2");
+	hook_write(b.dir, "vm-pre-shutdown/a", 0755, "exit 2");
+	snprintf(path, sizeof path, "%s/hooks/vm-pre-shutdown", b.dir);
+	ck_assert_int_eq(chmod(path, 0777), 0);
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	operate(&b, AGENT_VM_shutdown, SEED, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	hook_write(b.dir, "vm-pre-start/c", 0755, "exit 2");
+	if (geteuid() == 0) { /* somebody else's */
+		snprintf(path, sizeof path, "%s/hooks/vm-pre-start/c", b.dir);
+		ck_assert_int_eq(chown(path, 65534, 65534), 0);
+		operate(&b, AGENT_VM_start, OTHER, false, &q);
+		ck_assert_str_eq(q.state, "completed");
+		ck_assert_int_eq(chown(path, 0, 0), 0);
+		operate(&b, AGENT_VM_shutdown, REBOOT, false, &q);
+	}
+	hooks_expect(b.dir, "");
+	operate(&b, AGENT_VM_start, LAST, false, &q);
+	expect_refused(&q, "vm-pre-start/c", "none", "", "2");
+	snprintf(path, sizeof path, "%s/hooks", b.dir);
+	ck_assert_int_eq(chmod(path, 0777), 0);
+	operate(&b, AGENT_VM_start, VM, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	bench_close(&b);
+}
+END_TEST
+
+/* Begin an operation, cancel it when a script has said that it runs. */
+static void cancel_in_hook(struct bench *b, enum agent_method_id method, const char *task)
+{
+	struct val params = val_map(), ids = val_map();
+	char path[128];
+	struct arena a;
+	struct ask q;
+
+	arena_init(&a);
+	val_map_push(&a, &params, "uuid", val_string(VM));
+	val_map_push(&a, &params, "job", val_string(task));
+	val_map_push(&a, &ids, "job", val_string(task));
+	ask(b, &q, method, params);
+	snprintf(path, sizeof path, "%s/heard", b->dir);
+	for (int i = 0; i < 1000 && access(path, F_OK) != 0; i++)
+		nap(b);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	ask(b, &q, AGENT_TASK_cancel, ids);
+	arena_fini(&a);
+}
+
+/* A cancel ends the script with the operation, while there is a way back; an agent that dies runs
+ * none again. */
+START_TEST(a_cancel_ends_a_hook_and_a_restart_repeats_none)
+{
+	struct bench b;
+	struct ask q;
+	char path[128];
+	int fd;
+
+	bench_open(&b);
+	add_vm(&b);
+	hook_write(b.dir, "vm-pre-start/a", 0755, "exec sleep 60");
+	cancel_in_hook(&b, AGENT_VM_start, TASK);
+	operate(&b, AGENT_VM_start, TASK, false, &q); /* until its end: the same task */
+	ck_assert_str_eq(q.error, "cancelled");
+	check_agreement(&b, "cancelled");
+	hooks_expect(b.dir, "vm-pre-start/a " OF_VM "none\n");
+
+	hook_write(b.dir, "vm-pre-start/a", 0755, "");
+	b.op = &vm_start_op;
+	b.step = 2; /* behind it */
+	b.mode = CRASH;
+	b.armed = true;
+	operate(&b, AGENT_VM_start, SEED, false, &q);
+	agent_free(b.agent);
+	b.armed = false;
+	agent_begin(&b);
+	operate(&b, AGENT_VM_start, SEED, false, &q);
+	ck_assert_str_eq(q.error, "agent_restarted");
+	check_agreement(&b, "restarted");
+	hooks_expect(b.dir, "vm-pre-start/a " OF_VM "none\n");
+
+	operate(&b, AGENT_VM_start, OTHER, false, &q);
+	free(hooks_heard(b.dir));
+	snprintf(path, sizeof path, "%s/held", b.dir);
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	hook_write(b.dir, "vm-post-destroy/a", 0755,
+		"read x <\"${0%/hooks/*}/held\"; echo end >>\"${0%/hooks/*}/heard\"");
+	cancel_in_hook(&b, AGENT_VM_shutdown, REBOOT);
+	nap(&b);
+	ck_assert_int_eq(write(fd, "x\n", 2), 2);
+	operate(&b, AGENT_VM_shutdown, REBOOT, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	hooks_expect(b.dir, "vm-post-destroy/a " OF_VM "hard-shutdown\nend\n");
+	close(fd);
+	ck_assert_int_eq(unlink(path), 0);
+	bench_close(&b);
+}
+END_TEST
+
+int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
 		each_step_failing_leaves_nothing,
@@ -507,7 +777,15 @@ int main(void)
 		an_agent_does_not_start_on_damaged_records,
 		a_domain_has_the_interfaces_that_it_shall_have,
 		a_guest_that_stops_by_itself_gets_what_was_wanted,
+		hooks_run_in_their_order_with_their_arguments,
+		a_hook_that_refuses_stops_what_can_be_stopped,
+		a_hook_that_hangs_or_floods_is_an_error,
+		what_others_could_have_written_is_no_hook,
+		a_cancel_ends_a_hook_and_a_restart_repeats_none,
 	};
+
+	if (argc > 2 && strcmp(argv[1], "--exec") == 0) /* the agent runs itself for a script */
+		return child_exec_main(argv + 2);
 
 	return suite_run_apart("ops", tests, ARRAY_LEN(tests), 300);
 }

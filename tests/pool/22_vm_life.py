@@ -77,6 +77,23 @@ with Pool() as pool:
     assert second.wait_task(task)["status"] == "cancelled" and second("VM.get_power_state", vm) == "Halted"
     assert second("VM.get_scheduled_to_be_resident_on", vm) == "OpaqueRef:NULL"
 
+    # a script of a host's administrator refuses: nothing has happened, no memory stays set aside
+    hook = os.path.join(pool.dir, "member2", "agent", "hooks", "vm-pre-start", "10-no")
+    os.makedirs(os.path.dirname(hook))
+    with open(hook, "w") as script:
+        script.write("#!/bin/sh\necho \"no $*\"\nexit 3\n")
+    os.chmod(hook, 0o755)
+    refuses = next(h for h in first("host.get_all") if first("host.get_address", h) == pool.address(2))
+    free = lambda: first("host.compute_free_memory", refuses)
+    before, vm = free(), first("VM.create", vm_record("refused"))
+    said = "no -vmuuid %s -reason none\n" % first("VM.get_uuid", vm)
+    assert first.fails("XAPI_HOOK_FAILED", "VM.start_on", vm, refuses, False, True) == ["vm-pre-start/10-no", "none", said, "3"]
+    assert third("VM.get_power_state", vm) == "Halted" and third("VM.get_scheduled_to_be_resident_on", vm) == "OpaqueRef:NULL"
+    assert free() == before, (free(), before)
+    os.remove(hook)
+    first("VM.start_on", vm, refuses, False, True)
+    first("VM.hard_shutdown", vm)
+
     # guests that stop by themselves
     def left_alone(label, end, until, **fields):
         vm = first("VM.create", vm_record(label, **guest(**end), **fields))
