@@ -354,6 +354,15 @@ void tls_hmac(const void *key, unsigned key_len, const char *text, uint8_t out[3
 	CHECK(n == 32);
 }
 
+void tls_sha1_base64(const char *text, char out[TLS_SHA1_BASE64_LEN + 1])
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	unsigned n = 0;
+
+	CHECK(EVP_Digest(text, strlen(text), digest, &n, EVP_sha1(), NULL) == 1);
+	CHECK(EVP_EncodeBlock((uint8_t *)out, digest, (int)n) == TLS_SHA1_BASE64_LEN);
+}
+
 bool tls_secret_equal(const char *a, const char *b)
 {
 	size_t n = strlen(a);

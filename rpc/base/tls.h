@@ -38,5 +38,9 @@ int tls_certificate_make(const char *path, const char *name, const char *address
 /* HMAC-SHA256 of text under key. */
 void tls_hmac(const void *key, unsigned key_len, const char *text, uint8_t out[32]);
 
+/* SHA-1 of a text in Base64: WebSocket wants it (RFC 6455), which is no secret. */
+enum { TLS_SHA1_BASE64_LEN = 28 };
+void tls_sha1_base64(const char *text, char out[TLS_SHA1_BASE64_LEN + 1]);
+
 /* Are the texts equal? In a time that tells nothing of where they differ, only of their lengths. */
 bool tls_secret_equal(const char *a, const char *b);

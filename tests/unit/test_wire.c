@@ -1,6 +1,7 @@
 /* rpc/wire: both codecs, byte for byte, and what they refuse. */
 #include "rpc/base/check.h"
 #include "rpc/wire/codec.h"
+#include "rpc/wire/websocket.h"
 #include "tests/lib/suite.h"
 
 #include <stdlib.h>
@@ -344,6 +345,107 @@ START_TEST(method_names)
 }
 END_TEST
 
+/* Frames of a client, masked by 01 02 03 04; what they carry, what they are answered. */
+static const struct {
+	const char *frames;
+	size_t n;
+	enum ws_status status;
+	const char *data, *answer; /* answer: without what a close frame says */
+} ws_cases[] = {
+#define FRAMES(s) s, sizeof(s) - 1
+#define MASKED	  "\x01\x02\x03\x04"
+	{ FRAMES("\x82\x80" MASKED), WS_OPEN, "", "" },
+	{ FRAMES("\x82\x83" MASKED "\x60\x60\x60"), WS_OPEN, "abc", "" },
+	{ FRAMES("\x02\x81" MASKED "\x60"
+		 "\x89\x82" MASKED "\x69\x6b"
+		 "\x00\x81" MASKED "\x63"
+		 "\x80\x81" MASKED "\x62"),
+		WS_OPEN, "abc", "\x8a\x02hi" },
+	{ FRAMES("\x8a\x81" MASKED "\x60"), WS_OPEN, "", "" },
+	{ FRAMES("\x88\x82" MASKED "\x02\xea"), WS_NORMAL, "", "" },
+	/* no mask, a reserved bit, opcodes that are none */
+	{ FRAMES("\x82\x81" MASKED "\x60\x82\x03"), WS_PROTOCOL_ERROR, "a", "" },
+	{ FRAMES("\xc2\x80"), WS_PROTOCOL_ERROR, "", "" },
+	{ FRAMES("\x83\x80"), WS_PROTOCOL_ERROR, "", "" },
+	{ FRAMES("\x8b\x80"), WS_PROTOCOL_ERROR, "", "" },
+	{ FRAMES("\x81\x80"), WS_UNSUPPORTED, "", "" },
+	/* it goes on with nothing; it begins within another */
+	{ FRAMES("\x80\x80"), WS_PROTOCOL_ERROR, "", "" },
+	{ FRAMES("\x02\x80" MASKED "\x82\x80"), WS_PROTOCOL_ERROR, "", "" },
+	/* control frames in pieces, or long */
+	{ FRAMES("\x09\x80"), WS_PROTOCOL_ERROR, "", "" },
+	{ FRAMES("\x89\xfe"), WS_PROTOCOL_ERROR, "", "" },
+	/* too large, and just not */
+	{ FRAMES("\x82\xff\0\0\0\0\0\x10\0\x01" MASKED), WS_TOO_BIG, "", "" },
+	{ FRAMES("\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" MASKED), WS_TOO_BIG, "", "" },
+	{ FRAMES("\x82\xff\0\0\0\0\0\x10\0\0" MASKED "\x60"), WS_OPEN, "a", "" },
+#undef MASKED
+#undef FRAMES
+};
+
+/* Fed in pieces of that size, each a heap block of its own, so that a sanitizer sees its end. */
+static void feed_case(size_t i, size_t piece)
+{
+	struct ws_reader r = { 0 };
+	struct buf data = { 0 }, answer = { 0 }, expected = { 0 };
+	enum ws_status status = WS_OPEN;
+	uint8_t *copy;
+
+	for (size_t at = 0; at < ws_cases[i].n && status == WS_OPEN; at += piece) {
+		size_t n = ws_cases[i].n - at < piece ? ws_cases[i].n - at : piece;
+
+		copy = malloc(n);
+		memcpy(copy, ws_cases[i].frames + at, n);
+		status = ws_feed(&r, copy, n, &data, &answer);
+		free(copy);
+	}
+	buf_puts(&expected, ws_cases[i].answer);
+	if (ws_cases[i].status != WS_OPEN)
+		ws_put_close(&expected, ws_cases[i].status);
+	ck_assert_msg(status == ws_cases[i].status, "%zu by %zu: %d", i, piece, (int)status);
+	ck_assert_str_eq(buf_text(&data), ws_cases[i].data);
+	ck_assert_uint_eq(answer.len, expected.len);
+	ck_assert_int_eq(memcmp(buf_text(&answer), buf_text(&expected), answer.len), 0);
+	buf_fini(&data);
+	buf_fini(&answer);
+	buf_fini(&expected);
+}
+
+START_TEST(websocket_frames_are_taken_in_any_pieces_or_refused)
+{
+	for (size_t i = 0; i < ARRAY_LEN(ws_cases); i++)
+		for (size_t piece = 1; piece <= ws_cases[i].n; piece++)
+			feed_case(i, piece);
+}
+END_TEST
+
+/* A frame with a payload of n bytes has this head. */
+static void check_put(size_t n, const char *head, size_t head_len)
+{
+	struct buf out = { 0 };
+	uint8_t *zeros = calloc(1, n + 1);
+
+	ws_put(&out, WS_BINARY, zeros, n);
+	ck_assert_uint_eq(out.len, head_len + n);
+	ck_assert_int_eq(memcmp(out.data, head, head_len), 0);
+	free(zeros);
+	buf_fini(&out);
+}
+
+START_TEST(websocket_frames_of_ours)
+{
+	char accept[WS_ACCEPT_LEN + 1];
+
+	check_put(0, "\x82\0", 2);
+	check_put(125, "\x82\x7d", 2);
+	check_put(126, "\x82\x7e\0\x7e", 4);
+	check_put(65535, "\x82\x7e\xff\xff", 4);
+	check_put(65536, "\x82\x7f\0\0\0\0\0\x01\0\0", 10);
+	ws_accept("dGhlIHNhbXBsZSBub25jZQ==", accept); /* RFC 6455 1.3 */
+	ck_assert_str_eq(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -355,6 +457,8 @@ int main(void)
 		a_map_member_by_member_is_the_map,
 		parameters_take_the_type_of_the_model_or_are_refused,
 		method_names,
+		websocket_frames_are_taken_in_any_pieces_or_refused,
+		websocket_frames_of_ours,
 	};
 
 	return suite_run("wire", tests, ARRAY_LEN(tests), 60);
