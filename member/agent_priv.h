@@ -16,6 +16,9 @@ enum {
 	AGENT_TASKS_MAX = 4096,
 	AGENT_LINE_MAX = 1 << 20,
 	AGENT_CLIENTS_MAX = 16,
+	AGENT_CONSOLES_MAX = 64,	/* open */
+	AGENT_CONSOLE_QUEUE = 64 << 10, /* bytes in a direction; then its sender is not read */
+	AGENT_CONSOLE_STALL_MS = 60000, /* the guest takes none of what is typed */
 	AGENT_RUNNING_MAX = 4, /* operations running; those that wait for a guest do not count */
 	AGENT_THREADS_MAX = 64,
 	AGENT_POWER_MS = 500, /* from HOST.reboot to its doing: who asked takes leave */
@@ -96,6 +99,14 @@ int agent_check_params(const struct agent_method *method, const struct val *para
 /* server.c */
 struct agent_server;
 int agent_server_open(struct agent_server **out, struct agent *agent, const char *path);
+
+/* console.c */
+/* STREAM.open, on a worker: 0 with a descriptor that is the caller's. */
+int agent_stream_open(struct agent *agent, const struct val *params, int *fd_out, struct err *err);
+/* Bytes between the stream and the descriptor, both taken, until one of them ends; first what is in
+ * `before`. *count goes down by one then. Loop. */
+void agent_console_start(struct loop *loop, struct stream *client, int fd, const struct buf *before,
+	unsigned *count);
 
 /* updates.c: a map from object ids to the number of their last change. "task JOB", "vm UUID". Any
  * thread. */

@@ -98,16 +98,22 @@ static void request_send(struct agent_request *q, uint64_t timeout_ms)
 		stream_write(m->stream, q->line.data, q->line.len);
 }
 
-static void encode(
-	struct agent_request *q, enum agent_method_id method, int64_t id, const struct val *params)
+static void put_request(
+	struct buf *out, enum agent_method_id method, int64_t id, const struct val *params)
 {
 	struct val none = val_map();
 
-	q->id = id;
-	buf_printf(&q->line, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"method\":\"%s\",\"params\":[",
+	buf_printf(out, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"method\":\"%s\",\"params\":[",
 		(long long)id, agent_methods[method].name);
-	val_json(&q->line, params != NULL ? params : &none);
-	buf_puts(&q->line, "]}\n");
+	val_json(out, params != NULL ? params : &none);
+	buf_puts(out, "]}\n");
+}
+
+static void encode(
+	struct agent_request *q, enum agent_method_id method, int64_t id, const struct val *params)
+{
+	q->id = id;
+	put_request(&q->line, method, id, params);
 }
 
 /* Our own calls: who are you, and what has changed. */
@@ -321,6 +327,37 @@ static int take_reply(struct job *job, struct agent_request *q, struct val *out,
 	part = val_get(&v, "result");
 	*out = part != NULL ? *part : val_void();
 	return 0;
+}
+
+/* Consoles. */
+
+void agent_console_ask(struct buf *out, const char *vm_uuid)
+{
+	struct val params = val_map();
+	struct arena a;
+
+	arena_init(&a);
+	val_map_push(&a, &params, "kind", val_string("console"));
+	val_map_push(&a, &params, "uuid", val_string(vm_uuid));
+	put_request(out, AGENT_STREAM_open, 1, &params);
+	arena_fini(&a);
+}
+
+int agent_console_answer(const char *line, size_t n, struct err *err)
+{
+	const struct val *fault;
+	const char *why;
+	struct arena a;
+	struct val v;
+	int rc = ERR_CORRUPT;
+
+	arena_init(&a);
+	if (rpc_json_parse(&a, line, n, &v, &why) == 0) {
+		fault = val_get(&v, "error");
+		rc = fault != NULL ? take_error(fault, err) : 0;
+	}
+	arena_fini(&a);
+	return rc;
 }
 
 int agent_call(struct job *job, struct member *m, enum agent_method_id method,

@@ -33,3 +33,9 @@ struct member *member_open(
  * ERR_DEAD. Workers only. */
 int agent_call(struct job *job, struct member *m, enum agent_method_id method,
 	const struct val *params, struct val *result_out, struct err *err);
+
+/* A connection to the agent of its own that becomes the bytes of the console of a VM: the first
+ * line that is sent, and what the first line that comes says: 0; ERR_API with an AGENT_ERR;
+ * ERR_CORRUPT. What comes behind it is the console's. */
+void agent_console_ask(struct buf *out, const char *vm_uuid);
+int agent_console_answer(const char *line, size_t n, struct err *err);

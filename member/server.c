@@ -1,5 +1,5 @@
 /* The agent's Unix socket: JSON-RPC 2.0, one object per line, many requests under way, answered in
- * any order. */
+ * any order. STREAM.open makes bytes of a connection (console.c). */
 #include "member/agent_priv.h"
 #include "rpc/base/stream.h"
 #include "rpc/wire/codec.h"
@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { REQUESTS_MAX = 256 /* under way per client; beyond it the client is not read */ };
 
@@ -14,6 +15,7 @@ struct agent_server {
 	struct agent *agent;
 	struct listener listener;
 	unsigned n_clients;
+	unsigned n_consoles;
 };
 
 struct client {
@@ -22,6 +24,7 @@ struct client {
 	struct buf in;
 	unsigned under_way;
 	bool paused;
+	bool opening; /* what follows is no request, unless STREAM.open fails */
 };
 
 struct request {
@@ -32,6 +35,7 @@ struct request {
 	const struct agent_method *method;
 	struct val params;
 	struct buf reply;
+	int fd; /* STREAM.open: what the connection becomes; -1 */
 	struct loop_call call;
 };
 
@@ -54,11 +58,36 @@ static void client_gone(struct client *c)
 	client_release(c);
 }
 
+/* The connection is the console's from here on, with what has come behind the request. */
+static void become_console(struct client *c, int fd)
+{
+	struct stream *s = c->stream;
+
+	c->server->n_consoles++;
+	stream_pause(s, false);
+	agent_console_start(c->server->agent->loop, s, fd, &c->in, &c->server->n_consoles);
+	client_gone(c);
+}
+
+/* What STREAM.open has waited for: the bytes begin, or requests go on. */
+static void opened(struct client *c, int fd)
+{
+	c->opening = false;
+	if (fd >= 0) {
+		become_console(c, fd);
+		return;
+	}
+	stream_pause(c->stream, c->paused);
+	client_advance(c);
+}
+
 /* On the loop: the answer leaves, or is dropped with its client. */
 static void reply(struct loop_call *call)
 {
 	struct request *q = container_of(call, struct request, call);
 	struct client *c = q->client;
+	bool opening = q->method == &agent_methods[AGENT_STREAM_open];
+	int fd = q->fd;
 
 	c->under_way--;
 	if (c->stream != NULL) {
@@ -72,7 +101,12 @@ static void reply(struct loop_call *call)
 	buf_fini(&q->reply);
 	arena_fini(&q->arena);
 	free(q);
-	client_release(c);
+	if (c->stream == NULL && fd >= 0)
+		close(fd);
+	if (c->stream == NULL || !opening)
+		client_release(c);
+	else
+		opened(c, fd);
 }
 
 static void encode(struct request *q, const struct val *result, struct err *err)
@@ -86,12 +120,17 @@ static void request_main(struct job *job, void *arg)
 	struct request *q = arg;
 	struct err err = { 0 };
 	struct val result = val_void();
-	int rc = agent_dispatch(q->client->server->agent, job,
-		(enum agent_method_id)(q->method - agent_methods), &q->params, &result, &err);
+	struct agent *agent = q->client->server->agent;
+	int rc;
 
+	if (q->method == &agent_methods[AGENT_STREAM_open])
+		rc = agent_stream_open(agent, &q->params, &q->fd, &err);
+	else
+		rc = agent_dispatch(agent, job, (enum agent_method_id)(q->method - agent_methods),
+			&q->params, &result, &err);
 	err_check(rc, &err);
 	encode(q, &result, &err);
-	loop_post(q->client->server->agent->loop, &q->call, reply);
+	loop_post(agent->loop, &q->call, reply);
 }
 
 static void on_updates(struct waiter *w, struct val result)
@@ -102,6 +141,19 @@ static void on_updates(struct waiter *w, struct val result)
 	encode(q, &result, &none);
 	arena_fini(&w->arena);
 	loop_post(w->agent->loop, &q->call, reply);
+}
+
+/* Nothing else is under way, and there is room. */
+static int begin_opening(struct client *c, struct err *err)
+{
+	if (c->under_way > 1)
+		return err_set(err, AGENT_ERR_bad_request,
+			"other requests of this connection are under way", NULL);
+	if (c->server->n_consoles >= AGENT_CONSOLES_MAX)
+		return err_set(err, AGENT_ERR_limit_reached, "too many consoles are open", NULL);
+	c->opening = true;
+	stream_pause(c->stream, true);
+	return 0;
 }
 
 /* Method and parameters against the interface. */
@@ -115,7 +167,9 @@ static int check_request(struct request *q, struct err *err)
 	if (q->method == NULL)
 		return err_set(err, AGENT_ERR_bad_request, "unknown method", NULL);
 	q->params = given != NULL && given->kind == VAL_MAP ? *given : val_map();
-	return agent_check_params(q->method, &q->params, &q->arena, err);
+	if (agent_check_params(q->method, &q->params, &q->arena, err) != 0)
+		return ERR_API;
+	return q->method == &agent_methods[AGENT_STREAM_open] ? begin_opening(q->client, err) : 0;
 }
 
 static void serve(struct client *c, const char *line, size_t n)
@@ -128,6 +182,7 @@ static void serve(struct client *c, const char *line, size_t n)
 
 	loop_assert(c->server->agent->loop);
 	q->client = c;
+	q->fd = -1;
 	arena_init(&q->arena);
 	c->under_way++;
 	if (rpc_json_request(&q->arena, line, n, &q->message, &why) != 0)
@@ -160,7 +215,8 @@ static void client_advance(struct client *c)
 	const uint8_t *end;
 
 	loop_assert(c->server->agent->loop);
-	while (at < c->in.len && (end = memchr(c->in.data + at, '\n', c->in.len - at)) != NULL) {
+	while (!c->opening && at < c->in.len &&
+		(end = memchr(c->in.data + at, '\n', c->in.len - at)) != NULL) {
 		size_t n = (size_t)(end - c->in.data) - at;
 
 		if (n > 0)

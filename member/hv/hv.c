@@ -74,6 +74,12 @@ unsigned hv_domain_list(struct hv *hv, struct hv_domain *out, unsigned max)
 	return hv->ops->list(hv->state, out, max);
 }
 
+int hv_console_open(struct hv *hv, const struct hv_domain *domain, int *fd_out, struct err *err)
+{
+	return hv->ops->console_open != NULL ? hv->ops->console_open(hv->state, domain, fd_out, err)
+					     : missing(hv, "console", err);
+}
+
 int hv_disks_check(struct hv *hv, struct err *err)
 {
 	return hv->ops->disks ? 0 : missing(hv, "disk", err);

@@ -157,6 +157,10 @@ int hv_domain_set_vcpus(struct hv *hv, int domid, int vcpus, struct err *err);
  */
 void hv_domain_guest(struct hv *hv, int domid, struct arena *a, struct val *out);
 
+/* One more look at its text console (vt100): a descriptor of a stream in both directions, the
+ * caller's, which ends when the domain does. What is not read is not made. */
+int hv_console_open(struct hv *hv, const struct hv_domain *domain, int *fd_out, struct err *err);
+
 /* Can its domains have disks? Else unimplemented. */
 int hv_disks_check(struct hv *hv, struct err *err);
 /* Give the domain the bytes of a file; one that it has at this device is replaced. */

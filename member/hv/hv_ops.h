@@ -41,6 +41,8 @@ struct hv_ops {
 	int (*set_memory)(struct hv_state *hv, int domid, int64_t target_kib, struct err *err);
 	int (*set_vcpus)(struct hv_state *hv, int domid, int vcpus, struct err *err);
 	void (*guest)(struct hv_state *hv, int domid, struct arena *a, struct val *out);
+	int (*console_open)(
+		struct hv_state *hv, const struct hv_domain *domain, int *fd_out, struct err *err);
 	int (*disk_plug)(
 		struct hv_state *hv, int domid, const struct hv_disk *disk, struct err *err);
 	int (*disk_release)(struct hv_state *hv, int domid, const char *id, struct err *err);

@@ -2,9 +2,10 @@
  * members.
  *
  * Addresses: "10.0.0.1:8300", "[::1]:443", "unix:/path", and "fd:7" for a listening socket opened
- * elsewhere. All functions run on the stream's loop. No callback runs from inside the call that
- * asked for it. After `closed`, or after stream_close(), the stream is gone and no callback
- * follows.
+ * elsewhere; for stream_connect it is a connected socket or a terminal, which is the stream's from
+ * here on, and not in simulations. All functions run on the stream's loop. No callback runs from
+ * inside the call that asked for it. After `closed`, or after stream_close(), the stream is gone
+ * and no callback follows.
  */
 #pragma once
 

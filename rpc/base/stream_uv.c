@@ -275,12 +275,31 @@ static void on_connected(uv_connect_t *req, int status)
 		begin_reading(u);
 }
 
+static void on_adopted(struct loop_timer *t)
+{
+	begin_reading(container_of(t, struct stream_uv, linger));
+}
+
+/* Told on a turn of its own, as if it had been dialled. */
+static void adopt(struct stream_uv *u, int fd)
+{
+	int r = uv_pipe_open(&u->h.pipe, fd);
+
+	CHECK(r == 0); /* whoever opened it is to give us no other kind */
+	loop_timer_start(u->s->loop, &u->linger, 0, on_adopted);
+}
+
 int stream_uv_connect(struct stream *s, const char *address)
 {
 	struct sockaddr_storage a = { 0 };
-	struct stream_uv *u = stream_uv_new(s, strncmp(address, "unix:", 5) == 0);
+	bool is_fd = strncmp(address, "fd:", 3) == 0;
+	struct stream_uv *u = stream_uv_new(s, is_fd || strncmp(address, "unix:", 5) == 0);
 
 	u->connect.data = u;
+	if (is_fd) {
+		adopt(u, atoi(address + 3));
+		return 0;
+	}
 	if (u->is_pipe) {
 		uv_pipe_connect(&u->connect, &u->h.pipe, address + 5, on_connected);
 		return 0;

@@ -6,6 +6,7 @@
  * the removal of the file: the boot id is in it. A file of another format is such a power-off too.
  */
 #include "member/hv/hv_ops.h"
+#include "member/hv/sim/sim_console.h"
 #include "member/hv/sim/sim_nics.h"
 #include "rpc/base/sql.h"
 #include "rpc/wire/codec.h"
@@ -25,6 +26,7 @@ struct hv_state {
 	struct env *env;
 	pthread_mutex_t mutex;
 	struct sql *sql;
+	struct sim_consoles *consoles;
 	int64_t memory_kib;
 	struct hv_cpu cpu;
 	char boot_id[UUID_LEN + 1], dir[512];
@@ -82,6 +84,7 @@ static struct hv_state *sim_open(struct env *env, const char *dir, const struct 
 		free(hv);
 		return NULL;
 	}
+	hv->consoles = sim_consoles_new(env);
 	if (sql_number(hv->sql, 0, "PRAGMA user_version", "") != FORMAT ||
 		!sql_text(hv->sql, hv->boot_id, sizeof hv->boot_id, "SELECT id FROM boot", ""))
 		power_on(hv);
@@ -90,6 +93,7 @@ static struct hv_state *sim_open(struct env *env, const char *dir, const struct 
 
 static void sim_close(struct hv_state *hv)
 {
+	sim_consoles_free(hv->consoles);
 	sql_close(hv->sql);
 	pthread_mutex_destroy(&hv->mutex);
 	free(hv);
@@ -450,8 +454,24 @@ static int sim_destroy(struct hv_state *hv, int domid, struct err *err)
 		pthread_mutex_lock(&hv->mutex);
 		sql_run(hv->sql, "DELETE FROM vif WHERE domid NOT IN (SELECT domid FROM domain)",
 			"");
+		sim_console_end(hv->consoles, domid);
 		pthread_mutex_unlock(&hv->mutex);
 	}
+	return rc;
+}
+
+static int sim_console(
+	struct hv_state *hv, const struct hv_domain *domain, int *fd_out, struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&hv->mutex);
+	if (sql_number(hv->sql, 0, "SELECT count(*) FROM domain WHERE domid = ?", "i",
+		    (int64_t)domain->domid) == 0)
+		rc = failed(err, "the domain is gone");
+	else
+		rc = sim_console_open(hv->consoles, domain->domid, domain->uuid, fd_out, err);
+	pthread_mutex_unlock(&hv->mutex);
 	return rc;
 }
 
@@ -738,6 +758,7 @@ const struct hv_ops hv_sim = {
 	.set_memory = sim_set_memory,
 	.set_vcpus = sim_set_vcpus,
 	.destroy = sim_destroy,
+	.console_open = sim_console,
 	.ask = sim_ask,
 	.withdraw = sim_withdraw,
 	.acknowledged = sim_acknowledged,
