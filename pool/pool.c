@@ -168,6 +168,7 @@ int pool_new(struct pool **out, const struct pool_config *config)
 	audit_init(pool);
 	pool->role_call.fn = on_role_call;
 	pthread_mutex_init(&pool->incarnation_mutex, NULL);
+	pthread_mutex_init(&pool->consoles_mutex, NULL);
 	pthread_mutex_init(&pool->parts_mutex, NULL);
 	pthread_mutex_init(&pool->members_mutex, NULL);
 	snprintf(pool->password_file, sizeof pool->password_file, "%s", config->password_file);

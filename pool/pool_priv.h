@@ -43,6 +43,7 @@ enum {
 	POOL_VIF_DEVICE_MAX = 255, /* number of an interface of a VM */
 	POOL_VIFS_SHOWN = 7,	   /* of these, how many VM.get_allowed_VIF_devices offers */
 	POOL_VBDS_SHOWN = 256,	   /* the same of disks */
+	POOL_CONSOLES_MAX = 64,	   /* that this member shows, or hands on */
 	CLI_COMMANDS_MAX = 64,	   /* of `xe` at a time at this member */
 	POOL_WITHIN_MS =
 		24 * 3600 * 1000, /* a call of a job of ours: operations end by themselves */
@@ -138,6 +139,8 @@ struct pool {
 
 	struct listener control;
 	_Atomic unsigned n_dumps, n_clis;
+	struct console *consoles; /* under consoles_mutex; console.c */
+	pthread_mutex_t consoles_mutex;
 };
 
 /* Who calls. */
@@ -329,6 +332,10 @@ void service_refuse(struct call *call);
 
 /* Credentials of a service: checked (auth_check), then the call runs; else it is refused. false: at
  * once, the call's err says why. */
+/* From the cookie, else from the query; NULL: it is not there. In the call's arena. */
+const char *service_parameter(struct call *call, const char *name);
+/* A service that was permitted is over: its task hears of it, then the call ends. */
+void service_end(struct call *call);
 bool service_login(struct call *call, const char *user, const char *password);
 /* n bytes of an answer that has begun, in pieces, each when the one before has left. 0; ERR_CLOSED:
  * the client has gone; ERR_TIMEOUT: it takes nothing for so long; ERR_DEAD. Jobs only. */
@@ -337,6 +344,8 @@ int service_send(struct job *job, struct call *call, const void *p, size_t n, ui
 
 /* The end of a job that sends a file. */
 void service_served(struct loop_call *posted);
+/* console.c: the service. */
+int console_begin(struct call *call, struct err *err);
 
 /* audit.c */
 void audit_init(struct pool *pool);

@@ -17,7 +17,6 @@
 
 static int file_begin(struct call *call, struct err *err);
 static void dump_main(struct job *job, void *arg);
-static int console_begin(struct call *call, struct err *err);
 
 struct service {
 	const char *method, *path, *permission, *type;
@@ -34,6 +33,7 @@ static const struct service services[] = {
 	{ "GET", "/audit_log", "http/get_audit_log", "text/plain", audit_fetch, file_begin, NULL,
 		NULL },
 	{ "GET", "/console", "http/connect_console_ws", NULL, NULL, console_begin, NULL, NULL },
+	{ "CONNECT", "/console", "http/connect_console", NULL, NULL, console_begin, NULL, NULL },
 	{ "POST", "/cli", "http/post_cli", NULL, NULL, cli_begin, cli_authenticate, cli_refuse },
 	{ "POST", "/pool/newcomer", "pool.exchange_certificates_on_join", NULL, NULL,
 		newcomer_begin, NULL, NULL },
@@ -82,7 +82,7 @@ static const char *value_in(struct arena *a, const char *text, const char *name)
 	return NULL;
 }
 
-static const char *parameter(struct call *call, const char *name)
+const char *service_parameter(struct call *call, const char *name)
 {
 	const char *value;
 
@@ -102,6 +102,8 @@ static unsigned status_of(const struct err *err)
 	if (err->code == ERR_RBAC_PERMISSION_DENIED ||
 		err->code == ERR_SESSION_AUTHORIZATION_FAILED)
 		return 403;
+	if (err->code == ERR_HANDLE_INVALID || err->code == ERR_UUID_INVALID)
+		return 404;
 	if (err->code == ERR_NOT_IMPLEMENTED)
 		return 501;
 	return err->code == ERR_TOO_MANY_PENDING_TASKS ? 503 : 500;
@@ -139,7 +141,7 @@ static void on_task_told(struct db_proposal *p)
 }
 
 /* The end of a service that was permitted: the task that was given hears of it. */
-static void end(struct call *call)
+void service_end(struct call *call)
 {
 	struct val info = val_set();
 	struct db_txn txn;
@@ -185,7 +187,7 @@ int service_execute(struct call *call, struct err *err)
 		rc = call->service->run(call, err);
 	if (rc != ERR_API || call->task[0] == 0)
 		return rc;
-	end(call);
+	service_end(call);
 	return CALL_PENDING;
 }
 
@@ -240,7 +242,7 @@ static void authenticate(struct call *call)
 	const char *given = call->request->authorization;
 	char *user, *colon;
 
-	call->session_ref = parameter(call, "session_id");
+	call->session_ref = service_parameter(call, "session_id");
 	if (call->session_ref != NULL) {
 		call_run(call);
 		return;
@@ -277,7 +279,7 @@ bool pool_service(void *arg, struct rpc_request *request)
 	request->gone = on_gone;
 	call->service = s;
 	call->message.method = s->permission;
-	task = parameter(call, "task_id");
+	task = service_parameter(call, "task_id");
 	if (task != NULL && strlen(task) <= DB_REF_MAX)
 		strcpy(call->task, task);
 	(s->authenticate != NULL ? s->authenticate : authenticate)(call);
@@ -414,12 +416,12 @@ void service_served(struct loop_call *posted)
 		rpc_reply_end(call->request);
 		call->request = NULL;
 	}
-	end(call);
+	service_end(call);
 }
 
 static int file_begin(struct call *call, struct err *err)
 {
-	call->since = parameter(call, "since");
+	call->since = service_parameter(call, "since");
 	if (call->pool->n_dumps >= POOL_DUMPS_MAX)
 		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
 	call->pool->n_dumps++;
@@ -428,13 +430,6 @@ static int file_begin(struct call *call, struct err *err)
 		return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
 	}
 	return CALL_PENDING;
-}
-
-/* No hypervisor that is served has a screen. */
-static int console_begin(struct call *call, struct err *err)
-{
-	(void)call;
-	return err_set(err, ERR_NOT_IMPLEMENTED, "consoles of simulated guests", NULL);
 }
 
 /* GET /pool/xmldbdump: the database at one index. First into a file of ours, at full speed: a

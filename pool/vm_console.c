@@ -1,8 +1,7 @@
 /* The class console: one for each VM with a domain, made with it and gone with it.
  *
  * The location is at the host that has the domain; a VM that moves keeps its console, which says
- * where it is now. The record says that there is a screen, not that its bytes are served: GET
- * /console answers 501 (service.c).
+ * where it is now. Its bytes are served there, and by every other member (console.c).
  */
 #include "pool/vm_priv.h"
 
@@ -20,12 +19,16 @@ static void location_of(
 		row != NULL ? db_row_s(row, HOST_address) : "", uuid);
 }
 
+/* What a text console speaks; no hypervisor of ours has a screen. */
+static const char protocol[] = "vt100";
+
 static bool right(const struct db_view *view, const struct db_row *console, const char *host)
 {
 	char location[LOCATION_MAX];
 
 	location_of(view, host, db_row_s(console, CONSOLE_uuid), location);
-	return strcmp(db_row_s(console, CONSOLE_location), location) == 0;
+	return strcmp(db_row_s(console, CONSOLE_location), location) == 0 &&
+	       strcmp(db_row_s(console, CONSOLE_protocol), protocol) == 0;
 }
 
 static const struct db_row *console_of(const struct db_view *view, const struct db_row *vm)
@@ -64,12 +67,14 @@ void console_facts_write(struct db_txn *txn, struct pool *pool, const struct db_
 		location_of(view, host, db_row_s(row, CONSOLE_uuid), location);
 		db_txn_set(txn, MODEL_CLASS_console, db_row_ref(row), CONSOLE_location,
 			val_string(location));
+		db_txn_set(txn, MODEL_CLASS_console, db_row_ref(row), CONSOLE_protocol,
+			val_string(protocol));
 		return;
 	}
 	pool_ref(pool, uuid, ref);
 	location_of(view, host, uuid, location);
 	fields[CONSOLE_uuid] = val_string(uuid);
-	fields[CONSOLE_protocol] = val_string("rfb");
+	fields[CONSOLE_protocol] = val_string(protocol);
 	fields[CONSOLE_location] = val_string(location);
 	fields[CONSOLE_VM] = val_string(db_row_ref(vm));
 	db_txn_create(txn, MODEL_CLASS_console, ref, fields);

@@ -11,9 +11,21 @@
 enum { SMALL_BODY = 15 << 10 };
 
 /* Headers that somebody looks at. */
-enum { H_CORS, H_COOKIE, H_AUTHORIZATION, H_POOL_INDEX, H_POOL_READ, H_TASK, HEADERS };
+enum {
+	H_CORS,
+	H_COOKIE,
+	H_AUTHORIZATION,
+	H_POOL_INDEX,
+	H_POOL_READ,
+	H_WS_KEY,
+	H_WS_PROTOCOL,
+	H_WS_VERSION,
+	H_TASK,
+	HEADERS
+};
 static const char *const header_names[HEADERS] = { "Access-Control-Request-Headers", "Cookie",
-	"Authorization", "X-Pool-Index", "X-Pool-Read", "X-Http-Other-Config-" };
+	"Authorization", "X-Pool-Index", "X-Pool-Read", "Sec-WebSocket-Key",
+	"Sec-WebSocket-Protocol", "Sec-WebSocket-Version", "X-Http-Other-Config-" };
 
 struct rpc_server {
 	struct loop *loop;
@@ -174,6 +186,7 @@ static const char *status_text(unsigned status)
 	case 408: return "Request Timeout";
 	case 411: return "Length Required";
 	case 413: return "Payload Too Large";
+	case 426: return "Upgrade Required";
 	case 431: return "Request Header Fields Too Large";
 	case 501: return "Not Implemented";
 	case 503: return "Service Unavailable";
@@ -368,6 +381,12 @@ static void answer_options(struct rpc_conn *c)
 	buf_fini(&headers);
 }
 
+/* CONNECT asks for a path as well: consoles. */
+static bool is_get(const struct rpc_conn *c)
+{
+	return c->parser.method == HTTP_GET || c->parser.method == HTTP_CONNECT;
+}
+
 /* Every POST that no other service owns is taken as XML-RPC (wire.md 1.2). */
 static void request_serve(struct rpc_conn *c)
 {
@@ -387,6 +406,9 @@ static void request_serve(struct rpc_conn *c)
 			.authorization = header(c, H_AUTHORIZATION),
 			.pool_index = header(c, H_POOL_INDEX),
 			.pool_read = header(c, H_POOL_READ),
+			.websocket_key = header(c, H_WS_KEY),
+			.websocket_protocol = header(c, H_WS_PROTOCOL),
+			.websocket_version = header(c, H_WS_VERSION),
 			.task_config = header(c, H_TASK),
 			.body = buf_text(&c->body),
 			.body_len = c->body.len,
@@ -395,13 +417,13 @@ static void request_serve(struct rpc_conn *c)
 			.conn = c };
 	if (c->parser.method == HTTP_OPTIONS) {
 		answer_options(c);
-	} else if (c->parser.method == HTTP_GET && handler->get != NULL) {
+	} else if (is_get(c) && handler->get != NULL) {
 		c->busy = true;
 		if (!handler->get(handler->arg, &c->request)) {
 			c->busy = false;
-			send_error(c, 404, nothing);
+			send_error(c, c->parser.method == HTTP_CONNECT ? 501 : 404, nothing);
 		}
-	} else if (c->parser.method == HTTP_GET || c->parser.method == HTTP_HEAD) {
+	} else if (is_get(c) || c->parser.method == HTTP_HEAD) {
 		send_error(c, 404, nothing);
 	} else if (c->parser.method != HTTP_POST) {
 		send_error(c, 501, "The API answers POST.");

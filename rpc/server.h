@@ -38,6 +38,8 @@ struct rpc_request {
 	const char *body;		    /* NUL-terminated */
 	size_t body_len;
 	const char *pool_index, *pool_read; /* X-Pool-Index and X-Pool-Read; "" when absent */
+	/* Sec-WebSocket-Key, -Protocol and -Version; "" */
+	const char *websocket_key, *websocket_protocol, *websocket_version;
 	const char *task_config; /* X-Http-Other-Config-KEY: lines KEY:VALUE, keys in lower case */
 	const char *peer;
 	struct loop *loop;
@@ -59,7 +61,7 @@ struct rpc_handler {
 	/* A POST to an RPC path. Answer with rpc_reply, now or later, on the same loop, exactly
 	 * once, unless gone was called. The request is borrowed until then. */
 	void (*request)(void *arg, struct rpc_request *request);
-	/* A GET: the same, or false when nothing is at this path. */
+	/* A GET or CONNECT: the same, or false when nothing is at this path. */
 	bool (*get)(void *arg, struct rpc_request *request);
 	void *arg;
 };
