@@ -25,7 +25,6 @@ enum {
 	CONSOLE_READ = 16 << 10,  /* bytes taken of the client at a time */
 	CONSOLE_LINE = 4 << 10,	  /* of the agent's answer */
 	CONSOLE_OPEN_MS = 10000,  /* until bytes flow */
-	API_PORT = 443,
 };
 
 struct console {
@@ -425,7 +424,7 @@ static int dial_member(struct console *c, const struct db_row *host, struct err 
 	put_request(c, c->call->request);
 	c->tls = tls_client_new(NULL);
 	snprintf(address, sizeof address, strchr(ip, ':') != NULL ? "[%s]:%d" : "%s:%d", ip,
-		API_PORT);
+		POOL_API_PORT);
 	c->up = stream_connect(c->loop, address, c->tls, &up_handler, c);
 	return 0;
 }

@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ASK_MS = 10000, API_PORT = 443 };
+enum { ASK_MS = 10000 };
 
 /* Who is asked. */
 
@@ -173,7 +173,7 @@ static bool member_at(struct call *call, const struct db_row *host, struct follo
 		strlen(db_row_s(member, _MEMBER_certificate)) >= sizeof f->certificate)
 		return false;
 	snprintf(f->address, sizeof f->address, strchr(address, ':') != NULL ? "[%s]:%d" : "%s:%d",
-		address, API_PORT);
+		address, POOL_API_PORT);
 	strcpy(f->certificate, db_row_s(member, _MEMBER_certificate));
 	strcpy(f->ref, db_row_ref(host));
 	return session_proof(call->pool->env, &call->view, f->proof);

@@ -28,7 +28,6 @@
 #include <string.h>
 
 enum {
-	API_PORT = 443,
 	ASK_MS = 30000,
 	AGAIN_MS = 1000,
 	RESOLVE_MS = 10000,
@@ -69,7 +68,7 @@ static bool target_take(const char *given, char host[NAME_MAX_LEN + 1], unsigned
 	size_t n = strlen(given);
 	char *end = "";
 
-	*port = API_PORT;
+	*port = POOL_API_PORT;
 	if (bracket && given[n - 1] == ']')
 		colon = NULL;
 	if (colon != NULL && (bracket || !v6)) {

@@ -18,6 +18,7 @@
 	"dead" /* incarnation of a host that was declared dead, until it announces itself */
 
 enum {
+	POOL_API_PORT = 443,	    /* where other members serve the API */
 	POOL_RETRY_MS = 20000,	    /* a call whose version precondition fails is evaluated again */
 	POOL_WAITING_MAX = 100,	    /* tasks waiting for a lock */
 	POOL_WAIT_MIN = 120,	    /* for a lock */
