@@ -20,6 +20,7 @@ import tempfile
 import clusters
 import grpc_raw
 import measures
+import publish
 
 sys.path.insert(0, os.path.join(clusters.ROOT, "tests", "lib"))
 from xpool import vm_record
@@ -135,7 +136,7 @@ class Bench:
             row["target"] = ", ".join("%s %g" % t for t in known)
             row["met"] = all(CHECKS[check](row, number) for check, number in known)
         self.rows.append(row)
-        print(line(row), file=sys.stderr, flush=True)
+        print(publish.line(row), file=sys.stderr, flush=True)
 
 
 CHECKS = {
@@ -144,24 +145,6 @@ CHECKS = {
     "median <=": lambda row, number: statistics.median(row["ours"]) <= number,
     "worst <=": lambda row, number: max(row["ours"]) <= number,
 }
-
-
-def figure(values):
-    """The median, and the spread when there is one."""
-    if not values:
-        return "-"
-    text = "%.4g" % statistics.median(values)
-    return text if len(values) == 1 else "%s (%.4g to %.4g)" % (text, min(values), max(values))
-
-
-HEAD = "| what | case | unit | ours | etcd | ratio | target | met |\n|---|---|---|---|---|---|---|---|"
-
-
-def line(row):
-    ratio = "%.2f" % row["ratio"] if "ratio" in row else "-"
-    met = {True: "yes", False: "**no**", None: "-"}[row.get("met")]
-    return "| %s |" % " | ".join((row["name"], row["case"], row["unit"], figure(row["ours"]), figure(row["etcd"]), ratio,
-                                  row.get("target", "-"), met))
 
 
 def machine(folder):
@@ -182,12 +165,17 @@ def parse():
                     help="this measurement only, may be repeated: %s" % ", ".join(measures.ALL))
     ap.add_argument("--rounds", type=int, metavar="N", help="default 5")
     ap.add_argument("--quick", action="store_true", help="small and short: do the programs work? The figures mean nothing")
+    ap.add_argument("--publish", action="store_true", help="write the rows into docs/benchmarks.md and draw its plots")
     ap.add_argument("--no-etcd", action="store_true", help="measure ours alone")
     ap.add_argument("--dir", metavar="FOLDER", help="where the temporary folder is made, on the disk to be measured")
     ap.add_argument("--keep", action="store_true", help="leave the folder behind: logs, data")
     opts = ap.parse_args()
     if opts.rounds is not None and opts.rounds < 1:
         ap.error("--rounds %d: at least 1" % opts.rounds)
+    if opts.publish and opts.quick:
+        ap.error("--quick measures nothing that could be published")
+    if opts.publish and not shutil.which("gnuplot"):
+        ap.error("--publish needs gnuplot (package gnuplot-nox)")
     return opts
 
 
@@ -198,7 +186,7 @@ def run(opts, folder, stack):
         cluster.up()
     result = {"machine": machine(folder), "rounds": bench.rounds, "quick": bench.quick, "rows": bench.rows,
               "skipped": bench.skipped}
-    print(HEAD, file=sys.stderr)
+    print(publish.HEAD, file=sys.stderr)
     for name, measure in measures.ALL.items():
         if not opts.only or name in opts.only:
             measure(bench)
@@ -223,6 +211,8 @@ def main():
         return 130
     json.dump(result, sys.stdout, indent=1)
     print()
+    if opts.publish:
+        publish.publish(result)
     return 0
 
 
