@@ -1,9 +1,9 @@
 /* What is HTTP and no call of the API: its authentication, and the services themselves.
  *
  * Authentication, in this order: session_id of the cookie, else of the query: a session as in
- * calls; `Authorization: Basic`: the password is checked, no session is made; else 401. Then the
- * role. task_id names a task that is told how it ended. Every answer closes its connection. Source:
- * http-handlers.md 1.
+ * calls; `Authorization: Basic`: the password is checked, no session is made; else 401. Of a page
+ * of another site only a session in the query counts. Then the role. task_id names a task that is
+ * told how it ended. Every answer closes its connection. Source: http-handlers.md 1.
  */
 #include "db/dump.h"
 #include "pool/pool_priv.h"
@@ -236,18 +236,29 @@ bool service_login(struct call *call, const char *user, const char *password)
 	return auth_check(call, user, password, false, on_identified, &call->err) == CALL_PENDING;
 }
 
+/* From a page of another site, whose browser adds cookies and passwords of ours by itself: what it
+ * says in the query it knows. */
+static bool foreign(const struct rpc_request *r)
+{
+	const char *name = strstr(r->origin, "://");
+
+	return *r->origin != 0 && (name == NULL || strcasecmp(name + 3, r->host) != 0);
+}
+
 static void authenticate(struct call *call)
 {
 	static const char basic[] = "Basic ";
 	const char *given = call->request->authorization;
 	char *user, *colon;
 
-	call->session_ref = service_parameter(call, "session_id");
+	call->session_ref = foreign(call->request)
+				    ? value_in(&call->arena, call->request->query, "session_id")
+				    : service_parameter(call, "session_id");
 	if (call->session_ref != NULL) {
 		call_run(call);
 		return;
 	}
-	if (strncasecmp(given, basic, strlen(basic)) == 0) {
+	if (!foreign(call->request) && strncasecmp(given, basic, strlen(basic)) == 0) {
 		user = base64_decoded(&call->arena, given + strlen(basic));
 		colon = strchr(user, ':');
 		if (colon != NULL) {

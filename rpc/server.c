@@ -15,6 +15,8 @@ enum {
 	H_CORS,
 	H_COOKIE,
 	H_AUTHORIZATION,
+	H_HOST,
+	H_ORIGIN,
 	H_POOL_INDEX,
 	H_POOL_READ,
 	H_WS_KEY,
@@ -24,7 +26,7 @@ enum {
 	HEADERS
 };
 static const char *const header_names[HEADERS] = { "Access-Control-Request-Headers", "Cookie",
-	"Authorization", "X-Pool-Index", "X-Pool-Read", "Sec-WebSocket-Key",
+	"Authorization", "Host", "Origin", "X-Pool-Index", "X-Pool-Read", "Sec-WebSocket-Key",
 	"Sec-WebSocket-Protocol", "Sec-WebSocket-Version", "X-Http-Other-Config-" };
 
 struct rpc_server {
@@ -404,6 +406,8 @@ static void request_serve(struct rpc_conn *c)
 			.query = query != NULL ? query : "",
 			.cookie = header(c, H_COOKIE),
 			.authorization = header(c, H_AUTHORIZATION),
+			.host = header(c, H_HOST),
+			.origin = header(c, H_ORIGIN),
 			.pool_index = header(c, H_POOL_INDEX),
 			.pool_read = header(c, H_POOL_READ),
 			.websocket_key = header(c, H_WS_KEY),

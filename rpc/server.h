@@ -35,6 +35,7 @@ struct rpc_request {
 	const char *path;		    /* without the query */
 	const char *query;		    /* behind the question mark, as it came; "" */
 	const char *cookie, *authorization; /* headers; "" */
+	const char *host, *origin;	    /* the same */
 	const char *body;		    /* NUL-terminated */
 	size_t body_len;
 	const char *pool_index, *pool_read; /* X-Pool-Index and X-Pool-Read; "" when absent */

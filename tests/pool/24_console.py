@@ -50,9 +50,9 @@ class Console:
 
 
 class WebSocket(Console):
-    def __init__(self, pool, member, query, session=None, version=13):
+    def __init__(self, pool, member, query, session=None, version=13, headers=""):
         key = base64.b64encode(os.urandom(16)).decode()
-        super().__init__(pool, member, query, session, "GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: %s\r\n"
+        super().__init__(pool, member, query, session, "GET", headers + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: %s\r\n"
                          "Sec-WebSocket-Version: %d\r\nSec-WebSocket-Protocol: binary\r\n" % (key, version))
         proof = base64.b64encode(hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
         assert self.status != 101 or ("Sec-WebSocket-Accept: %s\r\n" % proof in self.head and "Protocol: binary\r\n" in self.head), self.head
@@ -115,6 +115,13 @@ with Pool() as pool:
         assert Console(pool, 1, query + "&session_id=" + session).type(b"x").until(b"x")
     root = base64.b64encode(("root:" + PASSWORD).encode()).decode()
     assert Console(pool, 1, uuid, headers="Authorization: Basic %s\r\n" % root).status == 200
+    # a page of another site has no use of what the browser adds by itself; who knows the session may come from anywhere
+    basic = "Authorization: Basic %s\r\n" % root
+    for origin, query, cookie, headers, status in (("https://x", uuid, session, "", 101), ("https://y", uuid, session, "", 401),
+                                                   ("null", uuid, session, "", 401), ("https://x.y", uuid, None, basic, 401),
+                                                   ("https://y", uuid + "&session_id=" + session, None, "", 101)):
+        came = WebSocket(pool, 1, query, cookie, headers=headers + "Origin: %s\r\n" % origin)
+        assert came.status == status, (origin, came.head)
     by_frames = WebSocket(pool, 1, uuid, session)
     assert by_frames.status == 101
     by_frames.says(greeting)
