@@ -3,7 +3,7 @@
  * dispatch.c's, the coordinator's own are sweep.c's. */
 #include "pool/pool_priv.h"
 
-enum { RETRY_MS = 200 };
+enum { RETRY_MS = 200, AT_ONCE = 4 /* every so many that were overtaken, it waits nevertheless */ };
 
 static int attempt(
 	struct job *job, struct pool *pool, const struct commit *c, enum db_status *status_out)
@@ -41,10 +41,11 @@ int commit_once(struct job *job, struct pool *pool, const struct commit *c)
 int commit_settled(struct job *job, struct pool *pool, const struct commit *c)
 {
 	enum db_status status;
+	unsigned n = 0;
 	int rc;
 
 	while ((rc = attempt(job, pool, c, &status)) == 0 && status != DB_DONE) {
-		if (status == DB_FAILED)
+		if (status == DB_FAILED && ++n % AT_ONCE != 0)
 			continue;
 		if (job_sleep(job, RETRY_MS) == ERR_DEAD)
 			return ERR_DEAD;
