@@ -86,6 +86,7 @@ with Pool() as pool:
     odd = "tab\t, line\n, percent % %. %%, quotes ' \" \\, <&>, \u00e9 \u4e2d"
     vm = api("VM.create", vm_record(odd, tags=[odd, ""], platform={"a key": odd, "b": ""}))
     api("VM.set_user_version", vm, "7")
+    eventually("hosts say their schema", lambda: all("db_schema" in host["software_version"] for host in api("host.get_all_records").values()))
     pool.agree()
     generation = 0
     for n in (1, 2, 3):
