@@ -33,7 +33,7 @@ const struct cli_command cli_commands[] = {
 	{ "cluster-pool-destroy", "Cluster.pool_destroy", "cluster-uuid", 0, NULL, NULL },
 	{ "cluster-pool-force-destroy", "Cluster.pool_force_destroy", "cluster-uuid", 0, NULL, NULL },
 	{ "cluster-pool-resync", "Cluster.pool_resync", "cluster-uuid", 0, NULL, NULL },
-	{ "console", NULL, "", CLI_VM, NULL, NULL },
+	{ "console", NULL, "", CLI_VM, "Shows the console of a VM, and types there, until Ctrl-].", cli_console },
 	{ "diagnostic-compact", "Diagnostics.gc_compact", "@", CLI_HOST, NULL, NULL },
 	{ "diagnostic-db-stats", "Diagnostics.db_stats", "", 0, NULL, NULL },
 	{ "diagnostic-gc-stats", "Diagnostics.gc_stats", "@", CLI_HOST, NULL, NULL },

@@ -177,11 +177,11 @@ int cli_logout_all(
 	return rc;
 }
 
-/* Files of the client: it fetches them itself over another connection, by a URL with a session that
- * lives as long as that takes. */
+/* What the client does itself over another connection, by a URL with a session that lives as long
+ * as that takes: files, and consoles. */
 
-static int fetched_by_client(
-	struct cli *cli, const char *file, const char *url, const char *failed, struct err *err)
+static int done_by_client(struct cli *cli, enum thin_tag tag, const char *file, const char *url,
+	const char *failed, struct err *err)
 {
 	char ref[DB_REF_MAX + 1];
 	struct thin_frame answer;
@@ -190,7 +190,7 @@ static int fetched_by_client(
 	if (rc != 0)
 		return rc;
 	cli_frame(cli, &(struct thin_frame){ .kind = THIN_COMMAND,
-			       .tag = THIN_HTTP_GET,
+			       .tag = tag,
 			       .text = file,
 			       .url = arena_printf(cli->arena, "%ssession_id=%s", url, ref) });
 	rc = cli_flush(cli);
@@ -209,8 +209,17 @@ int cli_dump_database(
 {
 	(void)command;
 	(void)object;
-	return fetched_by_client(cli, cli_get(cli, "file-name"), "/pool/xmldbdump?",
+	return done_by_client(cli, THIN_HTTP_GET, cli_get(cli, "file-name"), "/pool/xmldbdump?",
 		"The database was not written to the file", err);
+}
+
+int cli_console(
+	struct cli *cli, const struct cli_command *command, const char *object, struct err *err)
+{
+	(void)command;
+	return done_by_client(cli, THIN_HTTP_CONNECT, "",
+		arena_printf(cli->arena, "/console?ref=%s&", object),
+		"The console was not opened, or was lost: does the VM run?", err);
 }
 
 /* since comes as the client wrote it: what is no time ends the query. */
@@ -225,7 +234,7 @@ int cli_audit_log(
 		since = "";
 	if (since[strspn(since, "0123456789TZ:.-")] != 0)
 		return cli_fail(cli, "since is a time: 2026-11-29T08:20:03Z");
-	return fetched_by_client(cli, cli_get(cli, "filename"),
+	return done_by_client(cli, THIN_HTTP_GET, cli_get(cli, "filename"),
 		arena_printf(cli->arena, "/audit_log?since=%s&", since),
 		"The log was not written to the file", err);
 }

@@ -259,5 +259,6 @@ CLI_FUNCTION(cli_message_destroy_all);
 CLI_FUNCTION(cli_subject_role);
 CLI_FUNCTION(cli_subject_add);
 CLI_FUNCTION(cli_logout_all);
+CLI_FUNCTION(cli_console);
 CLI_FUNCTION(cli_dump_database);
 CLI_FUNCTION(cli_audit_log);

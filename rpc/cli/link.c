@@ -424,6 +424,16 @@ static int take(struct link *l, void *p, size_t max)
 	return (int)n;
 }
 
+int link_fd(const struct link *l)
+{
+	return l->fd;
+}
+
+bool link_has(const struct link *l)
+{
+	return l->in.len > l->in_at || l->eof;
+}
+
 int link_read(struct link *l, void *p, size_t max)
 {
 	uint8_t bytes[READ_CHUNK];

@@ -34,5 +34,8 @@ const char *link_server(const struct link *link);
 
 /* All of it. false: the connection is lost. */
 bool link_write(struct link *link, const void *p, size_t n);
+/* To wait for what comes: readable, or link_has: there is something already. */
+int link_fd(const struct link *link);
+bool link_has(const struct link *link);
 /* Some bytes, at least one; 0: the end; -1: lost. */
 int link_read(struct link *link, void *p, size_t max);

@@ -3,6 +3,7 @@
  * has named, and makes new ones only. */
 #include "rpc/base/check.h"
 #include "rpc/cli/options.h"
+#include "rpc/cli/terminal.h"
 #include "rpc/cli/thin.h"
 
 #include <errno.h>
@@ -274,6 +275,37 @@ static void http_put(struct client *c, const char *file, const char *url)
 	buf_fini(&rest);
 }
 
+static void still_there(void *arg)
+{
+	response(arg, THIN_RESPONSE, THIN_WAIT, 0);
+}
+
+static void http_connect(struct client *c, const char *url)
+{
+	struct buf text = { 0 }, rest = { 0 };
+	char location[4096];
+	const char *path;
+	struct link *l = url_open(c, url, &path);
+	int status = -1;
+	bool ok = false;
+
+	if (l != NULL) {
+		buf_printf(
+			&text, "CONNECT %s HTTP/1.0\r\nUser-Agent: xe-cli/Unix/0.2\r\n\r\n", path);
+		if (link_write(l, text.data, text.len))
+			status = head_read(l, &rest, location, sizeof location);
+		fflush(stdout);
+		if (status == 200)
+			ok = terminal_run(l, &rest, still_there, c);
+		else
+			fprintf(stderr, "xe: the server answered %d\n", status);
+		link_close(l);
+	}
+	response(c, THIN_RESPONSE, ok ? THIN_OK : THIN_FAILED, 0);
+	buf_fini(&text);
+	buf_fini(&rest);
+}
+
 static void error(const struct thin_frame *f)
 {
 	fprintf(stderr, "Error code: %s\nError parameters: ", f->text);
@@ -312,10 +344,7 @@ static int obey(struct client *c, const struct thin_frame *f)
 		return -1;
 	case THIN_HTTP_GET: http_get(c, f->text, f->url); return -1;
 	case THIN_HTTP_PUT: http_put(c, f->text, f->url); return -1;
-	case THIN_HTTP_CONNECT:
-		fprintf(stderr, "xe: consoles are not supported\n");
-		response(c, THIN_RESPONSE, THIN_FAILED, 0);
-		return -1;
+	case THIN_HTTP_CONNECT: http_connect(c, f->url); return -1;
 	default: return lost(c);
 	}
 }

@@ -5,10 +5,14 @@ first field of each, joined by commas; errors on stderr; exit code 0 or 1.
 """
 import json
 import os
+import pty
 import re
+import select
+import signal
 import struct
 import subprocess
 import sys
+import termios
 import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
@@ -581,6 +585,69 @@ def speed(pool, xe, api):
     print("the same with all fields: %.3f s" % took)
 
 
+class Typist:
+    """`xe console` on a terminal of its own."""
+
+    def __init__(self, xe, *args):
+        self.fd, inner = pty.openpty()
+        self.before = termios.tcgetattr(self.fd)
+        self.heard = b""
+        self.xe = subprocess.Popen([XE, "console", *args, "-s", xe.servers, "-u", "root", "-pw", PASSWORD], stdin=inner, stdout=inner,
+                                   stderr=subprocess.STDOUT, env=xe.env)
+        os.close(inner)
+
+    def until(self, text):
+        while text not in self.heard:
+            ready = select.select([self.fd], [], [], 20)[0]
+            assert ready, "not said: %r, but %r" % (text, self.heard)
+            self.heard += os.read(self.fd, 4096)
+        self.heard = self.heard[self.heard.index(text) + len(text):]
+        return self
+
+    def raw(self):
+        return not termios.tcgetattr(self.fd)[3] & (termios.ICANON | termios.ECHO)
+
+    def type(self, text):
+        os.write(self.fd, text)
+        return self
+
+    def ends(self):
+        """Its code; the terminal is as it was."""
+        code = self.xe.wait(20)
+        assert termios.tcgetattr(self.fd) == self.before
+        os.close(self.fd)
+        return code
+
+
+def consoles(xe, other, api):
+    vm = api("VM.create", vm_record("watched"))
+    assert "does the VM run?" in xe.fails("console", "vm=watched")
+    api("VM.start", vm, False, False)
+    greeting = b"Simulated guest " + api("VM.get_uuid", vm).encode()
+    for side in (xe, other):
+        typist = Typist(side, "vm=watched").until(greeting)
+        assert typist.raw()
+        typist.type(b"\x03 is for the guest\r").until(b" is for the guest")
+        assert typist.type(b"x\x1d").ends() == 0
+    typist = Typist(xe, "vm=watched").until(greeting)
+    typist.xe.terminate()
+    assert typist.ends() == -signal.SIGTERM
+    # from a script
+    with subprocess.Popen([XE, "console", "vm=watched", "-s", xe.servers, "-u", "root", "-pw", PASSWORD], env=xe.env, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as piped:
+        piped.stdin.write(b"typed by a script\r")
+        piped.stdin.flush()
+        heard = b""
+        while b"typed by a script" not in heard:
+            heard += os.read(piped.stdout.fileno(), 4096)
+        piped.stdin.close()
+        assert piped.wait(20) == 0
+    typist = Typist(other, "vm=watched").until(greeting)
+    api("VM.hard_shutdown", vm)
+    assert typist.ends() == 0
+    api("VM.destroy", vm)
+
+
 def main():
     with Pool() as pool:
         xe, second, third = (Xe(pool, n) for n in (1, 2, 3))
@@ -593,6 +660,7 @@ def main():
         life(third, second, web)
         storage(pool, xe, second, api)
         days(pool, xe, third, api)
+        consoles(xe, second, api)
         every_class(second)
         completion(second, web)
         trust(pool, xe)
