@@ -52,6 +52,7 @@ struct agent {
 	pthread_mutex_t mutex; /* sql, runs, updates */
 	struct sql *sql;
 	struct agent_run *runs;
+	uint64_t runs_ended; /* how many there were */
 	int64_t start_number;
 	struct update *updates;
 	unsigned n_updates, cap_updates;

@@ -27,19 +27,43 @@ static struct val vifs_of(struct agent *agent, struct arena *a, int domid)
 	return v;
 }
 
-/* During a reboot there is no domain for a moment; the VM is running all the same. */
-static struct val stat_of(struct agent *agent, struct arena *a, const char *uuid)
+struct under_way {
+	bool any, reboot;
+	uint64_t ended; /* operations of all VMs, up to now */
+};
+
+static struct under_way under_way(struct agent *agent, const char *uuid)
 {
-	struct hv_domain d = { .domid = -1 };
-	bool has = hv_domain_find(agent->hv, uuid, &d), rebooting;
-	const char *undecided = has && d.moving != HV_STAYS ? arena_strdup(a, d.job) : "";
-	struct val v = val_map(), guest = val_map();
+	struct under_way u = { 0 };
 	struct agent_run *run;
 
 	pthread_mutex_lock(&agent->mutex);
 	run = agent_run_of(agent, uuid);
-	rebooting = run != NULL && run->method == AGENT_VM_reboot;
+	u.any = run != NULL;
+	u.reboot = run != NULL && run->method == AGENT_VM_reboot;
+	u.ended = agent->runs_ended;
 	pthread_mutex_unlock(&agent->mutex);
+	return u;
+}
+
+/* During a reboot there is no domain for a moment; the VM is running all the same. So an answer
+ * that there is none counts only when no operation has ended while it was looked for. */
+static struct val stat_of(struct agent *agent, struct arena *a, const char *uuid)
+{
+	struct hv_domain d;
+	struct under_way before, after;
+	struct val v = val_map(), guest = val_map();
+	const char *undecided;
+	bool has, rebooting;
+
+	do {
+		before = under_way(agent, uuid);
+		d = (struct hv_domain){ .domid = -1 };
+		has = hv_domain_find(agent->hv, uuid, &d);
+		after = under_way(agent, uuid);
+		rebooting = before.reboot || after.reboot;
+	} while (!has && !rebooting && before.ended != after.ended);
+	undecided = has && d.moving != HV_STAYS ? arena_strdup(a, d.job) : "";
 	has = has && !d.marked && d.moving != HV_COMING;
 	val_map_push(a, &v, "uuid", val_string(arena_strdup(a, uuid)));
 	val_map_push(a, &v, "power_state",
@@ -48,7 +72,7 @@ static struct val stat_of(struct agent *agent, struct arena *a, const char *uuid
 			   : d.paused ? "Paused"
 				      : "Running"));
 	val_map_push(a, &v, "domid", val_int(has ? d.domid : -1));
-	val_map_push(a, &v, "busy", val_bool(run != NULL));
+	val_map_push(a, &v, "busy", val_bool(after.any));
 	val_map_push(a, &v, "undecided", val_string(undecided));
 	val_map_push(a, &v, "memory_kib", val_int(has ? d.memory_kib : 0));
 	val_map_push(a, &v, "memory_target_kib", val_int(has ? d.target_kib : 0));

@@ -64,6 +64,7 @@ static void run_end(struct agent_run *run, const struct err *err)
 	while (*at != run)
 		at = &(*at)->next;
 	*at = run->next;
+	agent->runs_ended++;
 	pthread_mutex_unlock(&agent->mutex);
 	buf_fini(&text);
 	arena_fini(&a);

@@ -2,6 +2,7 @@
  * and the record agrees. The agent runs on its real loop and lanes; a crash is a step that dies (no
  * undo) and a new agent on the same folder. */
 #include "member/agent_priv.h"
+#include "member/hv/hv_ops.h"
 #include "agent/methods.h"
 #include "tests/lib/suite.h"
 #include "tests/ops/hooks.h"
@@ -32,7 +33,8 @@ struct bench {
 	enum mode mode;
 	bool armed;
 	_Atomic bool hit;
-	uint64_t hook_ms; /* 0: as long as in the product */
+	uint64_t hook_ms;	 /* 0: as long as in the product */
+	const struct hv_ops *hv; /* NULL: the simulator as it is */
 };
 
 static int before(void *arg, const struct op *op, unsigned step, struct err *err)
@@ -63,6 +65,7 @@ static void agent_begin(struct bench *b)
 	snprintf(hooks, sizeof hooks, "%s/hooks", b->dir);
 	b->agent = agent_new(&(struct agent_config){ .env = &b->env,
 		.dir = b->dir,
+		.hv = b->hv,
 		.machine.memory_kib = 1 << 20,
 		.hooks = arena_strdup(&b->arena, hooks),
 		.hook_ms = b->hook_ms,
@@ -514,6 +517,66 @@ START_TEST(a_guest_that_stops_by_itself_gets_what_was_wanted)
 }
 END_TEST
 
+struct looker {
+	struct bench *b;
+	_Atomic bool stop;
+	unsigned looks, halted;
+};
+
+static void *look(void *arg)
+{
+	struct looker *l = arg;
+	struct ask q;
+
+	while (!l->stop) {
+		power_state(l->b, &q);
+		l->looks++;
+		l->halted += strcmp(q.power_state, "Running") != 0;
+	}
+	return NULL;
+}
+
+static bool find_slowly(struct hv_state *hv, const char *uuid, struct hv_domain *out)
+{
+	bool has = hv_sim.find(hv, uuid, out);
+
+	if (!has)
+		usleep(10000);
+	return has;
+}
+
+/* Also by a look that takes longer than the rest of the reboot. */
+START_TEST(a_reboot_is_never_seen_as_a_halt)
+{
+	struct hv_ops slow = hv_sim;
+	struct looker l = { 0 };
+	char task[UUID_LEN + 1];
+	pthread_t thread;
+	struct bench b;
+	struct ask q;
+
+	slow.find = find_slowly;
+	bench_open(&b);
+	agent_free(b.agent);
+	b.hv = &slow;
+	agent_begin(&b);
+	add_vm(&b);
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	l.b = &b;
+	ck_assert_int_eq(pthread_create(&thread, NULL, look, &l), 0);
+	for (unsigned k = 0; k < 15; k++) {
+		snprintf(task, sizeof task, "00000000-0000-4000-8000-%012u", k);
+		operate(&b, AGENT_VM_reboot, task, false, &q);
+		ck_assert_str_eq(q.state, "completed");
+	}
+	l.stop = true;
+	pthread_join(thread, NULL);
+	ck_assert_uint_gt(l.looks, 15);
+	ck_assert_uint_eq(l.halted, 0);
+	bench_close(&b);
+}
+END_TEST
+
 #define OF_VM	"-vmuuid " VM " -reason "
 #define DOMID_1 " -vmdomid 1\n"
 
@@ -777,6 +840,7 @@ int main(int argc, char **argv)
 		an_agent_does_not_start_on_damaged_records,
 		a_domain_has_the_interfaces_that_it_shall_have,
 		a_guest_that_stops_by_itself_gets_what_was_wanted,
+		a_reboot_is_never_seen_as_a_halt,
 		hooks_run_in_their_order_with_their_arguments,
 		a_hook_that_refuses_stops_what_can_be_stopped,
 		a_hook_that_hangs_or_floods_is_an_error,
