@@ -3,7 +3,9 @@
  *   largest first -> hosts it may run on -> fewest members of its anti-affinity groups there, then
  *     most memory left after what the plan has put there already
  *
- * The plan promises nothing: each migration is placed and gets its memory by its own admission.
+ * The plan promises nothing: each migration is placed and gets its memory by its own admission. No
+ * host that is being emptied itself is in it: a migration there would wait for that to end, and so
+ * may only wait for an evacuation that was admitted later, never in a circle.
  */
 #include "pool/operation_priv.h"
 
@@ -60,7 +62,7 @@ static unsigned others(
 	unsigned n = 0;
 
 	while ((other = db_next(&c)) != NULL && n < HOSTS_MAX)
-		if (other != host)
+		if (other != host && !place_emptied(ad, other))
 			rooms[n++] = (struct room){ other, memory_free(ad->view, other) };
 	return n;
 }

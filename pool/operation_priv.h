@@ -78,6 +78,8 @@ bool task_cancel_asked(const struct db_row *task, struct arena *a);
 /* place.c */
 /* Choose the host that runs it. */
 int place_owner(struct admit *ad, struct err *err);
+/* host.evacuate is under way there: nothing is placed on it. */
+bool place_emptied(const struct admit *ad, const struct db_row *host);
 /* May the VM run there? Everything but memory (can_boot_here, pool.md 6.1). */
 int place_check(const struct admit *ad, const struct db_row *vm, const struct db_row *host,
 	struct err *err);

@@ -279,7 +279,7 @@ static bool coordinator_spared(const struct admit *ad)
 	return pool != NULL && db_row_b(pool, POOL_coordinator_bias);
 }
 
-static bool being_emptied(const struct admit *ad, const struct db_row *host)
+bool place_emptied(const struct admit *ad, const struct db_row *host)
 {
 	struct val current = db_row_field(host, HOST_current_operations, ad->arena);
 
@@ -304,7 +304,7 @@ static int choose(struct admit *ad, const struct db_row *vm, struct err *err)
 		int64_t left = memory_free(ad->view, host);
 
 		err_fini(&why);
-		if (!in_contact(ad, host) || being_emptied(ad, host) ||
+		if (!in_contact(ad, host) || place_emptied(ad, host) ||
 			place_check(ad, vm, host, &why) != 0)
 			continue;
 		if (strcmp(db_row_ref(host), affinity) == 0 && left >= need.least)

@@ -4,7 +4,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from xpool import MIB, Api, Pool, eventually, vm_record
+from xpool import MIB, Api, Pool, at_once, eventually, vm_record
 
 with Pool() as pool:
     first = Api(pool, 1).login()
@@ -100,6 +100,15 @@ with Pool() as pool:
         there = [first("VM.get_resident_on", w) for w in spread[:n + 1]]
         counts = [there.count(h) for h in hosts]
         assert max(counts) - min(counts) <= 1, (n, counts)
+
+    # two hosts are emptied at once: neither waits for the other, nor is anything moved to one of them
+    one, two, left = sorted(hosts, key=lambda host: third("host.get_address", host))
+    for v in [third("VM.create", vm_record("moved%d" % n)) for n in range(6)]:
+        third("VM.start_on", v, one if len(third("host.get_resident_VMs", one)) < len(third("host.get_resident_VMs", two)) else two, False, False)
+    at_once(lambda: first("host.evacuate", one, timeout=40), lambda: second("host.evacuate", two, timeout=40))
+    assert {len(third("host.get_resident_VMs", host)) for host in (one, two)} == {0} and len(third("host.get_resident_VMs", left)) == 12
+    first("host.evacuate", left)  # and again, the other way
+    assert third("host.get_resident_VMs", left) == []
 
     # processors: what each host has, the level that all have, and what a VM has seen of it
     whole, less = "1789c3f5-f6f83203-2991cbf5-00000023", "1789c3f5-76f80203"
