@@ -16,15 +16,19 @@ static bool waits(const struct db_row *task)
 	       *db_row_s(task, TASK_method) != 0;
 }
 
-unsigned line_waiting(const struct db_view *view, const struct db_row *out[POOL_WAITING_MAX])
+unsigned line_waiting(
+	const struct db_view *view, uint64_t *seen, const struct db_row *out[POOL_WAITING_MAX])
 {
-	struct db_cursor c = db_rows(view, MODEL_CLASS_task);
+	struct db_cursor c = db_rows_modified(view, MODEL_CLASS_task, *seen);
 	const struct db_row *row;
 	unsigned n = 0, k;
 
+	*seen = db_view_index(view);
 	while ((row = db_next(&c)) != NULL) {
 		if (!waits(row))
 			continue;
+		if (db_row_modified(row) <= *seen)
+			*seen = db_row_modified(row) - 1;
 		if (n == POOL_WAITING_MAX) {
 			if (db_row_created(out[n - 1]) < db_row_created(row))
 				continue;
@@ -78,7 +82,7 @@ unsigned line_all(struct pool *pool, const struct db_view *view, struct arena *a
 	const struct ahead **line_out)
 {
 	const struct db_row *waiting[POOL_WAITING_MAX];
-	unsigned n = line_waiting(view, waiting);
+	unsigned n = line_waiting(view, &pool->line_seen, waiting);
 	struct err err = { 0 };
 	struct request r;
 

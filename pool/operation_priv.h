@@ -147,10 +147,13 @@ enum verdict admit_evaluate(struct admit *ad, struct val *locks, struct err *err
 void task_set_ended(
 	struct db_txn *txn, struct arena *a, const char *ref, int64_t now, const struct err *err);
 
-/* line.c: pure. */
+/* line.c. Admission loop. */
 /* The oldest tasks that wait for locks, in order of creation; how many. There may be more: a host
- * that was to run some has been lost. */
-unsigned line_waiting(const struct db_view *view, const struct db_row *out[POOL_WAITING_MAX]);
+ * that was to run some has been lost. seen: no row of a task that was changed last up to this index
+ * waits; 0: it is not known of any. Moved on to what is known then, so that who asks often looks
+ * at what has changed. */
+unsigned line_waiting(
+	const struct db_view *view, uint64_t *seen, const struct db_row *out[POOL_WAITING_MAX]);
 /* It waits: it gets in line for each object that it cannot have yet, or for all of them when its
  * turn has come. line: the latest is the first. Of one that the rules refuse, nothing. */
 void line_join(struct admit *ad, const struct ahead **line);

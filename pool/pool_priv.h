@@ -118,6 +118,7 @@ struct pool {
 	/* This host's (owner.c), admission loop only. */
 	struct loop_call owner_call;
 	struct owned *owned;
+	uint64_t line_seen;    /* no task up to this index waits (line.c); admission loop */
 	uint64_t owner_seen;   /* rows of tasks up to this index have been looked at */
 	uint64_t dead_seen;    /* of the entry that said we were dead, the last we answered */
 	char incarnation[128]; /* of the agent; "" until it has been reached; under

@@ -252,6 +252,7 @@ static bool decide(
 	const char *waits_for[POOL_WAITING_MAX];
 	const struct ahead *line = NULL;
 	unsigned n, removed;
+	uint64_t seen = 0; /* of what waits the sweep looks at all, whatever was seen before */
 	int64_t now = env_wall_s(pool->env);
 
 	if (schema_decide(view, txn))
@@ -262,7 +263,7 @@ static bool decide(
 				sweep_lost(pool, view, task, txn, a)))
 			return true;
 	}
-	n = line_waiting(view, waiting);
+	n = line_waiting(view, &seen, waiting);
 	for (unsigned i = 0; i < n; i++) {
 		if (sweep_waiting(pool, view, waiting[i], txn, a, &line, &waits_for[i]))
 			return true;

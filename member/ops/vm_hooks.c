@@ -164,11 +164,13 @@ int vm_step_hook(struct job *job, void *state, struct err *err)
 
 	if (run->agent->hooks == NULL || run->skip || run->quiet)
 		return 0;
+	scripts.folder = arena_printf(&job->arena, "%s/%s", run->agent->hooks, hook);
+	list(&scripts, run->agent->hooks);
+	if (scripts.n == 0)
+		return 0;
 	there = hv_domain_find(run->agent->hv, run->uuid, &d);
 	if (!there && strcmp(hook, "vm-pre-shutdown") == 0)
 		return 0; /* it is halted: nothing will happen */
-	scripts.folder = arena_printf(&job->arena, "%s/%s", run->agent->hooks, hook);
-	list(&scripts, run->agent->hooks);
 	if (scripts.left_out > 0)
 		log_warn(job->env, "event=hooks_too_many folder=%s not_run=%u most=%d",
 			scripts.folder, scripts.left_out, HOOK_SCRIPTS_MAX);
