@@ -88,7 +88,7 @@ with Pool(options="--election-ms 500") as pool:
     walk = Walk(pool, (1, 2, 3), first.session, vm).go(12)
     hops = sum(pool.counters(m)["floors_taken"] - before[m - 1] for m in (1, 2, 3))
     print("calls %d takeovers %d slowest %.3f s" % (walk.calls, hops, walk.slowest))
-    assert hops > 0.9 * walk.calls and walk.calls > 200
+    assert hops > 0.9 * walk.calls and walk.calls > 100
     # the same session at once from three clients: each sees what it wrote itself before
     crowd = [Walk(pool, (m, m % 3 + 1), first.session, first("VM.create", vm_record("c%d" % m))) for m in (1, 2, 3)]
     threads = [threading.Thread(target=w.go, args=(4,)) for w in crowd]
