@@ -7,7 +7,8 @@
  * preconditions pin what the rules relied on (the versions of the locked objects), so two
  * admissions can never both hold a lock. A task that meets a lock is a row without owner; the sweep
  * (sweep.c) admits it when the lock has gone, oldest first, and who asks meanwhile gets in line.
- * The coordinator keeps nothing in memory about any of this: a new one goes on with the rows.
+ * The coordinator keeps nothing in memory about any of this but from where on to look for who waits
+ * (line.c): a new one goes on with the rows.
  * pool.md 5.2, docs/decisions/0006.
  */
 #include "pool/operation_priv.h"

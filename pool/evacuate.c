@@ -287,23 +287,29 @@ static void note_end(
 	e->failed = with_reason(job, e->failed, t->vm, &why);
 }
 
+/* The plan of now; the view is pinned, and the caller's to unpin. */
+static struct move *plan_now(struct job *job, struct owned *o, const char *host_ref,
+	struct db_view *view, unsigned *n_out)
+{
+	struct admit ad = { .pool = o->pool, .view = view, .arena = &job->arena };
+	const struct db_row *host;
+
+	db_view_pin(o->pool->db, view);
+	host = db_view_get(view, MODEL_CLASS_host, host_ref);
+	*n_out = 0;
+	return host != NULL ? plan_for(&ad, host, n_out) : NULL;
+}
+
 /* The next VM that may move, and where to, by the plan of now; false: none, and why the others that
  * were not tried stay. */
 static bool next_move(struct job *job, struct owned *o, struct evacuation *e, const char *host_ref,
 	const char **vm_out, const char **to_out)
 {
-	struct admit ad = { .pool = o->pool, .arena = &job->arena };
-	const struct db_row *host;
 	struct db_view view;
-	struct move *moves;
+	struct move *moves = plan_now(job, o, host_ref, &view, &e->left);
 	bool found = false;
 
-	e->left = 0;
 	e->stuck = "";
-	db_view_pin(o->pool->db, &view);
-	ad.view = &view;
-	host = db_view_get(&view, MODEL_CLASS_host, host_ref);
-	moves = host != NULL ? plan_for(&ad, host, &e->left) : NULL;
 	if (e->left > e->all)
 		e->all = e->left;
 	for (unsigned i = 0; i < e->left && !found; i++) {
@@ -326,17 +332,11 @@ static bool next_move(struct job *job, struct owned *o, struct evacuation *e, co
 /* Each VM must have a place, or its error. */
 static int check_plan(struct job *job, struct owned *o, const char *host_ref, struct err *err)
 {
-	struct admit ad = { .pool = o->pool, .arena = &job->arena };
 	const char *params[ERR_PARAMS_MAX];
-	const struct db_row *host;
 	struct db_view view;
-	struct move *moves;
-	unsigned n = 0, k = 0, i = 0;
+	unsigned n, k = 0, i = 0;
+	struct move *moves = plan_now(job, o, host_ref, &view, &n);
 
-	db_view_pin(o->pool->db, &view);
-	ad.view = &view;
-	host = db_view_get(&view, MODEL_CLASS_host, host_ref);
-	moves = host != NULL ? plan_for(&ad, host, &n) : NULL;
 	while (i < n && moves[i].to != NULL)
 		i++;
 	if (i < n) {

@@ -39,7 +39,7 @@ struct race {
 	struct tls *ctx;
 };
 
-static uint64_t now_ms(void)
+uint64_t link_now_ms(void)
 {
 	struct timespec t;
 
@@ -270,18 +270,18 @@ static void connected(struct race *race, struct link *l)
 /* The first that is ready; NULL: none in time. */
 static struct link *run(struct race *race)
 {
-	uint64_t due = now_ms() + LINK_OPEN_MS, next = 0, now;
+	uint64_t due = link_now_ms() + LINK_OPEN_MS, next = 0, now;
 	unsigned begun = 0, alive;
 	struct pollfd fds[LINK_SERVERS_MAX];
 	int wait;
 
-	while ((now = now_ms()) < due) {
+	while ((now = link_now_ms()) < due) {
 		alive = 0;
 		for (unsigned i = 0; i < begun; i++)
 			alive += race->links[i]->state != FAILED;
 		if (begun < race->n && (alive == 0 || now >= next)) {
 			begin(race->links[begun++]);
-			next = now_ms() + LINK_NEXT_MS;
+			next = link_now_ms() + LINK_NEXT_MS;
 			continue;
 		}
 		if (alive == 0)

@@ -34,6 +34,9 @@ const char *link_server(const struct link *link);
 
 /* All of it. false: the connection is lost. */
 bool link_write(struct link *link, const void *p, size_t n);
+/* Milliseconds of the monotonic clock. */
+uint64_t link_now_ms(void);
+
 /* To wait for what comes: readable, or link_has: there is something already. */
 int link_fd(const struct link *link);
 bool link_has(const struct link *link);

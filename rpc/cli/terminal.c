@@ -1,13 +1,13 @@
 /* See terminal.h. */
 #include "rpc/cli/terminal.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { PIECE = 4096 };
@@ -51,28 +51,23 @@ static enum end came(struct link *console)
 	return show(bytes, (size_t)n) ? GOES_ON : ENDED;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static enum end converse(struct link *console, int signals, void (*alive)(void *arg), void *arg)
 {
 	struct pollfd fds[] = { { .fd = STDIN_FILENO, .events = POLLIN },
 		{ .fd = link_fd(console), .events = POLLIN }, { .fd = signals, .events = POLLIN } };
-	int64_t said = now_ms(), left;
+	uint64_t due = link_now_ms() + TERMINAL_ALIVE_MS, now;
 	enum end end = GOES_ON;
 
 	while (end == GOES_ON) {
-		left = link_has(console) ? 0 : said + TERMINAL_ALIVE_MS - now_ms();
-		if (poll(fds, 3, left > 0 ? (int)left : 0) < 0)
-			return LOST;
-		if (now_ms() >= said + TERMINAL_ALIVE_MS) {
-			said = now_ms();
+		now = link_now_ms();
+		if (now >= due) {
+			due = now + TERMINAL_ALIVE_MS;
 			alive(arg);
+		}
+		if (poll(fds, 3, link_has(console) ? 0 : (int)(due - now)) < 0) {
+			if (errno == EINTR)
+				continue;
+			return LOST;
 		}
 		if (fds[2].revents != 0)
 			return ENDED;

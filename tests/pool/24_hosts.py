@@ -107,8 +107,6 @@ with Pool() as pool:
         third("VM.start_on", v, one if len(third("host.get_resident_VMs", one)) < len(third("host.get_resident_VMs", two)) else two, False, False)
     at_once(lambda: first("host.evacuate", one, timeout=40), lambda: second("host.evacuate", two, timeout=40))
     assert {len(third("host.get_resident_VMs", host)) for host in (one, two)} == {0} and len(third("host.get_resident_VMs", left)) == 12
-    first("host.evacuate", left)  # and again, the other way
-    assert third("host.get_resident_VMs", left) == []
 
     # processors: what each host has, the level that all have, and what a VM has seen of it
     whole, less = "1789c3f5-f6f83203-2991cbf5-00000023", "1789c3f5-76f80203"
