@@ -106,10 +106,12 @@ void host_after_boot(struct pool *pool, const struct db_view *view, struct db_tx
 	const struct db_row *host = pool_self(pool, view),
 			    *member = db_view_get(view, MODEL_CLASS__member, pool->host_uuid);
 
-	if (host == NULL || *before == 0 || same_boot(before, now) ||
-		db_row_b(host, HOST_enabled) || !db_row_b(member, _MEMBER_auto_enable))
+	if (host == NULL || *before == 0 || same_boot(before, now))
 		return;
-	db_txn_set(txn, MODEL_CLASS_host, db_row_ref(host), HOST_enabled, val_bool(true));
+	/* who disables it meanwhile is not overruled */
+	db_txn_need_version(txn, MODEL_CLASS_host, db_row_ref(host), db_row_modified(host));
+	if (!db_row_b(host, HOST_enabled) && db_row_b(member, _MEMBER_auto_enable))
+		db_txn_set(txn, MODEL_CLASS_host, db_row_ref(host), HOST_enabled, val_bool(true));
 }
 
 /* The rule always says no, and why: there is no plug-in that could. */

@@ -155,7 +155,7 @@ static void build_announcement(struct db_txn *txn, const struct db_view *view, v
 	a->has_row = member != NULL;
 	if (member == NULL || strcmp(db_row_s(member, _MEMBER_incarnation), incarnation) == 0)
 		return;
-	db_txn_need_row(txn, MODEL_CLASS__member, uuid);
+	db_txn_need_version(txn, MODEL_CLASS__member, uuid, db_row_modified(member));
 	db_txn_set(txn, MODEL_CLASS__member, uuid, _MEMBER_incarnation, val_string(incarnation));
 	host_after_boot(a->pool, view, txn, db_row_s(member, _MEMBER_incarnation), incarnation);
 }
@@ -163,10 +163,15 @@ static void build_announcement(struct db_txn *txn, const struct db_view *view, v
 static int announce(struct job *job, struct pool *pool)
 {
 	struct announcement a = { .pool = pool };
-	int rc = commit_once(job, pool,
+	int rc;
+
+	/* a view from before our last life shows who was enabled then, and calls what is new
+	 * unknown */
+	if (pool_catch_up(job, pool) == ERR_DEAD)
+		return ERR_DEAD;
+	rc = commit_once(job, pool,
 		&(struct commit){
 			DB_FOR_CONFIG, { POOL_HOST, "", "announce" }, build_announcement, &a });
-
 	return rc == 0 && !a.has_row ? ERR_TIMEOUT : rc;
 }
 
@@ -233,9 +238,6 @@ static void reconcile_main(struct job *job, void *arg)
 	while (announce(job, pool) != 0)
 		if (job_sleep(job, RETRY_MS) != 0)
 			return;
-	/* a view from before our last life would call what is new unknown */
-	if (pool_catch_up(job, pool) == ERR_DEAD)
-		return;
 	forget_tasks(job, pool);
 	pbd_reconcile(job, pool);
 	if (host_clear_own(job, pool) == ERR_DEAD)

@@ -23,6 +23,7 @@ QUICKSTART = os.path.join(ROOT, "deploy", "quickstart")
 PASSWORD = "test password: ü"
 REPORTS = re.compile(r"AddressSanitizer|LeakSanitizer: detected|runtime error:|ThreadSanitizer|assertion_failed|domain_twice")
 MIB = 1 << 20
+LAST_WORDS = 8  # seconds
 NULL = "OpaqueRef:NULL"
 
 
@@ -32,6 +33,10 @@ class ApiError(Exception):
     @property
     def code(self):
         return self.args[0]
+
+
+def too_long(_number, _frame):
+    raise TimeoutError("the test has had its seconds of tests/budget")
 
 
 class Api:
@@ -245,6 +250,9 @@ class Pool:
         shutil.rmtree(self.dir)
 
     def __enter__(self):
+        # a test that hangs says where, and what its members said, before ctest ends it without a word
+        signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(max(int(os.environ.get("XPOOL_TEST_SECONDS", "0")) - LAST_WORDS, 0))
         return self.up()
 
     def __exit__(self, kind, value, trace):

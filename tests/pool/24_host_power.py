@@ -1,22 +1,31 @@
 """Machines that reboot, go off and come back: when they may, what the pool shows meanwhile, and who is enabled again."""
 import os
 import re
+import signal
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from xpool import Api, Pool, eventually, gone, vm_record
 
 
 def starts(pool, member, program):
-    """Boot ids of the agent, or starts of xpoold, in order."""
-    log, event = {"agent": ("agent.log", r"event=agent_started boot_id=(\S+)"), "xpoold": ("xpoold.log", r"event=started (\S+)")}[program]
+    """Boot ids of the agent, starts of xpoold, or its contacts with the agent, in order."""
+    log, event = {"agent": ("agent.log", r"event=agent_started boot_id=(\S+)"), "xpoold": ("xpoold.log", r"event=started (\S+)"),
+                  "contact": ("xpoold.log", r"event=agent_connected (\S+)")}[program]
     with open(os.path.join(pool.dir, "member%d" % member, log)) as handle:
         return re.findall(event, handle.read())
 
 
-with Pool() as pool:
-    leader = pool.leader()
-    n = leader  # whose machine it is about
+def others(number):
+    """A signal to the members that are not n."""
+    for m in (1, 2, 3):
+        if m != n:
+            pool.signal(m, "xpoold", number)
+
+
+with Pool(options="--snapshot-entries 60") as pool:
+    n = pool.leader()  # whose machine it is about
     by = 1 + n % 3
     api = Api(pool, by).login()
     third = Api(pool, 1 + by % 3, api.session)
@@ -60,17 +69,43 @@ with Pool() as pool:
     assert not api("host.get_enabled", host)
     assert api.fails("HOST_DISABLED", "VM.start_on", vm, host, False, False) == [host]
 
-    # off, and on again
+    # off, and on again; the agent is off before the end of the task is on a majority's disks
     api("host.enable", host)
     api("host.disable", host)
-    api("host.shutdown", host)
+    pids = {}
     for program in ("agent", "xpoold"):
         with open(os.path.join(pool.dir, "member%d" % n, program + ".pid")) as handle:
-            pid = int(handle.read().split()[0])
-        eventually("%s is off" % program, lambda: gone(pid))
+            pids[program] = int(handle.read().split()[0])
+    pool.signal(n, "agent", signal.SIGSTOP)
+    task = api("Async.host.shutdown", host)
+    eventually("it is under way", lambda: api("host.get_current_operations", host) != {})
+    time.sleep(0.3)  # the agent is asked
+    others(signal.SIGSTOP)
+    pool.signal(n, "agent", signal.SIGCONT)
+    eventually("agent is off", lambda: gone(pids["agent"]))
+    others(signal.SIGCONT)
+    eventually("xpoold is off", lambda: gone(pids["xpoold"]))
+    assert third.wait_task(task)["status"] == "success"
     pool.quickstart("start", str(n))
     eventually("enabled again", lambda: api("host.get_enabled", host))
     assert len(set(starts(pool, n, "agent"))) == 4
+    api("VM.start_on", vm, host, False, False)
+    api("VM.hard_shutdown", vm)
+
+    # a snapshot in which it is enabled is all that it knows when its agent is there: that decides nothing
+    taken = lambda: pool.counters(n)["snapshots_taken"]
+    before = taken()
+    while taken() == before:
+        api("VM.set_name_description", vm, str(time.time()))
+    api("host.disable", host)
+    pool.quickstart("poweroff", str(n))
+    contacts = starts(pool, n, "contact")
+    others(signal.SIGSTOP)
+    pool.quickstart("start", str(n))
+    eventually("its agent is there", lambda: starts(pool, n, "contact") != contacts)
+    time.sleep(0.5)  # for what would be wrong
+    others(signal.SIGCONT)
+    eventually("enabled again", lambda: api("host.get_enabled", host))
     api("VM.start_on", vm, host, False, False)
     pool.check()
     pool.agree()
