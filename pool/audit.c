@@ -1,5 +1,5 @@
-/* The audit log of this member: a line for each call that may change something, and for each that
- * was refused for its caller's roles or password.
+/* The audit log, as this member writes it (audit_fetch.c reads all members): a line for each call
+ * that may change something, and for each that was refused for its caller's roles or password.
  *
  *   call (I/O loop): arguments by name before it runs, the line when it ends -> memory -> a job of
  * a lane of its own -> files that are rotated
@@ -27,11 +27,9 @@
 enum {
 	WAITING_MAX = 4 << 20, /* bytes in memory */
 	FILE_MAX = 8 << 20,
-	FILES = 8,
 	LINE_MAX_BYTES = 8192, /* of one line's arguments */
 	VALUE_MAX = 256,
 	REFS_MAX = 16, /* of a set */
-	PIECE = 64 << 10,
 };
 
 struct audit {
@@ -78,7 +76,7 @@ static void rotate(struct audit *a)
 	close(a->fd);
 	a->fd = -1;
 	pthread_mutex_lock(&a->files);
-	for (unsigned n = FILES - 1; n > 0; n--) {
+	for (unsigned n = AUDIT_FILES - 1; n > 0; n--) {
 		path_of(a, n - 1, from);
 		path_of(a, n, to);
 		rename(from, to); /* one that is not there yet: nothing */
@@ -150,7 +148,7 @@ static void write_main(struct job *job, void *arg)
 
 /* Lines, by any loop. */
 
-static void put_time(struct buf *b, struct env *env)
+void audit_put_time(struct buf *b, struct env *env)
 {
 	time_t now = (time_t)env_wall_s(env);
 	struct tm t;
@@ -171,7 +169,7 @@ static void put_line(struct pool *pool, const struct buf *line)
 		COUNT(pool->env, audit_dropped);
 	} else {
 		if (a->dropped > 0) {
-			put_time(&a->waiting, pool->env);
+			audit_put_time(&a->waiting, pool->env);
 			buf_printf(&a->waiting, "warn|%s|0 ||audit] %llu lines were dropped\n",
 				pool->host_uuid, (unsigned long long)a->dropped);
 			a->dropped = 0;
@@ -388,7 +386,7 @@ static void put_call(struct call *call, const char *name, bool denied, const cha
 	struct buf b = { 0 };
 	const char *code = call->err.code != NULL ? call->err.code->name : "";
 
-	put_time(&b, call->pool->env);
+	audit_put_time(&b, call->pool->env);
 	put_host(&b, call->pool);
 	buf_printf(&b, "%s %s%s|audit] (", name, call->task[0] != 0 ? "R:" : "",
 		call->task + strcspn(call->task, ":") + (call->task[0] != 0));
@@ -445,7 +443,7 @@ int pool_audit_log_append(
 	if (strlen(args->line) > LINE_MAX_BYTES)
 		return err_set(err, ERR_VALUE_NOT_SUPPORTED, "line", "",
 			arena_printf(&call->arena, "longer than %d bytes", LINE_MAX_BYTES), NULL);
-	put_time(&b, call->pool->env);
+	audit_put_time(&b, call->pool->env);
 	put_host(&b, call->pool);
 	buf_puts(&b, "|audit] ");
 	put_plain(&b, args->line, LINE_MAX_BYTES);
@@ -473,87 +471,17 @@ void audit_end(struct call *call)
 		put_call(call, name, denied, call->audit);
 }
 
-/* GET /audit_log?since=TIME: what this member has, oldest first. */
-
-/* [20261129T08:17:19.000Z|...: as text, without - and Z. */
-static bool is_since(const char *line, size_t n, const char *since)
+void audit_open_files(struct pool *pool, int fds[AUDIT_FILES])
 {
-	size_t i = 1;
-
-	if (n == 0 || line[0] != '[')
-		return false; /* none of ours */
-	for (; *since != 0; since++) {
-		if (*since == '-' || *since == 'Z')
-			continue;
-		if (i >= n || line[i] == 'Z')
-			return false;
-		if (line[i] != *since)
-			return line[i] > *since;
-		i++;
-	}
-	return true;
-}
-
-/* The lines of a buffer that are late enough, to the client; how many bytes were whole lines. */
-static int send_lines(struct job *job, struct call *call, const struct buf *text, const char *since,
-	size_t *used_out)
-{
-	struct buf out = { 0 };
-	const char *at = (const char *)text->data, *end = at + text->len, *line_end;
-	int rc = 0;
-
-	for (; (line_end = memchr(at, '\n', (size_t)(end - at))) != NULL; at = line_end + 1)
-		if (is_since(at, (size_t)(line_end - at), since))
-			buf_put(&out, at, (size_t)(line_end - at) + 1);
-	if (out.len > 0)
-		rc = service_send(job, call, out.data, out.len, POOL_STALL_MS);
-	*used_out = (size_t)(at - (const char *)text->data);
-	buf_fini(&out);
-	return rc;
-}
-
-static int send_log(struct job *job, struct call *call, int fd, const char *since)
-{
-	struct buf text = { 0 };
-	size_t used = 0;
-	ssize_t n = 1;
-	int rc = 0;
-
-	while (rc == 0 && n > 0) {
-		n = read(fd, buf_room(&text, PIECE), PIECE);
-		text.len += n > 0 ? (size_t)n : 0;
-		rc = send_lines(job, call, &text, since, &used);
-		memmove(text.data, text.data + used, text.len - used);
-		text.len -= used;
-		if (text.len > WAITING_MAX)
-			text.len = 0; /* no line of ours: what a power cut left */
-	}
-	buf_fini(&text);
-	return n < 0 ? ERR_IO : rc;
-}
-
-void audit_fetch(struct job *job, void *arg)
-{
-	struct call *call = arg;
-	struct audit *a = call->pool->audit;
+	struct audit *a = pool->audit;
 	char path[600];
-	int fds[FILES], rc = 0;
 
 	pthread_mutex_lock(&a->files);
-	for (unsigned i = 0; i < FILES; i++) {
-		path_of(a, FILES - 1 - i, path);
+	for (unsigned i = 0; i < AUDIT_FILES; i++) {
+		path_of(a, AUDIT_FILES - 1 - i, path);
 		fds[i] = open(path, O_RDONLY | O_CLOEXEC);
 	}
 	pthread_mutex_unlock(&a->files);
-	for (unsigned i = 0; i < FILES; i++) {
-		if (fds[i] >= 0 && rc == 0)
-			rc = send_log(job, call, fds[i], call->since != NULL ? call->since : "");
-		if (fds[i] >= 0)
-			close(fds[i]);
-	}
-	if (rc != 0)
-		err_set(&call->err, ERR_INTERNAL_ERROR, err_rc_name(rc), NULL);
-	loop_post(call->io->loop, &call->posted, service_served);
 }
 
 void audit_init(struct pool *pool)

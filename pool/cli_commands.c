@@ -10,7 +10,7 @@ const struct cli_command cli_commands[] = {
 	{ "appliance-recover", NULL, "+uuid +database: +force?", 0, NULL, NULL },
 	{ "appliance-shutdown", "VM_appliance.clean_shutdown|VM_appliance.hard_shutdown", "uuid", 0, NULL, NULL },
 	{ "appliance-start", "VM_appliance.start", "uuid paused?", 0, NULL, NULL },
-	{ "audit-log-get", NULL, "+filename +since?", 0, "Writes the audit log of the member that answers to a file of the client.", cli_audit_log },
+	{ "audit-log-get", NULL, "+filename +since?", 0, "Writes the audit log of all members, by time, to a file of the client.", cli_audit_log },
 	{ "blob-create", NULL, "+name +mime-type? +vm-uuid? +host-uuid? +sr-uuid? +network-uuid? +pool-uuid? +public?", CLI_HIDDEN, NULL, NULL },
 	{ "blob-get", NULL, "+uuid +filename", CLI_HIDDEN, NULL, NULL },
 	{ "blob-put", NULL, "+uuid +filename", CLI_HIDDEN, NULL, NULL },

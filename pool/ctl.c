@@ -107,12 +107,12 @@ static bool parse(int argc, char **argv, struct options *o)
 static int print_fingerprint(const char *path)
 {
 	uint8_t f[TLS_FINGERPRINT_LEN];
+	char text[TLS_PRINT_TEXT];
 
 	if (!tls_file_fingerprint(path, f))
 		return ctl_fail(path, "no certificate can be read from it");
-	for (int i = 0; i < TLS_FINGERPRINT_LEN; i++)
-		printf("%02x", f[i]);
-	printf("\n");
+	tls_fingerprint_text(f, text);
+	puts(text);
 	return 0;
 }
 

@@ -23,7 +23,7 @@ enum { ASK_MS = 10000 };
 
 /* Who is asked. */
 
-void epoch_authenticate(struct call *call)
+void proof_authenticate(struct call *call)
 {
 	const char *proof =
 		arena_strndup(&call->arena, call->request->body, call->request->body_len);
@@ -66,8 +66,8 @@ enum found { SAME_EPOCH, FOLLOW };
 
 struct follow {
 	struct call *call;
-	char address[80], ref[DB_REF_MAX + 1]; /* of the host */
-	char certificate[2 * TLS_FINGERPRINT_LEN + 1];
+	struct peer peer;
+	char ref[DB_REF_MAX + 1]; /* of the host */
 	char proof[DB_REF_MAX + 1];
 	struct loop_call posted;
 	enum found found;
@@ -77,8 +77,8 @@ struct follow {
 
 static int not_contacted(struct follow *f, const char *why)
 {
-	log_warn(
-		f->call->pool->env, "event=epoch_not_asked address=%s why=\"%s\"", f->address, why);
+	log_warn(f->call->pool->env, "event=epoch_not_asked address=%s why=\"%s\"", f->peer.address,
+		why);
 	return err_set(&f->err, ERR_CANNOT_CONTACT_HOST, f->ref, NULL);
 }
 
@@ -88,15 +88,11 @@ static int judge(struct follow *f, struct arena *a, const struct rpc_answer *ans
 	struct pool *pool = f->call->pool;
 	const struct members *ours = pool->cfg.members;
 	struct members *theirs = mem_new(sizeof *theirs);
-	char hex[2 * TLS_FINGERPRINT_LEN + 1], why[256] = "", path[512];
+	char why[256] = "", path[512];
 	const char *fault = NULL;
 	int rc = 0;
 
-	for (unsigned i = 0; i < TLS_FINGERPRINT_LEN; i++)
-		snprintf(hex + 2 * i, 3, "%02x", answer->fingerprint[i]);
-	if (strcmp(hex, f->certificate) != 0)
-		rc = not_contacted(f, "another certificate than that member's");
-	else if (answer->status != 200)
+	if (answer->status != 200)
 		rc = not_contacted(f, answer->body);
 	else if (!members_parse(a, answer->body, answer->n, theirs, why, sizeof why))
 		rc = not_contacted(f, why);
@@ -119,8 +115,8 @@ static int judge(struct follow *f, struct arena *a, const struct rpc_answer *ans
 		if (members_write(path, theirs) != 0)
 			rc = err_set(&f->err, ERR_INTERNAL_ERROR, strerror(errno), NULL);
 		else
-			log_info(pool->env, "event=epoch_followed address=%s epoch=%u", f->address,
-				theirs->n_epochs);
+			log_info(pool->env, "event=epoch_followed address=%s epoch=%u",
+				f->peer.address, theirs->n_epochs);
 	}
 	free(theirs);
 	return rc;
@@ -152,31 +148,14 @@ static void follow_main(struct job *job, void *arg)
 	struct rpc_answer answer;
 
 	f->rc = rpc_post(job, pool->loops[0].loop,
-		&(struct rpc_ask){
-			f->address, "/pool/members", f->proof, MEMBERS_FILE_MAX, ASK_MS },
-		&answer);
+		&(struct rpc_ask){ f->peer.address, "/pool/members", f->proof, f->peer.certificate,
+			MEMBERS_FILE_MAX, ASK_MS },
+		&job->arena, &answer);
 	if (f->rc == 0)
 		f->rc = judge(f, &job->arena, &answer);
 	else if (f->rc != ERR_CANCELLED && f->rc != ERR_DEAD)
 		f->rc = not_contacted(f, answer.why);
 	loop_post(f->call->io->loop, &f->posted, on_found);
-}
-
-/* That member as this one knows it; false: there is none, or it is this one. */
-static bool member_at(struct call *call, const struct db_row *host, struct follow *f)
-{
-	const struct db_row *member =
-		db_view_get(&call->view, MODEL_CLASS__member, db_row_s(host, HOST_uuid));
-	const char *address = db_row_s(host, HOST_address);
-
-	if (member == NULL || strcmp(db_row_s(host, HOST_uuid), call->pool->host_uuid) == 0 ||
-		strlen(db_row_s(member, _MEMBER_certificate)) >= sizeof f->certificate)
-		return false;
-	snprintf(f->address, sizeof f->address, strchr(address, ':') != NULL ? "[%s]:%d" : "%s:%d",
-		address, POOL_API_PORT);
-	strcpy(f->certificate, db_row_s(member, _MEMBER_certificate));
-	strcpy(f->ref, db_row_ref(host));
-	return session_proof(call->pool->env, &call->view, f->proof);
 }
 
 int pool_emergency_reset_master(
@@ -197,7 +176,9 @@ int pool_emergency_reset_master(
 			NULL);
 	f = mem_new(sizeof *f);
 	f->call = call;
-	if (!member_at(call, host, f)) {
+	strcpy(f->ref, db_row_ref(host));
+	if (host == pool_self(call->pool, &call->view) || !peer_of(&call->view, host, &f->peer) ||
+		!session_proof(call->pool->env, &call->view, f->proof)) {
 		free(f);
 		return call_ask_majority(call);
 	}

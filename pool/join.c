@@ -154,8 +154,9 @@ static int ask(struct join *j, const char *method, const struct val *params, str
 	val_map_push(&j->job->arena, &request, "id", val_int(1));
 	val_json(&body, &request);
 	rc = rpc_post(j->job, j->own->loops[0].loop,
-		&(struct rpc_ask){ j->address, "/jsonrpc", buf_text(&body), ANSWER_MAX, ASK_MS },
-		&answer);
+		&(struct rpc_ask){
+			j->address, "/jsonrpc", buf_text(&body), NULL, ANSWER_MAX, ASK_MS },
+		&j->job->arena, &answer);
 	buf_fini(&body);
 	if (rc == ERR_CANCELLED || rc == ERR_DEAD)
 		return rc;
@@ -422,10 +423,9 @@ static bool put_entry(struct join *j, struct buf *out)
 
 static bool has_print(const struct members *m, const uint8_t print[TLS_FINGERPRINT_LEN])
 {
-	char hex[2 * TLS_FINGERPRINT_LEN + 1];
+	char hex[TLS_PRINT_TEXT];
 
-	for (unsigned i = 0; i < TLS_FINGERPRINT_LEN; i++)
-		snprintf(hex + 2 * i, 3, "%02x", print[i]);
+	tls_fingerprint_text(print, hex);
 	for (unsigned i = 0; i < m->n; i++)
 		if (strcmp(m->m[i].certificate, hex) == 0)
 			return true;
@@ -499,8 +499,9 @@ static int ask_once(struct join *j, enum verdict *verdict, struct err *err)
 		return 0;
 	}
 	rc = rpc_post(j->job, j->own->loops[0].loop,
-		&(struct rpc_ask){ j->address, path, buf_text(&entry), MEMBERS_FILE_MAX, ASK_MS },
-		&answer);
+		&(struct rpc_ask){
+			j->address, path, buf_text(&entry), NULL, MEMBERS_FILE_MAX, ASK_MS },
+		&j->job->arena, &answer);
 	buf_fini(&entry);
 	if (rc == ERR_CANCELLED || rc == ERR_DEAD)
 		return rc;

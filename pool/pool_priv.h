@@ -355,8 +355,15 @@ void audit_init(struct pool *pool);
 void audit_begin(struct call *call);
 /* It has ended: its line, if it is worth one. */
 void audit_end(struct call *call);
-/* The job of GET /audit_log. */
+/* The time of a line, as each begins: [20261129T08:17:19.000Z| */
+void audit_put_time(struct buf *out, struct env *env);
+/* For reading, the oldest first; -1: there is none. */
+enum { AUDIT_FILES = 8 };
+void audit_open_files(struct pool *pool, int fds[AUDIT_FILES]);
+
+/* audit_fetch.c: the job of GET /audit_log; POST /audit_log, by which members ask each other. */
 void audit_fetch(struct job *job, void *arg);
+int audit_page_begin(struct call *call, struct err *err);
 
 /* cli.c: the service of `xe`. */
 void cli_authenticate(struct call *call);
@@ -614,8 +621,17 @@ int newcomer_begin(struct call *call, struct err *err);
 /* coordinator.c: CALL_PENDING; the call ends well when a majority answers, else with
  * HOST_IN_EMERGENCY_MODE. */
 int call_ask_majority(struct call *call);
-/* epoch.c: the service that tells a member of an older epoch who is in this one. */
-void epoch_authenticate(struct call *call);
+/* peer.c: the API of another member, and whose certificate it must have. false: that host has
+ * none. */
+struct peer {
+	char address[80]; /* stream.h */
+	char certificate[TLS_PRINT_TEXT];
+};
+bool peer_of(const struct db_view *view, const struct db_row *host, struct peer *out);
+
+/* epoch.c: a service for other members, who prove by their body that they are of this pool. */
+void proof_authenticate(struct call *call);
+/* The service that tells a member of an older epoch who is in this one. */
 int epoch_tell(struct call *call, struct err *err);
 
 /* join.c: this host, a pool of its own, becomes a member of another. */

@@ -32,13 +32,15 @@ static const struct service services[] = {
 		NULL, NULL },
 	{ "GET", "/audit_log", "http/get_audit_log", "text/plain", audit_fetch, file_begin, NULL,
 		NULL },
+	{ "POST", "/audit_log", "http/get_audit_log", NULL, NULL, audit_page_begin,
+		proof_authenticate, NULL },
 	{ "GET", "/console", "http/connect_console_ws", NULL, NULL, console_begin, NULL, NULL },
 	{ "CONNECT", "/console", "http/connect_console", NULL, NULL, console_begin, NULL, NULL },
 	{ "POST", "/cli", "http/post_cli", NULL, NULL, cli_begin, cli_authenticate, cli_refuse },
 	{ "POST", "/pool/newcomer", "pool.exchange_certificates_on_join", NULL, NULL,
 		newcomer_begin, NULL, NULL },
 	{ "POST", "/pool/members", "pool.emergency_reset_master", NULL, NULL, epoch_tell,
-		epoch_authenticate, NULL },
+		proof_authenticate, NULL },
 };
 
 /* Parameters. */

@@ -19,6 +19,7 @@ struct exchange {
 	struct tls *tls;
 	http_parser parser;
 	char address[128];
+	char certificate[TLS_PRINT_TEXT]; /* "": any */
 	struct buf request, answer;
 	size_t answer_max;
 	uint64_t timeout_ms;
@@ -107,11 +108,17 @@ static bool feed(struct exchange *x, const uint8_t *p, size_t n)
 static void on_open(void *arg, struct stream *s)
 {
 	struct exchange *x = arg;
+	char print[TLS_PRINT_TEXT];
 
-	if (stream_fingerprint(s, x->fingerprint))
-		stream_write(s, x->request.data, x->request.len);
-	else
+	if (!stream_fingerprint(s, x->fingerprint)) {
 		end(x, ERR_CORRUPT, "the server has no certificate");
+		return;
+	}
+	tls_fingerprint_text(x->fingerprint, print);
+	if (x->certificate[0] != 0 && strcmp(x->certificate, print) != 0)
+		end(x, ERR_CORRUPT, "the server has another certificate than is known of it");
+	else
+		stream_write(s, x->request.data, x->request.len);
 }
 
 static void on_data(void *arg, struct stream *s, const uint8_t *p, size_t n)
@@ -158,6 +165,8 @@ static struct exchange *exchange_new(struct job *job, struct loop *loop, const s
 	x->answer_max = ask->answer_max;
 	x->timeout_ms = ask->timeout_ms;
 	snprintf(x->address, sizeof x->address, "%s", ask->address);
+	if (ask->certificate != NULL)
+		snprintf(x->certificate, sizeof x->certificate, "%s", ask->certificate);
 	http_parser_init(&x->parser, HTTP_RESPONSE);
 	x->parser.data = x;
 	buf_printf(&x->request,
@@ -168,7 +177,8 @@ static struct exchange *exchange_new(struct job *job, struct loop *loop, const s
 	return x;
 }
 
-int rpc_post(struct job *job, struct loop *loop, const struct rpc_ask *ask, struct rpc_answer *out)
+int rpc_post(struct job *job, struct loop *loop, const struct rpc_ask *ask, struct arena *a,
+	struct rpc_answer *out)
 {
 	struct exchange *x = exchange_new(job, loop, ask);
 	int rc;
@@ -178,12 +188,12 @@ int rpc_post(struct job *job, struct loop *loop, const struct rpc_ask *ask, stru
 	rc = wait_join(&x->wait, ask->timeout_ms + WAIT_MORE_MS, true);
 	if (rc == 0) {
 		rc = x->rc;
-		out->why = arena_strdup(&job->arena, x->why);
+		out->why = arena_strdup(a, x->why);
 	}
 	if (rc == 0) {
 		out->status = x->parser.status_code;
 		out->n = x->answer.len;
-		out->body = arena_strndup(&job->arena, buf_text(&x->answer), x->answer.len);
+		out->body = arena_strndup(a, buf_text(&x->answer), x->answer.len);
 		memcpy(out->fingerprint, x->fingerprint, sizeof out->fingerprint);
 	}
 	wait_drop(&x->wait);

@@ -265,6 +265,12 @@ bool tls_conn_expired(const struct tls_conn *c)
 	return expired;
 }
 
+void tls_fingerprint_text(const uint8_t print[TLS_FINGERPRINT_LEN], char out[TLS_PRINT_TEXT])
+{
+	for (unsigned i = 0; i < TLS_FINGERPRINT_LEN; i++)
+		snprintf(out + 2 * i, 3, "%02x", print[i]);
+}
+
 bool tls_file_fingerprint(const char *path, uint8_t out[TLS_FINGERPRINT_LEN])
 {
 	FILE *f = fopen(path, "re");

@@ -29,6 +29,10 @@ void tls_free(struct tls *tls);
 /* SHA-256 fingerprint of the first certificate in a PEM file; false when it cannot be read. */
 bool tls_file_fingerprint(const char *path, uint8_t out[TLS_FINGERPRINT_LEN]);
 
+/* In hex, as lists of members have it. */
+enum { TLS_PRINT_TEXT = 2 * TLS_FINGERPRINT_LEN + 1 };
+void tls_fingerprint_text(const uint8_t print[TLS_FINGERPRINT_LEN], char out[TLS_PRINT_TEXT]);
+
 /* Make an RSA-2048 key and a self-signed certificate for so many days with `address` as an IP
  * subject name (clients refuse an address that stands in CN only) and CN = name; both go to `path`
  * as PEM, mode 0600. 0 or ERR_IO with errno. */
