@@ -182,7 +182,7 @@ const struct cli_command cli_commands[] = {
 	{ "pool-dump-database", NULL, "+file-name", 0, "Writes the database of the pool to a file of the client.", cli_dump_database },
 	{ "pool-eject", "pool.eject", "host-uuid", CLI_CONFIRM, NULL, NULL },
 	{ "pool-emergency-reset-master", "pool.emergency_reset_master", "master-address", 0, NULL, NULL },
-	{ "pool-emergency-transition-to-master", "pool.emergency_transition_to_master", "+force?", 0, NULL, NULL },
+	{ "pool-emergency-transition-to-master", "pool.emergency_transition_to_master", "+force?", 0, NULL, cli_emergency },
 	{ "pool-enable-binary-storage", "pool.enable_binary_storage", "", CLI_HIDDEN, NULL, NULL },
 	{ "pool-enable-client-certificate-auth", "pool.enable_client_certificate_auth", "%pool name", 0, NULL, NULL },
 	{ "pool-enable-external-auth", "pool.enable_external_auth", "%pool config: service-name auth-type +uuid?", 0, NULL, NULL },

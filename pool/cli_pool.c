@@ -213,6 +213,24 @@ int cli_dump_database(
 		"The database was not written to the file", err);
 }
 
+/* What force=true does in the reference would be done under a member that runs. */
+int cli_emergency(
+	struct cli *cli, const struct cli_command *command, const char *object, struct err *err)
+{
+	int rc = cli_run_message(cli, command, object, NULL, err);
+
+	if (rc == ERR_API && err->code == ERR_HOST_IN_EMERGENCY_MODE &&
+		cli_get(cli, "force") != NULL)
+		return cli_fail(cli, "No majority answers. To go on without it, give up what only "
+				     "the lost members "
+				     "have: stop xpoold on this host, run xpoolctl recover (it "
+				     "says what is given "
+				     "up, and does it with --yes), start xpoold, then xe "
+				     "pool-recover-slaves takes "
+				     "in the members that can be reached.");
+	return rc;
+}
+
 int cli_console(
 	struct cli *cli, const struct cli_command *command, const char *object, struct err *err)
 {

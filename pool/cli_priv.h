@@ -236,6 +236,7 @@ const char *cli_uuid(struct cli *cli, int class_id, const char *ref);
 	int name(struct cli *cli, const struct cli_command *command, const char *object,           \
 		struct err *err)
 CLI_FUNCTION(cli_made);
+CLI_FUNCTION(cli_emergency);
 CLI_FUNCTION(cli_vm_start);
 CLI_FUNCTION(cli_vm_resume);
 CLI_FUNCTION(cli_vm_migrate);

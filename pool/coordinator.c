@@ -59,23 +59,3 @@ int pool_emergency_transition_to_master(struct call *call,
 	(void)args, (void)err;
 	return call_ask_majority(call);
 }
-
-/* Members in contact have this epoch: the channel refuses all others. */
-int pool_recover_slaves(
-	struct call *call, const struct pool_recover_slaves_args *args, struct err *err)
-{
-	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_host);
-	const struct db_row *host;
-	uint64_t self = db_raft_id(call->pool->db);
-
-	(void)args, (void)err;
-	call->result = val_set();
-	while ((host = db_next(&c)) != NULL) {
-		uint64_t id = pool_raft_id_of(&call->view, db_row_ref(host));
-
-		if (id != 0 && id != self && db_in_contact(call->pool->db, id))
-			val_set_push(&call->arena, &call->result,
-				val_string(arena_strdup(&call->arena, db_row_ref(host))));
-	}
-	return 0;
-}

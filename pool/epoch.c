@@ -1,7 +1,9 @@
-/* pool.emergency_reset_master: a member that a forced recovery has left out follows the new epoch
- * (pool.md 3.2, docs/decisions/0015), without anybody at its keyboard.
+/* A member that a forced recovery has left out follows the new epoch (pool.md 3.2,
+ * docs/decisions/0015), without anybody at its keyboard.
  *
- *   POST /pool/members at the member that is named --> members.json there: its epochs
+ *   pool.emergency_reset_master there, or pool.recover_slaves at one that is in the new epoch,
+ * which says so to each member it has no contact with (POST /pool/follow)
+ *     --> POST /pool/members at the member that is named --> members.json there: its epochs
  *     --> of this epoch: nothing to follow; then a majority says that all is well, or not
  *     --> a newer one that descends from ours: members.next.json, and this program begins anew
  *         (members_take_next sets the own log aside)
@@ -19,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ASK_MS = 10000 };
+enum { ASK_MS = 10000, ANSWER_MAX = 4096 };
 
 /* Who is asked. */
 
@@ -127,17 +129,22 @@ static void on_found(struct loop_call *posted)
 	struct follow *f = container_of(posted, struct follow, posted);
 	struct call *call = f->call;
 	bool leave = f->rc == 0 && f->found == FOLLOW, same = f->rc == 0 && !leave;
+	static const char done[] = "it follows\n";
 
 	if (f->rc == ERR_API)
 		err_move(&call->err, &f->err);
 	else if (f->rc != 0)
 		err_set(&call->err, ERR_INTERNAL_ERROR, err_rc_name(f->rc), NULL);
 	free(f);
-	if (same) {
+	call->leaves = leave; /* the answer leaves before */
+	if (call->service == NULL && same) {
 		call_ask_majority(call);
 		return;
 	}
-	call->leaves = leave; /* the answer leaves before */
+	if (call->service != NULL && call->err.code == NULL && call->request != NULL) {
+		rpc_reply(call->request, 200, "text/plain", NULL, done, sizeof done - 1);
+		call->request = NULL;
+	}
 	call_finish(call);
 }
 
@@ -158,15 +165,14 @@ static void follow_main(struct job *job, void *arg)
 	loop_post(f->call->io->loop, &f->posted, on_found);
 }
 
-int pool_emergency_reset_master(
-	struct call *call, const struct pool_emergency_reset_master_args *args, struct err *err)
+/* CALL_PENDING, ERR_API; 0: that is this member, or the pool is not known here yet. */
+static int begin(struct call *call, const char *address, struct err *err)
 {
 	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_host);
 	const struct db_row *host;
 	struct follow *f;
 
-	while ((host = db_next(&c)) != NULL &&
-		strcmp(db_row_s(host, HOST_address), args->master_address) != 0)
+	while ((host = db_next(&c)) != NULL && strcmp(db_row_s(host, HOST_address), address) != 0)
 		;
 	if (host == NULL)
 		return err_set(err, ERR_OPERATION_NOT_ALLOWED,
@@ -180,10 +186,119 @@ int pool_emergency_reset_master(
 	if (host == pool_self(call->pool, &call->view) || !peer_of(&call->view, host, &f->peer) ||
 		!session_proof(call->pool->env, &call->view, f->proof)) {
 		free(f);
-		return call_ask_majority(call);
+		return 0;
 	}
 	if (lane_submit(call->pool->api, "", follow_main, f, NULL) == 0)
 		return CALL_PENDING;
 	free(f);
 	return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
+}
+
+int pool_emergency_reset_master(
+	struct call *call, const struct pool_emergency_reset_master_args *args, struct err *err)
+{
+	int rc = begin(call, args->master_address, err);
+
+	return rc == 0 ? call_ask_majority(call) : rc;
+}
+
+int epoch_follow(struct call *call, struct err *err)
+{
+	const char *address = service_parameter(call, "address");
+	int rc = begin(call, address != NULL ? address : "", err);
+
+	return rc == 0 ? err_set(err, ERR_OPERATION_NOT_ALLOWED, "It is told by itself", NULL) : rc;
+}
+
+/* pool.recover_slaves: those in contact have this epoch, the channel refuses all others; who is
+ * not is told, all at once. */
+
+struct recovery {
+	struct call *call;
+	unsigned open; /* that have not answered */
+	char path[128], proof[DB_REF_MAX + 1];
+};
+
+struct told {
+	struct recovery *recovery;
+	struct loop_call posted;
+	struct peer peer;
+	char ref[DB_REF_MAX + 1]; /* of the host */
+	bool follows;
+};
+
+static void on_told(struct loop_call *posted)
+{
+	struct told *t = container_of(posted, struct told, posted);
+	struct recovery *r = t->recovery;
+	struct call *call = r->call;
+
+	if (t->follows)
+		val_set_push(&call->arena, &call->result,
+			val_string(arena_strdup(&call->arena, t->ref)));
+	free(t);
+	if (--r->open > 0)
+		return;
+	free(r);
+	call_finish(call);
+}
+
+static void tell_main(struct job *job, void *arg)
+{
+	struct told *t = arg;
+	struct recovery *r = t->recovery;
+	struct rpc_answer answer;
+	int rc = rpc_post(job, r->call->pool->loops[0].loop,
+		&(struct rpc_ask){ t->peer.address, r->path, r->proof, t->peer.certificate,
+			ANSWER_MAX, ASK_MS },
+		&job->arena, &answer);
+
+	t->follows = rc == 0 && answer.status == 200;
+	if (!t->follows && rc != ERR_CANCELLED && rc != ERR_DEAD)
+		log_warn(job->env, "event=epoch_not_told address=%s why=\"%s\"", t->peer.address,
+			rc == 0 ? answer.body : answer.why);
+	loop_post(r->call->io->loop, &t->posted, on_told);
+}
+
+/* One that nobody can be asked for has no contact either. */
+static void tell(struct recovery *r, const struct db_row *host)
+{
+	struct told *t = mem_new(sizeof *t);
+
+	t->recovery = r;
+	strcpy(t->ref, db_row_ref(host));
+	if (peer_of(&r->call->view, host, &t->peer) &&
+		lane_submit(r->call->pool->api, "", tell_main, t, NULL) == 0)
+		r->open++;
+	else
+		free(t);
+}
+
+int pool_recover_slaves(
+	struct call *call, const struct pool_recover_slaves_args *args, struct err *err)
+{
+	struct db_cursor c = db_rows(&call->view, MODEL_CLASS_host);
+	const struct db_row *host, *self = pool_self(call->pool, &call->view);
+	struct recovery *r = mem_new(sizeof *r);
+	bool known = self != NULL && session_proof(call->pool->env, &call->view, r->proof);
+
+	(void)args, (void)err;
+	r->call = call;
+	call->result = val_set();
+	if (known)
+		snprintf(r->path, sizeof r->path, "/pool/follow?address=%s",
+			db_row_s(self, HOST_address));
+	while (known && (host = db_next(&c)) != NULL) {
+		uint64_t id = pool_raft_id_of(&call->view, db_row_ref(host));
+
+		if (host != self && id != 0 && db_in_contact(call->pool->db, id))
+			val_set_push(&call->arena, &call->result,
+				val_string(arena_strdup(&call->arena, db_row_ref(host))));
+		else if (host != self)
+			tell(r, host);
+	}
+	if (r->open > 0)
+		return CALL_PENDING;
+	free(r);
+	return 0;
 }

@@ -633,6 +633,8 @@ bool peer_of(const struct db_view *view, const struct db_row *host, struct peer 
 void proof_authenticate(struct call *call);
 /* The service that tells a member of an older epoch who is in this one. */
 int epoch_tell(struct call *call, struct err *err);
+/* The service by which a member of a newer epoch says that there is one. */
+int epoch_follow(struct call *call, struct err *err);
 
 /* join.c: this host, a pool of its own, becomes a member of another. */
 struct join_want {

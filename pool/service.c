@@ -39,6 +39,8 @@ static const struct service services[] = {
 	{ "POST", "/cli", "http/post_cli", NULL, NULL, cli_begin, cli_authenticate, cli_refuse },
 	{ "POST", "/pool/newcomer", "pool.exchange_certificates_on_join", NULL, NULL,
 		newcomer_begin, NULL, NULL },
+	{ "POST", "/pool/follow", "pool.emergency_reset_master", NULL, NULL, epoch_follow,
+		proof_authenticate, NULL },
 	{ "POST", "/pool/members", "pool.emergency_reset_master", NULL, NULL, epoch_tell,
 		proof_authenticate, NULL },
 };

@@ -1,6 +1,6 @@
 """After a forced recovery one member votes. The others follow its epoch by pool.emergency_reset_master, one of them killed behind
 the answer, the last one alone, without a majority of its own. When they have fetched everything they vote again: the pool goes on
-without the one that was recovered."""
+without the one that was recovered. A second time the recovered one takes them in by pool.recover_slaves."""
 import fcntl
 import os
 import subprocess
@@ -25,10 +25,10 @@ def kill(pool, member):
         fcntl.flock(handle, fcntl.LOCK_EX)  # its last thread has ended
 
 
-def asked(api, proof):
+def asked(api, proof, path="/pool/members"):
     """Who is in the pool is told to its own members alone."""
     try:
-        return api.post(proof, path="/pool/members").status
+        return api.post(proof, path=path).status
     except urllib.error.HTTPError as fault:
         return fault.code
 
@@ -78,4 +78,30 @@ with Pool() as pool:
     other("VM.set_name_description", vm, "without the one that was recovered")
     assert other("VM.get_name_label", vm) == "after"
     pool.quickstart("start", "3")
+    pool.agree()
+
+    # once more: a member alone says what to do; the one that was recovered takes the others in
+    time.sleep(1.5)
+    for member in (1, 2, 3):
+        kill(pool, member)
+    pool.quickstart("start", "3")
+    xe = [os.path.join(sys.argv[1], "xe"), "-s", pool.address(3), "-u", "root", "-pw", PASSWORD]
+    eventually("it serves", lambda: pool.status()[2].get("role") in ("follower", "candidate"))
+    done = subprocess.run(xe + ["pool-emergency-transition-to-master", "force=true"], text=True, timeout=60, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=dict(os.environ, HOME=pool.dir))
+    assert done.returncode == 1 and "xpoolctl recover" in done.stdout, done.stdout
+    kill(pool, 3)
+    ctl("recover", "--dir", pool.data(3), "--yes")
+    pool.quickstart("start", "3")
+    assert pool.leader(of=[3]) == 3
+    for member in (1, 2):
+        pool.quickstart("start", str(member))
+    eventually("it has a leader", lambda: any(line.get("role") == "leader-ready" for line in pool.status()[:2]))
+    api = Api(pool, 3, api.session)
+    assert asked(Api(pool, 1), b"OpaqueRef:01234567-0123-0123-0123-0123456789ab", "/pool/follow?address=" + pool.address(3)) == 401
+    others = [h for h, m in api.members().items() if m != 3]
+    assert sorted(api("pool.recover_slaves")) == sorted(others)
+    for member in (1, 2):
+        follows(pool, member, api)
+    assert api("VM.get_name_description", vm) == "without the one that was recovered"
     pool.agree()
