@@ -9,8 +9,9 @@
  *  - who has left knows it, and nobody else believes to have.
  *
  * usage: membership SEED COUNT       random schedules
- *        membership --deaths COUNT   one schedule of joins and departures; the leader is killed,
- *                                    cut off, or both, as it begins the 1st, 2nd, ... change
+ *        membership --deaths COUNT   a voter that is lost for good; then one schedule of joins and
+ *                                    departures; the leader is killed, cut off, or both, as it
+ *                                    begins the 1st, 2nd, ... change
  */
 #include "db/consensus_priv.h"
 #include "tests/sim/workload.h"
@@ -602,6 +603,57 @@ static bool death(unsigned nth, enum blow blow, unsigned *back)
 	return finish(t, back);
 }
 
+/* Voters that are there. */
+static unsigned voters_up(struct test *t)
+{
+	unsigned leader = leader_of(t), n, up = 0;
+	struct consensus_server s[CHANNEL_PEERS_MAX];
+	bool known;
+
+	if (leader == 0)
+		return 0;
+	n = consensus_servers(t->places[leader].life.db->consensus, s, &known);
+	for (unsigned k = 0; k < n; k++)
+		for (unsigned i = 1; i <= PLACES; i++)
+			up += s[k].part == CONSENSUS_VOTER && t->places[i].life.up &&
+			      t->places[i].raft_id == s[k].raft_id;
+	return up;
+}
+
+/* One of three voters is gone for longer than LOST_MS: the stand-by votes in its place, so that
+ * without a second one the others still go on. */
+static bool replaced(unsigned *back)
+{
+	enum { STEP_US = 1000, SECOND_US = 1000000, WAIT_S = LOST_MS / 1000 + 6 };
+	struct test *t = test_new(1);
+	unsigned first, second, up, acked;
+	bool ok;
+
+	wish_for(t, JOIN, 4);
+	while (t->wish != IDLE) {
+		ask(t);
+		attend(t, false);
+		world_run(&t->w, t->w.now_us + STEP_US);
+	}
+	attend(t, true);
+	world_run(&t->w, t->w.now_us + 3 * SECOND_US);
+	first = leader_of(t) % FIRST + 1;
+	second = first % FIRST + 1;
+	crash(t, first);
+	world_run(&t->w, t->w.now_us + WAIT_S * SECOND_US);
+	up = voters_up(t);
+	crash(t, second);
+	world_run(&t->w, t->w.now_us + WAIT_S * SECOND_US);
+	acked = t->load.n_acked;
+	start_work(t);
+	world_run(&t->w, t->w.now_us + WAIT_S * SECOND_US);
+	acked = t->load.n_acked - acked;
+	ok = up == FIRST && acked > 0;
+	printf("voter lost: %u vote, %u writes without another one%s ", up, acked,
+		ok ? "" : " NOT REPLACED");
+	return finish(t, back) && ok;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned n = argc == 3 ? (unsigned)atoi(argv[2]) : 0, failed = 0, back = 0;
@@ -611,6 +663,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: membership SEED COUNT, membership --deaths COUNT\n");
 		return 2;
 	}
+	if (first == 0)
+		failed += !replaced(&back);
 	for (unsigned k = 0; k < n; k++)
 		failed += !(first == 0 ? death(1 + k / BLOWS, (enum blow)(k % BLOWS), &back)
 				       : run(first + k, &back));
