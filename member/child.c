@@ -376,6 +376,7 @@ int child_main(int (*fn)(void *arg, struct arena *a, const char *method, const s
 	struct err err = { 0 };
 	struct arena a;
 	size_t n;
+	int rc = 2;
 
 	/* no password in a core file, none for a debugger */
 	setrlimit(RLIMIT_CORE, &no_core);
@@ -385,13 +386,14 @@ int child_main(int (*fn)(void *arg, struct arena *a, const char *method, const s
 	arena_init(&a);
 	line = arena_alloc(&a, CHILD_LINE_MAX);
 	n = fread(line, 1, CHILD_LINE_MAX, stdin);
-	if (rpc_json_parse(&a, line, n, &v, &why) != 0)
-		return 2;
-	method = val_get_s(&v, "method");
-	params = val_get(&v, "params");
-	if (method == NULL || params == NULL)
-		return 2;
-	fn(arg, &a, method, params, &result, &err);
+	if (rpc_json_parse(&a, line, n, &v, &why) == 0 &&
+		(method = val_get_s(&v, "method")) != NULL &&
+		(params = val_get(&v, "params")) != NULL) {
+		fn(arg, &a, method, params, &result, &err);
+		rc = say(&a, result, &err);
+	}
 	explicit_bzero(line, CHILD_LINE_MAX);
-	return say(&a, result, &err);
+	err_fini(&err);
+	arena_fini(&a);
+	return rc;
 }

@@ -197,7 +197,7 @@ void members_put_now(struct pool *pool, uint64_t self, struct buf *out)
 {
 	struct members *file = mem_new(sizeof *file);
 
-	*file = *pool->cfg.members;
+	pool_members(pool, file);
 	file->n = db_members(pool->db, file->m, &file->index);
 	file->self = self;
 	file->left = false;

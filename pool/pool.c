@@ -96,6 +96,13 @@ static int keep_members(struct pool *pool, bool left)
 	return ERR_IO;
 }
 
+void pool_members(struct pool *pool, struct members *out)
+{
+	pthread_mutex_lock(&pool->members_mutex);
+	*out = *pool->cfg.members;
+	pthread_mutex_unlock(&pool->members_mutex);
+}
+
 static void keep_main(struct job *job, void *arg)
 {
 	(void)job;
@@ -254,12 +261,19 @@ void pool_start(struct pool *pool)
 	loop_start(pool->raft_loop);
 }
 
+static void on_turn(struct loop_timer *timer)
+{
+	container_of(timer, struct pool_loop, turn)->turned = true;
+}
+
 static void on_stop(struct loop_call *call)
 {
 	struct pool_loop *io = container_of(call, struct pool_loop, stop);
 
-	if (io->server != NULL)
+	if (io->server != NULL && !io->stopping)
 		rpc_server_close(io->server);
+	io->stopping = true;
+	loop_timer_start(io->loop, &io->turn, 1, on_turn); /* not in this turn */
 }
 
 /* Wait while it holds, at most until then. */
@@ -281,6 +295,25 @@ static bool calls_run(struct pool *pool)
 	return n > 0;
 }
 
+static bool loops_turn(struct pool *pool)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < pool->n_loops; i++)
+		n += pool->loops[i].turned;
+	return n < pool->n_loops;
+}
+
+/* All of them have ended the turn that they were in: what was answered in it has left. */
+static void wait_turn(struct pool *pool, uint64_t due_ms)
+{
+	for (unsigned i = 0; i < pool->n_loops; i++) {
+		pool->loops[i].turned = false;
+		loop_post(pool->loops[i].loop, &pool->loops[i].stop, on_stop);
+	}
+	wait_while(pool, loops_turn, due_ms);
+}
+
 static bool leads(struct pool *pool)
 {
 	struct db_stat s;
@@ -294,9 +327,10 @@ void pool_stop(struct pool *pool, unsigned grace_ms)
 	enum { TRANSFER_MS = 600, TRANSFERS = 2 };
 	uint64_t due = env_now_ms(pool->env) + grace_ms;
 
-	for (unsigned i = 0; i < pool->n_loops; i++)
-		loop_post(pool->loops[i].loop, &pool->loops[i].stop, on_stop);
+	wait_turn(pool, due);
 	wait_while(pool, calls_run, due);
+	if (!loops_turn(pool))
+		wait_turn(pool, due);
 	for (unsigned k = 0; k < TRANSFERS && leads(pool); k++) {
 		db_step_down(pool->db);
 		wait_while(pool, leads, env_now_ms(pool->env) + TRANSFER_MS);

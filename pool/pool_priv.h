@@ -67,8 +67,11 @@ struct pool_loop {
 	struct pool *pool;
 	struct loop *loop;
 	struct rpc_server *server;
-	struct loop_call wake, stop; /* something was applied */
-	struct loop_timer batch;     /* event.from looks at most so often */
+	struct loop_call wake, stop; /* something was applied; this program ends */
+	bool stopping;		     /* nobody is let in any more */
+	struct loop_timer turn;
+	_Atomic bool turned;	 /* one has ended since the last stop */
+	struct loop_timer batch; /* event.from looks at most so often */
 	struct call *task_waiters, *event_waiters;
 	_Atomic unsigned n_task_waiters;
 	_Atomic bool events_armed; /* a round has begun since the last wake: wake when something is
@@ -611,6 +614,8 @@ void bootstrap_newcomer(struct pool *pool, const struct db_view *view, struct db
 
 /* newcomer.c: a host is let in by its entry of members.json; out: the file it needs, or why not. */
 void newcomer_put(struct job *job, struct pool *pool, const char *text, struct buf *out);
+/* members.json as this member has it; any thread. */
+void pool_members(struct pool *pool, struct members *out);
 /* members.json as it is now, of this pool; self: the raft id of whom it is for. */
 void members_put_now(struct pool *pool, uint64_t self, struct buf *out);
 /* xpoolctl witness remove: the member without a host leaves. */
