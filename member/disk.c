@@ -302,6 +302,24 @@ static int nobody_active(const struct sr *sr, const char *vdi, struct err *err)
 	return rc;
 }
 
+int disk_used(const struct sr *sr, const char *vdi, const char *vm, bool *used_out, struct err *err)
+{
+	struct val holders, none;
+	struct arena a;
+	int fd = gate(sr, vdi, err), rc;
+
+	if (fd < 0)
+		return ERR_API;
+	arena_init(&a);
+	rc = holders_read(sr, vdi, &a, &holders, err);
+	if (rc == 0)
+		rc = others(sr, vdi, vm, true, true, holders, &a, &none, err);
+	*used_out = rc == 0 && none.n > 0;
+	arena_fini(&a);
+	close(fd);
+	return rc;
+}
+
 int disk_hold(const struct sr *sr, const char *vdi, bool alone, struct disk *out, struct err *err)
 {
 	char path[DISK_PATH_MAX];
@@ -424,11 +442,14 @@ int disk_stat(
 	char path[DISK_PATH_MAX];
 	struct disk_about about;
 	struct val holders, shown = val_set();
-	struct stat st;
+	struct stat st, base;
 
 	path_of(sr, vdi, "/disk", path);
 	if (stat(path, &st) != 0)
 		return missing(vdi, err);
+	path_of(sr, vdi, "/base", path);
+	if (stat(path, &base) != 0)
+		base.st_blocks = 0;
 	if (disk_about_read(sr, vdi, a, &about, err) != 0 ||
 		holders_read(sr, vdi, a, &holders, err) != 0)
 		return ERR_API;
@@ -445,7 +466,8 @@ int disk_stat(
 	*out = about_val(&about, a);
 	val_map_push(a, out, "vdi", val_string(arena_strdup(a, vdi)));
 	val_map_push(a, out, "size", val_int(st.st_size));
-	val_map_push(a, out, "utilisation", val_int((int64_t)st.st_blocks * 512));
+	val_map_push(
+		a, out, "utilisation", val_int((int64_t)(st.st_blocks + base.st_blocks) * 512));
 	val_map_push(a, out, "holders", shown);
 	return 0;
 }
@@ -618,9 +640,10 @@ static void tidy_names(const struct sr *sr, const char *end)
 	arena_fini(&a);
 }
 
-/* A disk whose content was about to be replaced: it has its old content. */
+/* A disk whose content, or what it is reset to, was about to be replaced: it has the old one. */
 static void tidy_content(const struct sr *sr)
 {
+	static const char *const left[] = { "/disk.new", "/base.new" };
 	struct arena a;
 	struct val disks = val_set();
 	struct err none = { 0 };
@@ -630,9 +653,11 @@ static void tidy_content(const struct sr *sr)
 	arena_init(&a);
 	if (disk_list(sr, &a, &disks, &none) != 0)
 		disks.n = 0;
-	for (uint32_t i = 0; i < disks.n; i++) {
-		path_of(sr, disks.items[i].s, "/disk.new", path);
-		path_of(sr, disks.items[i].s, "/disk", lock);
+	for (uint32_t i = 0; i < disks.n * ARRAY_LEN(left); i++) {
+		const char *vdi = disks.items[i / ARRAY_LEN(left)].s;
+
+		path_of(sr, vdi, left[i % ARRAY_LEN(left)], path);
+		path_of(sr, vdi, "/disk", lock);
 		if (access(path, F_OK) != 0)
 			continue;
 		fd = locked(lock, O_RDWR, LOCK_EX | LOCK_NB);

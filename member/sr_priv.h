@@ -5,6 +5,7 @@
  *
  *   LOCATION/sr.json            {"sr": uuid}
  *   LOCATION/UUID/disk          the bytes, sparse; its length is the size that a guest sees
+ *   LOCATION/UUID/base          what it is reset to; only a disk with on_boot reset has that
  *   LOCATION/UUID/about.json    names and kind
  *   LOCATION/UUID/holders.json  who has it active: [{host, boot, vm, mode}]
  *   LOCATION/UUID/lock          locked while holders are read and written
@@ -16,6 +17,8 @@
  *     removes it (disk_tidy).
  *   - Who reads the bytes of a disk for a copy holds `disk` shared, who changes the disk itself
  * holds it alone and has seen that there are no holders. Nobody waits for either.
+ *   - What a disk holds, and what it is reset to, is replaced by one rename, by who holds it alone:
+ * disk.new and base.new of a disk that is not held are left behind.
  *   - A disk is active for writing for at most one VM on one host, unless it is sharable: the entry
  * in holders.json is there before a guest may write, and goes after its domain is gone. An entry of
  *     this host and another boot proves nothing any more; one of another host is broken by
@@ -66,6 +69,9 @@ struct disk {
 /* alone: nobody has it active or reads it, and nobody will. */
 int disk_hold(const struct sr *sr, const char *vdi, bool alone, struct disk *out, struct err *err);
 void disk_let_go(struct disk *disk); /* may be called twice */
+/* Has another VM, or this one on another host, the disk active? */
+int disk_used(
+	const struct sr *sr, const char *vdi, const char *vm, bool *used_out, struct err *err);
 
 bool disk_there(const struct sr *sr, const char *vdi);
 /* The file with its bytes. */

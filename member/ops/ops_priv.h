@@ -29,6 +29,13 @@
 	{ "disks.attach",    5, 0, vm_step_attach,  vm_undo_attach }, \
 	{ "vifs.plug",       5, 0, vm_step_vifs,    NULL           } /* they go with the domain */
 
+/* A life begins: disks that are not persistent go back. Not when a VM is resumed or comes from
+ * elsewhere, which goes on with its life. vdi_copy.c */
+#define VM_RESET \
+	{ "disks.fresh",  1, 0, vdi_step_fresh,  vdi_undo_reset }, \
+	{ "disks.reset",  5, 0, vdi_step_reset,  NULL           }, \
+	{ "disks.switch", 1, 0, vdi_step_switch, NULL           }
+
 /* The disks are this domain's alone; it survives the agent from here on. */
 #define VM_KEEP \
 	{ "disks.activate",  5, 0,               vm_step_activate, vm_undo_attach }, \
@@ -106,6 +113,11 @@ int vdi_step_take(struct job *job, void *state, struct err *err);
 void vdi_undo_take(struct job *job, void *state);
 int vdi_step_copy(struct job *job, void *state, struct err *err);
 int vdi_step_show(struct job *job, void *state, struct err *err);
+/* What the VM's disks are reset to, beside them; then they have it. */
+int vdi_step_fresh(struct job *job, void *state, struct err *err);
+int vdi_step_reset(struct job *job, void *state, struct err *err);
+int vdi_step_switch(struct job *job, void *state, struct err *err);
+void vdi_undo_reset(struct job *job, void *state);
 /* At the end of the run, also of one that dies: locks go with their files. */
 void vdi_copy_release(struct agent_run *run);
 

@@ -6,6 +6,10 @@
  * shown goes with its lock (disk_tidy); what has been shown by a task that did not end is removed
  * by vdi_copy_repair from its row in copying. A list that is reverted: each disk has its old
  * content or its new one.
+ *
+ * A disk that is reset when a life of a VM begins (on_boot) has beside it what it is reset to, its
+ * base, made by VDI.set_on_boot: that is the same as a revert, from the disk to its base, and at
+ * the start from the base to the disk.
  */
 #include "member/ops/ops_priv.h"
 #include "member/sr_priv.h"
@@ -29,8 +33,9 @@ struct one {
 	const char *from, *to; /* uuids */
 	struct disk source;
 	struct disk_new made; /* a copy */
-	struct disk target;   /* a disk that is reverted; */
-	int fd;		      /* its new content */
+	struct disk target;   /* a disk that is reverted or reset; */
+	const char *file;     /* which of its files gets */
+	int fd;		      /* that content */
 	bool shown;	      /* the copy is there under its name */
 };
 
@@ -56,31 +61,47 @@ void vdi_copy_release(struct agent_run *run)
 			close(one->fd);
 	}
 	free(w->chunk);
+	w->chunk = NULL;
+	w->n = 0;
 }
 
-/* The first step of both tables begins with this. */
-static int work_begin(struct agent_run *run, struct work **out, struct err *err)
+static struct work *work_new(struct agent_run *run, unsigned n)
 {
-	unsigned n = val_get(&run->params, "disks")->n;
-	struct work *w;
+	struct work *w = arena_alloc(&run->arena, sizeof *w + n * sizeof *w->items);
 
-	if (n > DISKS_MAX)
-		return err_set(err, AGENT_ERR_limit_reached, "too many disks at once", NULL);
-	w = arena_alloc(&run->arena, sizeof *w + n * sizeof *w->items);
 	w->n = n;
 	for (unsigned i = 0; i < n; i++) {
 		struct one *one = &w->items[i];
 
 		one->source.fd = one->target.fd = one->made.fd = one->made.lock = one->fd = -1;
 	}
-	run->state = *out = w;
+	run->state = w;
 	run->fini = vdi_copy_release;
+	return w;
+}
+
+/* The first step of a table with a list begins with this. */
+static int work_begin(struct agent_run *run, struct work **out, struct err *err)
+{
+	unsigned n = val_get(&run->params, "disks")->n;
+
+	if (n > DISKS_MAX)
+		return err_set(err, AGENT_ERR_limit_reached, "too many disks at once", NULL);
+	*out = work_new(run, n);
 	return 0;
 }
 
 static const struct val *disk_param(struct agent_run *run, unsigned i)
 {
 	return &val_get(&run->params, "disks")->items[i];
+}
+
+/* Of a copy, or of a drive. */
+static bool persistent(const struct val *p)
+{
+	const struct val *v = val_get(p, "persistent");
+
+	return v == NULL || v->b;
 }
 
 /* Where the bytes come from; held until the operation ends. */
@@ -177,7 +198,7 @@ static int copy_bytes(
 	if (fstat(from, &st) != 0)
 		return sr_io_error("the disk cannot be read", err);
 	if (ioctl(to, FICLONE, from) == 0)
-		return 0;
+		return fsync(to) == 0 ? 0 : sr_io_error("the disk cannot be copied", err);
 	if (ftruncate(to, st.st_size) != 0)
 		return sr_io_error("the disk cannot be made", err);
 	if (w->chunk == NULL)
@@ -226,6 +247,8 @@ static int take_one(struct agent_run *run, struct work *w, unsigned i, struct er
 		return ERR_API;
 	if (fstat(one->source.fd, &st) != 0)
 		return sr_io_error("the disk cannot be read", err);
+	if (!persistent(p)) /* twice the bytes */
+		w->all += (uint64_t)st.st_size;
 	if (disk_fits(&one->to_sr, st.st_size, err) != 0)
 		return ERR_API;
 	if (disk_there(&one->to_sr, one->to))
@@ -248,14 +271,37 @@ int vdi_step_take(struct job *job, void *state, struct err *err)
 	return rc;
 }
 
+/* A file of a disk, or of one that is being made: FOLDER/NAME and an end. */
+static void file_of(const char *folder, const char *name, const char *end, char out[DISK_PATH_MAX])
+{
+	int n = snprintf(out, DISK_PATH_MAX, "%s/%s%s", folder, name, end);
+
+	CHECK(n > 0 && n < DISK_PATH_MAX);
+}
+
+/* The copy can be reset to what it is now. */
+static int copy_base(
+	struct job *job, struct agent_run *run, struct work *w, struct one *one, struct err *err)
+{
+	char path[DISK_PATH_MAX];
+
+	file_of(one->made.path, "base", "", path);
+	one->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	return one->fd < 0 ? sr_io_error("the disk cannot be made", err)
+			   : copy_bytes(job, run, w, one->made.fd, one->fd, err);
+}
+
 int vdi_step_copy(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
 	struct work *w = run->state;
 	int rc = 0;
 
-	for (unsigned i = 0; i < w->n && rc == 0; i++)
+	for (unsigned i = 0; i < w->n && rc == 0; i++) {
 		rc = copy_bytes(job, run, w, w->items[i].source.fd, w->items[i].made.fd, err);
+		if (rc == 0 && !persistent(disk_param(run, i)))
+			rc = copy_base(job, run, w, &w->items[i], err);
+	}
 	return rc;
 }
 
@@ -406,33 +452,37 @@ void vdi_copy_undo(struct agent *agent, const char *job)
 
 /* Revert. */
 
-static void content_path(const struct one *one, const char *name, char out[DISK_PATH_MAX])
-{
-	int n = snprintf(out, DISK_PATH_MAX, "%s/%s", one->target.path, name);
-
-	CHECK(n > 0 && n < DISK_PATH_MAX);
-}
-
-static void revert_drop(struct job *job, void *state)
+/* Of a run that had nothing to do there is no work. */
+void vdi_undo_reset(struct job *job, void *state)
 {
 	struct agent_run *run = state;
 	struct work *w = run->state;
 	char path[DISK_PATH_MAX];
 
 	(void)job;
-	for (unsigned i = 0; i < w->n; i++) {
+	for (unsigned i = 0; w != NULL && i < w->n; i++) {
 		if (w->items[i].fd < 0)
 			continue;
-		content_path(&w->items[i], "disk.new", path);
+		file_of(w->items[i].target.path, w->items[i].file, ".new", path);
 		unlink(path);
 	}
+}
+
+/* The disk is held alone; that file of it gets what will be copied into fd. */
+static int take_file(struct one *one, const char *file, struct err *err)
+{
+	char path[DISK_PATH_MAX];
+
+	one->file = file;
+	file_of(one->target.path, file, ".new", path);
+	one->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	return one->fd < 0 ? sr_io_error("the disk cannot be made", err) : 0;
 }
 
 static int take_target(struct agent_run *run, struct work *w, unsigned i, struct err *err)
 {
 	const struct val *p = disk_param(run, i);
 	struct one *one = &w->items[i];
-	char path[DISK_PATH_MAX];
 
 	one->to = val_get_s(p, "vdi");
 	if (!uuid_ok(one->to))
@@ -442,9 +492,7 @@ static int take_target(struct agent_run *run, struct work *w, unsigned i, struct
 			"snapshot", err) != 0 ||
 		disk_hold(&one->to_sr, one->to, true, &one->target, err) != 0)
 		return ERR_API;
-	content_path(one, "disk.new", path);
-	one->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	return one->fd < 0 ? sr_io_error("the disk cannot be made", err) : 0;
+	return take_file(one, "disk", err);
 }
 
 static int revert_take(struct job *job, void *state, struct err *err)
@@ -458,7 +506,7 @@ static int revert_take(struct job *job, void *state, struct err *err)
 	for (unsigned i = 0; i < w->n && rc == 0; i++)
 		rc = take_target(run, w, i, err);
 	if (rc != 0)
-		revert_drop(job, state);
+		vdi_undo_reset(job, state);
 	return rc;
 }
 
@@ -475,13 +523,13 @@ static int keep_size(const struct one *one, struct err *err)
 		       : sr_io_error("the disk cannot be copied", err);
 }
 
-static int revert_data(struct job *job, void *state, struct err *err)
+int vdi_step_reset(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
 	struct work *w = run->state;
 	int rc = 0;
 
-	for (unsigned i = 0; i < w->n && rc == 0; i++) {
+	for (unsigned i = 0; w != NULL && i < w->n && rc == 0; i++) {
 		rc = copy_bytes(job, run, w, w->items[i].source.fd, w->items[i].fd, err);
 		if (rc == 0)
 			rc = keep_size(&w->items[i], err);
@@ -489,32 +537,155 @@ static int revert_data(struct job *job, void *state, struct err *err)
 	return rc;
 }
 
-static int revert_switch(struct job *job, void *state, struct err *err)
+/* A disk that is about to become active has to be let go here. */
+int vdi_step_switch(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
 	struct work *w = run->state;
 	char from[DISK_PATH_MAX], to[DISK_PATH_MAX];
 	int rc = 0;
 
-	for (unsigned i = 0; i < w->n && rc == 0; i++) {
-		content_path(&w->items[i], "disk.new", from);
-		content_path(&w->items[i], "disk", to);
+	for (unsigned i = 0; w != NULL && i < w->n && rc == 0; i++) {
+		file_of(w->items[i].target.path, w->items[i].file, ".new", from);
+		file_of(w->items[i].target.path, w->items[i].file, "", to);
 		if (rename(from, to) != 0 || folder_sync(w->items[i].target.path) != 0)
 			rc = sr_io_error("the disk cannot be reverted", err);
 	}
 	if (rc != 0)
-		revert_drop(job, state);
+		vdi_undo_reset(job, state);
+	else if (w != NULL)
+		vdi_copy_release(run);
 	return rc;
 }
 
 /* clang-format off */
 static const struct op_step revert_steps[] = {
 	/* name, weight, flags, run, undo */
-	{ "disks.take",   REST_WEIGHT / 2, 0, revert_take,   revert_drop },
-	{ "disks.copy",   COPY_WEIGHT,     0, revert_data,   NULL        },
-	{ "disks.switch", REST_WEIGHT / 2, 0, revert_switch, NULL        },
+	{ "disks.take",   REST_WEIGHT / 2, 0, revert_take,     vdi_undo_reset },
+	{ "disks.copy",   COPY_WEIGHT,     0, vdi_step_reset,  NULL           },
+	{ "disks.switch", REST_WEIGHT / 2, 0, vdi_step_switch, NULL           },
 };
 /* clang-format on */
 
 const struct op vdi_revert_op = { "VDI.revert", revert_steps, ARRAY_LEN(revert_steps),
+	AGENT_ERR_cancelled };
+
+/* Reset. */
+
+/* The bytes of that file of a disk that is held alone. */
+static int open_source(struct work *w, struct one *one, const char *file, struct err *err)
+{
+	char path[DISK_PATH_MAX];
+	struct stat st;
+
+	file_of(one->target.path, file, "", path);
+	one->source.fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (one->source.fd < 0 && errno == ENOENT)
+		return sr_failure("SR_BACKEND_FAILURE",
+			"the disk has nothing to be reset to: VDI.set_on_boot it again", one->to,
+			err);
+	if (one->source.fd < 0 || fstat(one->source.fd, &st) != 0)
+		return sr_io_error("the disk cannot be read", err);
+	w->all += (uint64_t)st.st_size;
+	return 0;
+}
+
+/* What another VM uses is not reset under it: this one takes part in that life, if it may. A VM
+ * with two drives of one disk has it once. */
+static int fresh_one(struct agent_run *run, struct work *w, const struct val *vbd, struct err *err)
+{
+	struct one *one = &w->items[w->n];
+	bool used;
+
+	one->to = val_get_s(vbd, "vdi");
+	for (unsigned i = 0; i < w->n; i++)
+		if (strcmp(w->items[i].to, one->to) == 0)
+			return 0;
+	if (sr_get(run->agent, val_get_s(vbd, "sr"), &one->to_sr, err) != 0 ||
+		disk_used(&one->to_sr, one->to, run->uuid, &used, err) != 0)
+		return ERR_API;
+	if (used)
+		return 0;
+	w->n++;
+	return disk_hold(&one->to_sr, one->to, true, &one->target, err) != 0 ||
+			       open_source(w, one, "base", err) != 0
+		       ? ERR_API
+		       : take_file(one, "disk", err);
+}
+
+/* Its disks are attached. */
+int vdi_step_fresh(struct job *job, void *state, struct err *err)
+{
+	struct agent_run *run = state;
+	const struct val *vbds = val_get(&run->metadata, "vbds");
+	struct work *w;
+	int rc = 0;
+
+	if (run->skip || vbds == NULL)
+		return 0;
+	w = work_new(run, vbds->n);
+	w->n = 0;
+	w->told = COPY_WEIGHT; /* of the start it is a small part */
+	for (uint32_t i = 0; i < vbds->n && rc == 0; i++)
+		if (val_get_s(&vbds->items[i], "vdi") != NULL && !persistent(&vbds->items[i]))
+			rc = fresh_one(run, w, &vbds->items[i], err);
+	if (rc != 0)
+		vdi_undo_reset(job, state);
+	return rc;
+}
+
+static bool to_be_reset(const struct agent_run *run)
+{
+	return strcmp(val_get_s(&run->params, "on_boot"), "reset") == 0;
+}
+
+static int base_take(struct job *job, void *state, struct err *err)
+{
+	struct agent_run *run = state;
+	struct work *w = work_new(run, 1);
+	struct one *one = &w->items[0];
+	int rc;
+
+	one->to = val_get_s(&run->params, "vdi");
+	if (!uuid_ok(one->to))
+		return err_set(err, AGENT_ERR_bad_request, "vdi is no uuid", NULL);
+	if (sr_get(run->agent, val_get_s(&run->params, "sr"), &one->to_sr, err) != 0 ||
+		disk_hold(&one->to_sr, one->to, true, &one->target, err) != 0)
+		return ERR_API;
+	if (!to_be_reset(run))
+		return 0;
+	rc = open_source(w, one, "disk", err) != 0 ? ERR_API : take_file(one, "base", err);
+	if (rc != 0)
+		vdi_undo_reset(job, state);
+	return rc;
+}
+
+static int base_copy(struct job *job, void *state, struct err *err)
+{
+	return to_be_reset(state) ? vdi_step_reset(job, state, err) : 0;
+}
+
+static int base_switch(struct job *job, void *state, struct err *err)
+{
+	struct agent_run *run = state;
+	char path[DISK_PATH_MAX];
+
+	if (to_be_reset(run))
+		return vdi_step_switch(job, state, err);
+	file_of(((struct work *)run->state)->items[0].target.path, "base", "", path);
+	return unlink(path) == 0 || errno == ENOENT
+		       ? 0
+		       : sr_io_error("what the disk was reset to cannot be removed", err);
+}
+
+/* clang-format off */
+static const struct op_step base_steps[] = {
+	/* name, weight, flags, run, undo */
+	{ "disk.take",   REST_WEIGHT / 2, 0, base_take,   vdi_undo_reset },
+	{ "disk.copy",   COPY_WEIGHT,     0, base_copy,   NULL           },
+	{ "disk.switch", REST_WEIGHT / 2, 0, base_switch, NULL           },
+};
+/* clang-format on */
+
+const struct op vdi_set_on_boot_op = { "VDI.set_on_boot", base_steps, ARRAY_LEN(base_steps),
 	AGENT_ERR_cancelled };

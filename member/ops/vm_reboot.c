@@ -24,6 +24,7 @@ static const struct op_step steps[] = {
 	VM_HOOK("vm-pre-start"),
 	VM_CREATE,
 	VM_MAKE(vm_step_build),
+	VM_RESET,
 	VM_KEEP,
 	VM_UNPAUSE,
 };

@@ -31,6 +31,9 @@
 #define IN	       "\"sr\": \"" SR "\""
 #define OF(x)	       IN ", \"vdi\": \"" x "\""
 #define DRIVE(mode, x) "{\"id\": \"xvda\", \"mode\": \"" mode "\", " OF(x) "}"
+#define RESET(mode, x)                                                                             \
+	"{\"id\": \"xvda\", \"mode\": \"" mode "\", \"persistent\": false, " OF(x) "}"
+#define ON_BOOT(how) ", " OF(DISK) ", \"on_boot\": \"" how "\""
 
 enum mode { FAIL, CANCEL, CRASH };
 
@@ -271,20 +274,25 @@ static void content(struct bench *b, const char *vdi, char c)
 	close(fd);
 }
 
-/* The byte that was written; -1: there is no such disk. */
-static int content_of(struct bench *b, const char *vdi)
+/* The byte that was written, in that file of a disk; -1: there is no such disk. */
+static int content_in(struct bench *b, const char *vdi, const char *file)
 {
 	char path[256];
 	uint8_t c = 0;
 	int fd;
 
-	snprintf(path, sizeof path, "%s/sr/%s/disk", b->root, vdi);
+	snprintf(path, sizeof path, "%s/sr/%s/%s", b->root, vdi, file);
 	fd = open(path, O_RDONLY);
 	if (fd < 0)
 		return -1;
 	ck_assert_int_eq(pread(fd, &c, 1, (1 << 20) + 4095), 1);
 	close(fd);
 	return c;
+}
+
+static int content_of(struct bench *b, const char *vdi)
+{
+	return content_in(b, vdi, "disk");
 }
 
 /* Who has the disk active: "VM/MODE", "" for nobody. */
@@ -315,6 +323,9 @@ static void on_leftover(void *arg, const char *name)
 	snprintf(path, sizeof path, "%s/sr/%s/disk.new", b->root, name);
 	if (access(path, F_OK) == 0)
 		snprintf(b->p1, sizeof b->p1, "%.36s/disk.new", name);
+	snprintf(path, sizeof path, "%s/sr/%s/base.new", b->root, name);
+	if (access(path, F_OK) == 0)
+		snprintf(b->p1, sizeof b->p1, "%.36s/base.new", name);
 }
 
 /* Locks, records and domains agree. What a crash has left may take the scan a moment. */
@@ -395,6 +406,10 @@ static const struct table {
 			    "\", \"is_a_snapshot\": true}]" },
 	{ &vdi_revert_op, AGENT_VDI_revert, "", HALTED,
 		", \"disks\": [{" OF(DISK) ", \"snapshot\": \"" SNAP "\"}]" },
+	{ &vdi_set_on_boot_op, AGENT_VDI_set_on_boot, "", HALTED, ON_BOOT("reset") },
+	{ &vdi_set_on_boot_op, AGENT_VDI_set_on_boot, "", HALTED, ON_BOOT("persist") },
+	{ &vm_start_op, AGENT_VM_start, RESET("RW", DISK), HALTED, "" },
+	{ &vm_reboot_op, AGENT_VM_reboot, RESET("RW", DISK), RUNNING, "" },
 	{ &vm_set_vcpus_op, AGENT_VM_set_vcpus, DRIVE("RW", DISK), RUNNING, ", \"vcpus\": 1" },
 	{ &vm_set_memory_dynamic_range_op, AGENT_VM_set_memory_dynamic_range, DRIVE("RW", DISK),
 		RUNNING, ", \"min_kib\": 512, \"max_kib\": 1000" },
@@ -518,13 +533,50 @@ static void scan_operates(struct bench *b)
 	}
 }
 
+static bool keeps_base(const struct table *t)
+{
+	return t->op == &vdi_set_on_boot_op || strstr(t->drives, "persistent") != NULL;
+}
+
+/* What the disk is reset to: 'b', but where that is about to be made for the first time. */
+static void base_before(struct bench *b, const struct table *t)
+{
+	if (!keeps_base(t) || strstr(t->rest, "reset") != NULL)
+		return;
+	content(b, DISK, 'b');
+	ck_assert_str_eq(operate(b, AGENT_VDI_set_on_boot, DISK, SEED "d", ON_BOOT("reset")), "");
+}
+
+/* Has the table's step of that name been done when that step is hit? */
+static bool behind(const struct op *op, unsigned step, const char *name)
+{
+	for (unsigned k = 0; k < step; k++)
+		if (strcmp(op->steps[k].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* The disk has what it had or what it is to be reset to, which is there or is not. */
+static void check_base(struct bench *b, const struct table *t, bool switched, const char *what)
+{
+	bool sets = t->op == &vdi_set_on_boot_op, to_reset = strstr(t->rest, "reset") != NULL;
+	int base = content_in(b, DISK, "base");
+
+	ck_assert_msg(content_of(b, DISK) == (switched && !sets ? 'b' : 'd'), "%s: the disk", what);
+	if (!sets)
+		ck_assert_msg(base == 'b', "%s: what it is reset to", what);
+	else
+		ck_assert_msg(base == (switched ? (to_reset ? 'd' : -1) : (to_reset ? -1 : 'b')),
+			"%s: what it is reset to: %d", what, base);
+}
+
 static void one_case(const struct table *t, unsigned step, enum mode mode)
 {
 	static const char *const modes[] = { "fail", "cancel", "crash" };
 	struct bench b;
 	char what[96];
 	unsigned flags = 0;
-	bool ended, reverted;
+	bool ended, reverted, switched;
 	int copied;
 
 	for (unsigned k = 0; k < step; k++)
@@ -538,8 +590,9 @@ static void one_case(const struct table *t, unsigned step, enum mode mode)
 			", \"disks\": [{" OF(DISK) ", \"new_sr\": \"" SR "\", \"new\": \"" SNAP
 						   "\", \"is_a_snapshot\": true}]"),
 		"");
-	content(&b, DISK, 'd');
+	base_before(&b, t);
 	prepare(&b, t);
+	content(&b, DISK, 'd');
 	b.op = t->op;
 	b.step = step;
 	b.mode = mode;
@@ -568,8 +621,12 @@ static void one_case(const struct table *t, unsigned step, enum mode mode)
 	copied = content_of(&b, COPY);
 	ck_assert_msg(copied == -1 && access(b.root, F_OK) == 0, "%s: a copy is there", what);
 	ck_assert_int_eq(content_of(&b, SNAP), 's');
-	reverted = t->op == &vdi_revert_op && step == t->op->n_steps;
-	ck_assert_msg(content_of(&b, DISK) == (reverted ? 's' : 'd'), "%s: the disk", what);
+	switched = behind(t->op, step, "disks.switch") || behind(t->op, step, "disk.switch");
+	reverted = t->op == &vdi_revert_op && switched;
+	if (keeps_base(t))
+		check_base(&b, t, switched, what);
+	else
+		ck_assert_msg(content_of(&b, DISK) == (reverted ? 's' : 'd'), "%s: the disk", what);
 	bench_close(&b);
 }
 
@@ -672,6 +729,126 @@ START_TEST(copies_have_the_content_and_their_holes)
 	check_agreement(&b, "a snapshot");
 	ck_assert_str_eq(operate(&b, AGENT_VDI_revert, DISK, SEED "4", tables[7].rest), "");
 	ck_assert_int_eq(content_of(&b, DISK), 'x');
+	bench_close(&b);
+}
+END_TEST
+
+/* The guest leaves the one host and waits at the other; the migration is named after its job. */
+static void move(struct bench *from, struct bench *to, const char *job, const char *received)
+{
+	struct buf rest = { 0 };
+	struct arena a;
+
+	arena_init(&a);
+	ck_assert_str_eq(operate(from, AGENT_VM_migrate_send, VM, job, ""), "");
+	good(from, AGENT_VM_migrate_image,
+		arena_printf(&a, "{\"uuid\": \"" VM "\", \"job\": \"%s\"}", job));
+	buf_printf(&rest, ", \"migration\": \"%s\", \"image\": ", job);
+	val_json(&rest, val_get(&from->result, "image"));
+	ck_assert_str_eq(operate(to, AGENT_VM_migrate_receive, VM, received, buf_text(&rest)), "");
+	buf_fini(&rest);
+	arena_fini(&a);
+}
+
+static void set_on_boot(struct bench *b, const char *task, const char *how, const char *error)
+{
+	ck_assert_str_eq(operate(b, AGENT_VDI_set_on_boot, DISK, task, how), error);
+}
+
+/* Each life begins with what the disk held when it was set, and a life goes on over suspend and
+ * migration, and with a drive that is plugged into it. */
+START_TEST(a_disk_goes_back_when_a_life_begins)
+{
+	struct bench b, c;
+	struct val stat;
+
+	bench_open(&b, NULL, HOST1);
+	bench_open(&c, b.root, HOST2);
+	add_vm(&b, VM, RESET("RW", DISK));
+	add_vm(&c, VM, RESET("RW", DISK));
+	content(&b, DISK, 'b');
+	/* it has nothing to go back to: a life does not begin with anything */
+	ck_assert_str_eq(operate(&b, AGENT_VM_start, VM, SEED "0", ""), "storage");
+	check_agreement(&b, "no base");
+	set_on_boot(&b, SEED "1", ON_BOOT("reset"), "");
+	content(&b, DISK, 'x'); /* by nobody's life */
+	ck_assert_str_eq(operate(&b, AGENT_VM_start, VM, SEED "2", ""), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'b');
+	check_agreement(&b, "started");
+	set_on_boot(&b, SEED "3", ON_BOOT("persist"), "disk_in_use");
+	set_on_boot(&c, SEED "3", ON_BOOT("reset"), "disk_in_use");
+	content(&b, DISK, 'y');
+	ck_assert_str_eq(operate(&b, AGENT_VM_suspend, VM, SEED "4", ON_IMAGE), "");
+	ck_assert_str_eq(operate(&b, AGENT_VM_resume, VM, SEED "5", ON_IMAGE), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'y');
+	move(&b, &c, SEED "6", SEED "7");
+	ck_assert_str_eq(operate(&c, AGENT_VM_migrate_keep, VM, SEED "8", OF_JOB(SEED "6")), "");
+	ck_assert_str_eq(operate(&b, AGENT_VM_migrate_drop, VM, SEED "8", OF_JOB(SEED "6")), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'y');
+	/* a disk that grows keeps that */
+	good(&c, AGENT_VDI_resize, "{" OF(DISK) ", \"size\": 8388608, \"online\": true}");
+	ck_assert_str_eq(operate(&c, AGENT_VM_reboot, VM, SEED "9", ""), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'b');
+	check_agreement(&c, "rebooted");
+	good(&c, AGENT_VDI_stat, "{" OF(DISK) "}");
+	stat = c.result;
+	ck_assert_int_eq(val_get(&stat, "size")->i, 8388608);
+	ck_assert_int_eq(val_get(&stat, "utilisation")->i, 2 * 4096);
+	ck_assert_str_eq(operate(&c, AGENT_VM_shutdown, VM, SEED "a", ""), "");
+	/* plugged into a life that has begun */
+	content(&b, DISK, 'z');
+	add_vm(&b, VM2, "");
+	ck_assert_str_eq(operate(&b, AGENT_VM_start, VM2, SEED "b", ""), "");
+	ck_assert_str_eq(
+		operate(&b, AGENT_VBD_plug, VM2, SEED "c", ", \"vbd\": " RESET("RW", DISK)), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'z');
+	ck_assert_str_eq(operate(&b, AGENT_VM_shutdown, VM2, SEED "d", ""), "");
+	/* no more */
+	set_on_boot(&b, SEED "e", ON_BOOT("persist"), "");
+	ck_assert_int_eq(content_in(&b, DISK, "base"), -1);
+	add_vm(&b, VM, DRIVE("RW", DISK));
+	ck_assert_str_eq(operate(&b, AGENT_VM_start, VM, SEED "f", ""), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'z');
+	bench_close(&c);
+	bench_close(&b);
+}
+END_TEST
+
+/* A copy goes back to what it was copied from; what another VM uses is not reset under it. */
+START_TEST(copies_and_disks_of_many_go_back_too)
+{
+	struct bench b, c;
+
+	bench_open(&b, NULL, HOST1);
+	bench_open(&c, b.root, HOST2);
+	content(&b, DISK, 'b');
+	set_on_boot(&b, SEED "0", ON_BOOT("reset"), "");
+	content(&b, DISK, 'x');
+	ck_assert_str_eq(
+		operate(&b, AGENT_VDI_copy, DISK, SEED "1",
+			", \"disks\": [{" OF(DISK) ", \"new_sr\": \"" SR "\", \"new\": \"" COPY
+						   "\", \"persistent\": false}]"),
+		"");
+	content(&b, COPY, 'y');
+	add_vm(&b, VM2, RESET("RW", COPY));
+	ck_assert_str_eq(operate(&b, AGENT_VM_start, VM2, SEED "2", ""), "");
+	ck_assert_int_eq(content_of(&b, COPY), 'x');
+	good(&b, AGENT_VDI_set, "{" OF(DISK) ", \"sharable\": true}");
+	add_vm(&b, VM,
+		RESET("RW", DISK) ", {\"id\": \"xvdb\", \"mode\": \"RO\", "
+				  "\"persistent\": false, " OF(DISK) "}");
+	add_vm(&c, VM2, RESET("RW", DISK));
+	ck_assert_str_eq(operate(&b, AGENT_VM_start, VM, SEED "3", ""), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'b');
+	content(&b, DISK, 'y');
+	ck_assert_str_eq(operate(&c, AGENT_VM_start, VM2, SEED "4", ""), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'y');
+	ck_assert_str_eq(operate(&b, AGENT_VM_reboot, VM, SEED "5", ""), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'y');
+	ck_assert_str_eq(operate(&c, AGENT_VM_shutdown, VM2, SEED "6", ""), "");
+	ck_assert_str_eq(operate(&b, AGENT_VM_reboot, VM, SEED "7", ""), "");
+	ck_assert_int_eq(content_of(&b, DISK), 'b');
+	bench_close(&c);
 	bench_close(&b);
 }
 END_TEST
@@ -810,23 +987,6 @@ static void refuse(struct bench *b, const char *script, enum agent_method_id met
 	ck_assert(hv_domain_find(b->agent->hv, VM, &d) && !d.paused);
 	hook_write(b->dir, script, 0755, "");
 	free(hooks_heard(b->dir));
-}
-
-/* The guest leaves the one host and waits at the other; the migration is named after its job. */
-static void move(struct bench *from, struct bench *to, const char *job, const char *received)
-{
-	struct buf rest = { 0 };
-	struct arena a;
-
-	arena_init(&a);
-	ck_assert_str_eq(operate(from, AGENT_VM_migrate_send, VM, job, ""), "");
-	good(from, AGENT_VM_migrate_image,
-		arena_printf(&a, "{\"uuid\": \"" VM "\", \"job\": \"%s\"}", job));
-	buf_printf(&rest, ", \"migration\": \"%s\", \"image\": ", job);
-	val_json(&rest, val_get(&from->result, "image"));
-	ck_assert_str_eq(operate(to, AGENT_VM_migrate_receive, VM, received, buf_text(&rest)), "");
-	buf_fini(&rest);
-	arena_fini(&a);
 }
 
 START_TEST(hooks_hear_of_suspend_resume_and_migration)
@@ -1026,6 +1186,8 @@ int main(int argc, char **argv)
 		a_copy_whose_task_did_not_end_goes,
 		copies_that_nobody_took_over_go,
 		copies_have_the_content_and_their_holes,
+		a_disk_goes_back_when_a_life_begins,
+		copies_and_disks_of_many_go_back_too,
 		a_running_machine_changes_size_or_stays_as_it_was,
 		a_guest_is_suspended_and_resumed_on_another_host,
 		a_guest_moves_and_its_disk_with_it,
