@@ -2,6 +2,7 @@
 #include "pool/driver.h"
 #include "rpc/base/check.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 const struct driver drivers[] = {
@@ -10,9 +11,24 @@ const struct driver drivers[] = {
 			"SR_UPDATE", "SR_METADATA", "VDI_CREATE", "VDI_DELETE", "VDI_ATTACH",
 			"VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE", "VDI_RESIZE",
 			"VDI_RESIZE_ONLINE", "VDI_CLONE", "VDI_SNAPSHOT", "VDI_INTRODUCE",
-			"VDI_UPDATE", "VDI_REVERT", "THIN_PROVISIONING" } },
+			"VDI_UPDATE", "VDI_REVERT", "VDI_RESET_ON_BOOT/2", "THIN_PROVISIONING" } },
 };
 const unsigned n_drivers = ARRAY_LEN(drivers);
+
+struct val driver_features(const struct driver *d, struct arena *a)
+{
+	struct val features = val_map();
+
+	for (size_t k = 0; d->features[k] != NULL; k++) {
+		const char *slash = strchr(d->features[k], '/');
+		size_t n =
+			slash != NULL ? (size_t)(slash - d->features[k]) : strlen(d->features[k]);
+
+		val_map_push(a, &features, arena_strndup(a, d->features[k], n),
+			val_int(slash != NULL ? atoi(slash + 1) : 1));
+	}
+	return features;
+}
 
 static const struct driver *driver_of(const struct db_row *sm)
 {
@@ -24,16 +40,19 @@ static const struct driver *driver_of(const struct db_row *sm)
 
 static void grow(struct db_txn *txn, const struct db_row *sm, struct arena *a)
 {
-	struct val has = db_row_field(sm, SM_features, a);
+	struct val has = db_row_field(sm, SM_features, a), can = val_map();
 	const struct driver *d = driver_of(sm);
 	const char *ref = db_row_ref(sm);
 
-	for (size_t k = 0; d != NULL && d->features[k] != NULL; k++) {
-		if (val_get(&has, d->features[k]) != NULL)
+	if (d != NULL)
+		can = driver_features(d, a);
+	for (uint32_t k = 0; k < can.n; k++) {
+		const char *name = can.pairs[k].key;
+
+		if (val_get(&has, name) != NULL)
 			continue;
-		db_txn_map_add(txn, MODEL_CLASS_SM, ref, SM_features, d->features[k], val_int(1));
-		db_txn_set_add(
-			txn, MODEL_CLASS_SM, ref, SM_capabilities, val_string(d->features[k]));
+		db_txn_map_add(txn, MODEL_CLASS_SM, ref, SM_features, name, can.pairs[k].value);
+		db_txn_set_add(txn, MODEL_CLASS_SM, ref, SM_capabilities, val_string(name));
 	}
 	if (txn->n_ops > 0)
 		db_txn_need_version(txn, MODEL_CLASS_SM, ref, db_row_modified(sm));

@@ -179,6 +179,7 @@ int rule_quiesce(struct rule *r, struct err *err)
 		err, ERR_VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED, db_row_ref(r->row), "", NULL);
 }
 
+/* A disk that is cached, too, has what its guest wrote on the one host alone. */
 int rule_on_boot(struct rule *r, struct err *err)
 {
 	struct db_cursor c = db_rows_related(r->view, MODEL_RELATION_VBD_VM, db_row_ref(r->row));
@@ -186,7 +187,8 @@ int rule_on_boot(struct rule *r, struct err *err)
 
 	while ((vbd = db_next(&c)) != NULL) {
 		vdi = rule_target(r, vbd, VBD_VDI);
-		if (vdi != NULL && strcmp(db_row_s(vdi, VDI_on_boot), "reset") == 0)
+		if (vdi != NULL && strcmp(db_row_s(vdi, VDI_on_boot), "reset") == 0 &&
+			(!rule_is(r, "pool_migrate") || db_row_b(vdi, VDI_allow_caching)))
 			return err_set(err, ERR_VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION, NULL);
 	}
 	return 0;

@@ -29,7 +29,7 @@ void sr_create_drivers(
 {
 	for (size_t i = 0; i < n_drivers; i++) {
 		const struct driver *d = &drivers[i];
-		struct val f[SM_FIELD_COUNT] = { { .kind = VAL_VOID } }, features = val_map(),
+		struct val f[SM_FIELD_COUNT] = { { .kind = VAL_VOID } }, features,
 			   names = val_set();
 		char uuid[UUID_LEN + 1];
 		const char *ref;
@@ -38,10 +38,9 @@ void sr_create_drivers(
 		ref = arena_printf(a, "OpaqueRef:%s", uuid);
 		if (db_view_get(view, MODEL_CLASS_SM, ref) != NULL)
 			continue;
-		for (size_t k = 0; d->features[k] != NULL; k++) {
-			val_map_push(a, &features, d->features[k], val_int(1));
-			val_set_push(a, &names, val_string(d->features[k]));
-		}
+		features = driver_features(d, a);
+		for (uint32_t k = 0; k < features.n; k++)
+			val_set_push(a, &names, val_string(features.pairs[k].key));
 		f[SM_uuid] = val_string(uuid);
 		f[SM_type] = val_string(d->type);
 		f[SM_name_label] = val_string(d->label);

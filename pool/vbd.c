@@ -218,6 +218,8 @@ static bool drive_of(struct arena *a, const struct db_view *view, const struct d
 		return false;
 	val_map_push(a, out, "sr", val_string(arena_strdup(a, db_row_s(sr, SR_uuid))));
 	val_map_push(a, out, "vdi", val_string(arena_strdup(a, db_row_s(vdi, VDI_location))));
+	val_map_push(
+		a, out, "persistent", val_bool(strcmp(db_row_s(vdi, VDI_on_boot), "reset") != 0));
 	return true;
 }
 

@@ -213,6 +213,8 @@ int vdi_copies_add(struct job *job, void *task, struct vdi_copies *c, const char
 	val_map_push(a, &one, "new_sr", val_string(arena_strdup(a, db_row_s(target, SR_uuid))));
 	val_map_push(a, &one, "new", val_string(arena_strdup(a, uuid)));
 	val_map_push(a, &one, "is_a_snapshot", val_bool(c->snapshot));
+	val_map_push(
+		a, &one, "persistent", val_bool(strcmp(db_row_s(row, VDI_on_boot), "reset") != 0));
 	val_set_push(a, &c->disks, one);
 	owner_made(job, task, val_get_s(&one, "new_sr"), val_get_s(&one, "new"));
 	for (size_t i = 0; i < ARRAY_LEN(as_source); i++)
@@ -601,14 +603,53 @@ int vdi_set_read_only_run(
 		job, task, args->self, VDI_read_only, "read_only", val_bool(args->value), err);
 }
 
+/* A disk is reset when its record says so and it has something to be reset to: so the record says
+ * reset after there is that, and persist before that goes, whoever dies in between. */
+
+static void build_persist(struct db_txn *txn, const struct db_view *view, void *arg)
+{
+	const struct db_row *vdi = db_view_get(view, MODEL_CLASS_VDI, arg);
+
+	if (vdi != NULL && strcmp(db_row_s(vdi, VDI_on_boot), "reset") == 0)
+		db_txn_set(txn, MODEL_CLASS_VDI, arg, VDI_on_boot, val_string("persist"));
+}
+
+static int persist_now(struct job *job, void *task, const char *vdi)
+{
+	char ref[DB_REF_MAX + 1];
+
+	snprintf(ref, sizeof ref, "%s", vdi);
+	return commit_settled(job, owner_pool(task),
+		&(struct commit){ .reason = DB_FOR_FACTS, .build = build_persist, .arg = ref });
+}
+
 int vdi_set_on_boot_run(
 	struct job *job, void *task, const struct vdi_set_on_boot_args *args, struct err *err)
 {
-	(void)job;
-	(void)err;
-	db_txn_set(owner_then(task), MODEL_CLASS_VDI, args->self, VDI_on_boot,
-		val_string(args->value));
-	return 0;
+	struct vdi_place at;
+	struct val params;
+	int rc = vdi_place(job, task, args->self, &at, err);
+
+	if (rc == 0 && strcmp(args->value, "persist") == 0)
+		rc = persist_now(job, task, args->self);
+	if (rc != 0)
+		return rc;
+	params = place_params(&job->arena, &at);
+	val_map_push(&job->arena, &params, "uuid", val_string(at.vdi));
+	val_map_push(&job->arena, &params, "on_boot", val_string(args->value));
+	rc = owner_agent_op(job, task, AGENT_VDI_set_on_boot, &params, err);
+	if (rc == ERR_API && strcmp(args->value, "persist") == 0) { /* only room is left to gain */
+		log_warn(owner_pool(task)->env, "event=base_left vdi=%s why=%s", at.vdi,
+			err->code->name);
+		err_fini(err);
+		rc = 0;
+	}
+	if (rc == 0)
+		rc = sr_sizes(job, task, at.sr_ref, 0, err);
+	if (rc == 0)
+		db_txn_set(owner_then(task), MODEL_CLASS_VDI, args->self, VDI_on_boot,
+			val_string(args->value));
+	return rc;
 }
 
 int vdi_update_run(struct job *job, void *task, const struct vdi_update_args *args, struct err *err)

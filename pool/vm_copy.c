@@ -233,11 +233,14 @@ static int copy_vm(struct copy *c, struct err *err)
 	return copy_parts(c, c->source, c->ref, err);
 }
 
+/* A disk that is reset can be cloned, one at a time, and not copied. */
 static int lock_disk(struct admit *ad, const struct db_row *vdi, const char *disk_op,
 	const char *sr_op, struct err *err)
 {
 	const struct db_row *sr = db_view_get(ad->view, MODEL_CLASS_SR, db_row_s(vdi, VDI_SR));
 
+	if (strcmp(sr_op, "vdi_clone") == 0 && strcmp(db_row_s(vdi, VDI_on_boot), "reset") == 0)
+		disk_op = "clone";
 	return locks_also(ad, vdi, disk_op, err) != 0 ||
 			       (sr != NULL && locks_also(ad, sr, sr_op, err) != 0)
 		       ? ERR_API

@@ -114,6 +114,72 @@ with Pool() as pool:
     assert not third("VDI.get_is_a_snapshot", disks(child)["0"]) and read(disks(child)["0"]) == b"system."
     assert first.fails("VDI_IS_SHARABLE", "VM.snapshot", (lambda v: (first("VDI.set_sharable", disks(v)["1"], True), v)[1])(copy), "no") == []
 
+    # a disk that goes back when a life of its VM begins, on any member, to what it held when that was set
+    desk = first("VM.create", vm_record("desk"))
+    vdi = first("VDI.create", vdi_record(sr, "of desk"))
+    first("VBD.create", vbd_record(desk, vdi, "0"))
+    write(vdi, b"golden.")
+    assert {"set_on_boot", "snapshot", "copy"} <= set(first("VDI.get_allowed_operations", vdi))
+    second("VDI.set_on_boot", vdi, "reset")
+    assert third("VDI.get_on_boot", vdi) == "reset"
+    assert "set_on_boot" in first("VDI.get_allowed_operations", vdi) and not {"snapshot", "copy"} & set(first("VDI.get_allowed_operations", vdi))
+    mode = "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION"
+    assert first.fails(mode, "VDI.snapshot", vdi) == first.fails(mode, "VDI.copy", vdi, other_sr) == first.fails(mode, "VM.snapshot", desk, "no") == []
+    assert first.fails(mode, "VM.copy", desk, "no", other_sr) == []
+    for n, host in enumerate(first("host.get_all")):
+        write(vdi, b"waste.%d" % n)
+        apis[n]("VM.start_on", desk, host, False, False)
+        assert read(vdi) == b"golden.", read(vdi)
+        write(vdi, b"waste..")
+        if n == 0:
+            assert third.fails("VDI_IN_USE", "VDI.set_on_boot", vdi, "persist") == [vdi, "set_on_boot"]
+            assert "set_on_boot" not in third("VDI.get_allowed_operations", vdi)
+            for args in (("VM.snapshot", desk, "no"), ("VM.checkpoint", desk, "no"), ("VM.suspend", desk)):
+                assert third.fails(mode, *args) == []
+            assert not {"snapshot", "checkpoint", "suspend"} & set(third("VM.get_allowed_operations", desk))
+            there = [h for h in first("host.get_all") if h != host][0]
+            second("VM.pool_migrate", desk, there, {})  # goes on with its life
+            assert read(vdi) == b"waste.."
+            first("VDI.set_allow_caching", vdi, True)
+            assert third.fails(mode, "VM.pool_migrate", desk, host, {}) == []
+            first("VDI.set_allow_caching", vdi, False)
+            first("VM.hard_reboot", desk)
+            assert read(vdi) == b"golden."
+            write(vdi, b"waste..")
+        first("VM.hard_shutdown", desk)
+        assert read(vdi) == b"waste.."  # until the next one begins
+    # a clone goes back to what it was cloned from
+    twin = second("VM.clone", desk, "twin")
+    assert third("VDI.get_on_boot", disks(twin)["0"]) == "reset" and read(disks(twin)["0"]) == b"waste.."
+    write(disks(twin)["0"], b"changed")
+    first("VM.start", twin, False, False)
+    assert read(disks(twin)["0"]) == b"waste.."
+    first("VM.hard_shutdown", twin)
+    # the agents die, and the members
+    for turn, word in enumerate(("persist", "reset", "persist", "reset")):
+        before, victim = third("VDI.get_on_boot", vdi), 1 + turn % 3
+        write(vdi, b"turn..%d" % turn)
+        task = apis[(victim + 1) % 3]("Async.VDI.set_on_boot", vdi, word)
+        pool.quickstart("kill", str(victim))
+        api = apis[victim % 3]
+        pool.leader()
+        pool.quickstart("start", str(victim))
+        ended = api.wait_task(task, 90)
+        eventually("it is back", lambda: pool.status()[victim - 1].get("ready") == "yes")
+        is_now = api("VDI.get_on_boot", vdi)
+        assert is_now == word if ended["status"] == "success" else is_now in (before, word), (ended, is_now)
+        base = os.path.join(os.path.dirname(path(vdi)), "base")
+        eventually("no lock stays", lambda: api("VDI.get_current_operations", vdi) == {}, 60)
+        assert is_now == "persist" or os.path.exists(base), "it has nothing to go back to"
+    third("VDI.set_on_boot", vdi, "reset")
+    third("VDI.set_on_boot", vdi, "persist")
+    assert not os.path.exists(os.path.join(os.path.dirname(path(vdi)), "base"))
+    write(vdi, b"kept...")
+    first("VM.start", desk, False, False)
+    assert read(vdi) == b"kept..."
+    first("VM.hard_shutdown", desk)
+    eventually("disks and records agree", whole)
+
     # from a template that asks for disks
     xml = '<provision><disk device="0" size="%d" sr="%s" bootable="true" type="system"/><disk type=\'user\' size="%d" device="1" sr=""/></provision>'
     template = first("VM.create", vm_record("template", template=True, other_config={"disks": xml % (2 * MIB, third("SR.get_uuid", other_sr), MIB)}))

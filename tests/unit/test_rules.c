@@ -108,17 +108,21 @@ static void do_word(struct bench *b, char *word)
 	}
 }
 
+static void do_words(struct bench *b, const char *so)
+{
+	char *words = arena_strdup(&b->r.a, so), *word;
+
+	for (word = strtok(words, " "); word != NULL; word = strtok(NULL, " "))
+		do_word(b, word);
+}
+
 static void bench_open(struct bench *b, const char *class, const char *so)
 {
-	char *words, *word;
-
 	memset(b, 0, sizeof *b);
 	rows_open(&b->r);
 	b->class_id = class_of(class);
 	rows_create(&b->r, b->class_id, "self");
-	words = arena_strdup(&b->r.a, so);
-	for (word = strtok(words, " "); word != NULL; word = strtok(NULL, " "))
-		do_word(b, word);
+	do_words(b, so);
 }
 
 static const struct db_row *self(struct bench *b)
@@ -358,6 +362,88 @@ START_TEST(each_check_of_a_vm_refuses_in_its_order)
 }
 END_TEST
 
+/* storage.md 1.3, with a driver that can do all of it. */
+static const struct {
+	const char *so, *op, *code;
+} of_resets[] = {
+	{ "", "set_on_boot", "" },
+	{ "on_boot=reset", "set_on_boot", "" },
+	{ "on_boot=reset", "clone", "" },
+	{ "on_boot=reset", "destroy", "" },
+	{ "on_boot=reset", "snapshot", "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION" },
+	{ "on_boot=reset", "copy", "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION" },
+	{ "on_boot=reset type=user", "enable_cbt", "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION" },
+	{ "on_boot=reset type=user", "disable_cbt",
+		"VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION" },
+	{ "on_boot=reset type=rrd", "enable_cbt", "VDI_INCOMPATIBLE_TYPE" },
+	{ "type=user", "enable_cbt", "" },
+	{ "cbt_enabled=true", "set_on_boot", "VDI_CBT_ENABLED" },
+	{ "type=cbt_metadata", "set_on_boot", "VDI_INCOMPATIBLE_TYPE" },
+	{ "!snapshot", "set_on_boot", "OTHER_OPERATION_IN_PROGRESS" },
+	{ "!copy", "set_on_boot", "" },
+};
+
+START_TEST(a_disk_that_is_reset_refuses_what_would_keep_it)
+{
+	static const char *const can[] = { "VDI_RESET_ON_BOOT", "VDI_SNAPSHOT", "VDI_CLONE",
+		"VDI_DELETE", "VDI_CONFIG_CBT" };
+	struct val features = val_map();
+	struct err err = { 0 };
+	struct bench b;
+	const char *sm;
+
+	for (size_t i = 0; i < ARRAY_LEN(of_resets); i++) {
+		bench_open(&b, "VDI", "SR>SR.type=file");
+		ck_assert_str_eq(refusal(&b, "set_on_boot", &err), "SR_OPERATION_NOT_SUPPORTED");
+		err_fini(&err);
+		features = val_map();
+		for (size_t k = 0; k < ARRAY_LEN(can); k++)
+			val_map_push(&b.r.a, &features, can[k], val_int(1));
+		sm = other(&b, MODEL_CLASS_SM);
+		rows_set(&b.r, MODEL_CLASS_SM, sm, SM_type, val_string("file"));
+		rows_set(&b.r, MODEL_CLASS_SM, sm, SM_features, features);
+		do_words(&b, of_resets[i].so);
+		ck_assert_msg(strcmp(refusal(&b, of_resets[i].op, &err), of_resets[i].code) == 0,
+			"{%s} %s: %s instead of %s", of_resets[i].so, of_resets[i].op,
+			err.code != NULL ? err.code->name : "may begin", of_resets[i].code);
+		err_fini(&err);
+		agree(&b, of_resets[i].so);
+		rows_close(&b.r);
+	}
+}
+END_TEST
+
+/* vm-lifecycle 1.3, 13. */
+START_TEST(a_vm_with_a_disk_that_is_reset_refuses_what_would_keep_it)
+{
+	static const struct {
+		const char *op, *cached, *code;
+	} ops[] = { { "snapshot", "", "!" }, { "checkpoint", "", "!" }, { "suspend", "", "!" },
+		{ "pool_migrate", "", "" }, { "pool_migrate", "cached", "!" },
+		{ "suspend", "cached", "!" }, { "clean_reboot", "cached", "" } };
+	struct err err = { 0 };
+	struct bench b;
+	const char *vbd, *vdi, *code;
+
+	for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
+		bench_open(&b, "VM", RUNNING);
+		vbd = other(&b, MODEL_CLASS_VBD);
+		vdi = other(&b, MODEL_CLASS_VDI);
+		rows_set(&b.r, MODEL_CLASS_VBD, vbd, VBD_VM, val_string(SELF));
+		rows_set(&b.r, MODEL_CLASS_VBD, vbd, VBD_VDI, val_string(vdi));
+		rows_set(&b.r, MODEL_CLASS_VDI, vdi, VDI_allow_caching,
+			val_bool(*ops[i].cached != 0));
+		ck_assert_str_eq(refusal(&b, ops[i].op, &err), "");
+		rows_set(&b.r, MODEL_CLASS_VDI, vdi, VDI_on_boot, val_string("reset"));
+		code = *ops[i].code != 0 ? "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION" : "";
+		ck_assert_str_eq(refusal(&b, ops[i].op, &err), code);
+		err_fini(&err);
+		agree(&b, ops[i].op);
+		rows_close(&b.r);
+	}
+}
+END_TEST
+
 #define VIF_OF	"VM>VM.power_state="
 #define VIF_VM	"OpaqueRef:other0"
 #define PLUGGED "currently_attached=true "
@@ -522,6 +608,8 @@ int main(void)
 	const TTest *const tests[] = {
 		each_operation_of_a_vm_has_its_power_states,
 		each_check_of_a_vm_refuses_in_its_order,
+		a_disk_that_is_reset_refuses_what_would_keep_it,
+		a_vm_with_a_disk_that_is_reset_refuses_what_would_keep_it,
 		each_check_of_a_device_refuses_in_its_order,
 		a_guest_without_drivers_takes_no_device,
 		an_interface_of_a_virtual_function_is_not_plugged,

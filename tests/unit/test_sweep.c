@@ -258,8 +258,9 @@ START_TEST(drivers_gain_features_when_all_members_have_them)
 	ck_assert_int_eq(rows_apply_txn(&b.r, &txn), APPLY_DONE);
 	has = db_row_field(db_view_get(&b.r.view, MODEL_CLASS_SM, sm), SM_features, &b.r.a);
 	ck_assert(val_get(&has, "VDI_SNAPSHOT")->i == 1 && val_get(&has, "OWN")->i == 2);
+	ck_assert(val_get(&has, "VDI_RESET_ON_BOOT")->i == 2);
 	has = db_row_field(db_view_get(&b.r.view, MODEL_CLASS_SM, sm), SM_capabilities, &b.r.a);
-	ck_assert(val_set_has(&has, "VDI_SNAPSHOT"));
+	ck_assert(val_set_has(&has, "VDI_SNAPSHOT") && val_set_has(&has, "VDI_RESET_ON_BOOT"));
 	db_txn_fini(&txn);
 	db_txn_init(&txn, DB_FOR_SWEEP);
 	ck_assert(!drivers_grow(&b.r.view, &txn));
