@@ -25,6 +25,7 @@ enum {
 	CONSOLE_READ = 16 << 10,  /* bytes taken of the client at a time */
 	CONSOLE_LINE = 4 << 10,	  /* of the agent's answer */
 	CONSOLE_OPEN_MS = 10000,  /* until bytes flow */
+	CONSOLE_LOOK_MS = 1000,	  /* between looks: is its session still there? */
 };
 
 struct console {
@@ -41,6 +42,8 @@ struct console {
 	bool answered; /* frames of ours wait for the client: it is read behind them */
 	struct ws_reader ws;
 	char console[DB_REF_MAX + 1]; /* "": shown by another member */
+	char session[DB_REF_MAX + 1]; /* it ends with it; "": opened with a password */
+	bool local;		      /* the session is this member's alone */
 	char vm[UUID_LEN + 1];
 	char certificate[2 * TLS_FINGERPRINT_LEN + 1]; /* of the member; "": it is the agent */
 	struct buf ask, line; /* what is sent first; the agent's answer so far */
@@ -200,16 +203,36 @@ static void give(struct console *c, const uint8_t *p, size_t n)
 	stream_pause(c->up, true);
 }
 
-static void on_idle(struct loop_timer *t)
+static bool session_there(struct console *c)
+{
+	struct db_view view;
+	bool there;
+
+	if (c->session[0] == 0)
+		return true;
+	if (c->local)
+		return session_local_lives(c->pool, c->session);
+	db_view_pin(c->pool->db, &view);
+	there = db_view_get(&view, MODEL_CLASS_session, c->session) != NULL;
+	db_view_unpin(&view);
+	return there;
+}
+
+/* Each member that shows it or hands it on looks for itself. */
+static void on_look(struct loop_timer *t)
 {
 	struct console *c = container_of(t, struct console, timer);
-	uint64_t idle = env_now_ms(c->pool->env) - c->active_ms;
+	uint64_t idle = env_now_ms(c->pool->env) - c->active_ms, next = CONSOLE_LOOK_MS;
+	bool there = session_there(c);
 
-	if (idle < c->idle_ms) {
-		loop_timer_start(c->loop, t, c->idle_ms - idle, on_idle);
+	if (there && (c->idle_ms == 0 || idle < c->idle_ms)) {
+		if (c->idle_ms > 0 && c->idle_ms - idle < next)
+			next = c->idle_ms - idle;
+		loop_timer_start(c->loop, t, next, on_look);
 		return;
 	}
-	log_info(c->pool->env, "event=console_idle vm=%s", c->vm);
+	log_info(c->pool->env, "event=%s vm=%s", there ? "console_idle" : "console_session_ended",
+		c->vm);
 	say_goodbye(c);
 }
 
@@ -254,8 +277,7 @@ static bool flow(struct console *c)
 		request->waits = true;
 		rpc_raw_begin(request);
 		c->active_ms = env_now_ms(c->pool->env);
-		if (c->idle_ms > 0)
-			loop_timer_start(c->loop, &c->timer, c->idle_ms, on_idle);
+		loop_timer_start(c->loop, &c->timer, 0, on_look);
 		if (c->certificate[0] == 0)
 			put_head(c);
 	}
@@ -513,6 +535,10 @@ static struct console *console_new(
 	c->call = call;
 	snprintf(c->console, sizeof c->console, "%s", db_row_ref(row));
 	snprintf(c->vm, sizeof c->vm, "%s", db_row_s(vm, VM_uuid));
+	if (call->session_ref != NULL) {
+		c->local = call->caller.local != NULL;
+		snprintf(c->session, sizeof c->session, "%s", session_given(call));
+	}
 	return c;
 }
 

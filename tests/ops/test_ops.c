@@ -721,6 +721,39 @@ START_TEST(a_hook_that_hangs_or_floods_is_an_error)
 }
 END_TEST
 
+START_TEST(more_scripts_than_a_hook_may_have_are_left_out_and_told_of)
+{
+	struct bench b;
+	struct ask q;
+	char name[32], said[4096] = "", *heard;
+	unsigned ran = 0;
+	FILE *log = tmpfile();
+
+	ck_assert_ptr_nonnull(log);
+	bench_open(&b);
+	add_vm(&b);
+	for (int i = 0; i < HOOK_SCRIPTS_MAX + 2; i++) {
+		snprintf(name, sizeof name, "vm-pre-start/%03d", i);
+		hook_write(b.dir, name, 0755, "");
+	}
+	b.env.log.level = LOG_WARN;
+	ck_assert_int_ge(dup2(fileno(log), STDERR_FILENO), 0);
+	operate(&b, AGENT_VM_start, TASK, false, &q);
+	ck_assert_str_eq(q.state, "completed");
+	heard = hooks_heard(b.dir);
+	for (const char *c = heard; *c != 0; c++)
+		ran += *c == '\n';
+	free(heard);
+	ck_assert_uint_eq(ran, HOOK_SCRIPTS_MAX);
+	rewind(log);
+	said[fread(said, 1, sizeof said - 1, log)] = 0;
+	ck_assert_ptr_nonnull(strstr(said, "event=hooks_too_many "));
+	ck_assert_ptr_nonnull(strstr(said, "not_run=2 most=64"));
+	fclose(log);
+	bench_close(&b);
+}
+END_TEST
+
 START_TEST(what_others_could_have_written_is_no_hook)
 {
 	struct bench b;
@@ -844,6 +877,7 @@ int main(int argc, char **argv)
 		hooks_run_in_their_order_with_their_arguments,
 		a_hook_that_refuses_stops_what_can_be_stopped,
 		a_hook_that_hangs_or_floods_is_an_error,
+		more_scripts_than_a_hook_may_have_are_left_out_and_told_of,
 		what_others_could_have_written_is_no_hook,
 		a_cancel_ends_a_hook_and_a_restart_repeats_none,
 	};

@@ -214,6 +214,22 @@ with Pool() as pool:
     assert Console(pool, 1, "ref=" + lonely, session).type(b"once").ends().endswith(b"once")
     api("pool.set_vm_console_idle_timeout", ref, 0)
 
+    # it ends with the session that opened it, which ends at another member; others' stay
+    for end in ("session.logout", "session.logout_subject_identifier"):
+        mine = Api(pool, 1).login("reader", PASSWORD)
+        mine_seen = [kind(pool, member, uuid, mine.session) for member in (1, 2) for kind in (Console, WebSocket)]
+        assert all(c.status in (200, 101) for c in mine_seen)
+        if end == "session.logout":
+            there = Api(pool, 3)
+            there.session = mine.session
+            there("session.logout")
+        else:
+            other("session.logout_subject_identifier", "S-1")
+        for seen in mine_seen:
+            seen.tls.settimeout(5)
+            seen.ends()
+    through.type(b"still").until(b"still")
+
     # it ends with the domain; with the agent, of which the next serves again
     api("VM.hard_shutdown", vm)
     by_frames.closed_with(1001)
