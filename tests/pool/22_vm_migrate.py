@@ -8,7 +8,7 @@ import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from twice import Twice
-from xpool import MIB, Api, Pool, eventually, guest, vm_record
+from xpool import MIB, NULL, Api, Pool, eventually, guest, vm_record
 
 LIVE = {"live": "true"}
 random.seed(7)
@@ -134,6 +134,36 @@ with Pool() as pool:
         runs_only(third, v, to)
         third("VM.hard_shutdown", v)
     assert len({e for e in ended["subtasks"]}) == 12
+    first("host.enable", hosts[0])
+    # one that cannot arrive does not keep the others: they move, it runs on where it is, and is named
+    three = [first("VM.create", vm_record("t%d" % n, **(guest() if n == 1 else {}))) for n in range(3)]
+    for v in three:
+        first("VM.start_on", v, hosts[0], False, True)
+    first("host.disable", hosts[0])
+    stays = three[1]
+    first("VM.remove_from_other_config", stays, "xpool-sim-guest")
+    first("VM.add_to_other_config", stays, "xpool-sim-guest", json.dumps({"fail": {"restore": "no restore"}}))
+    assert second.fails("CANNOT_EVACUATE_HOST", "host.evacuate", hosts[0]) == ["INTERNAL_ERROR,no restore,%s" % stays]
+    runs_only(first, stays, hosts[0])
+    assert first("host.get_resident_VMs", hosts[0]) == [stays] and first("host.get_current_operations", hosts[0]) == {}
+    for v in three:
+        runs_only(third, v, third("VM.get_resident_on", v))
+        third("VM.hard_shutdown", v)
+    first("host.enable", hosts[0])
+    # cancelled while one guest does not suspend: what is under way ends with it, nothing more is begun
+    two = [first("VM.create", vm_record("c%d" % n, **guest(suspend="hang"))) for n in range(2)]
+    for v in two:
+        first("VM.start_on", v, hosts[0], False, True)
+    first("host.disable", hosts[0])
+    task = second("Async.host.evacuate", hosts[0], NULL, 1)
+    eventually("the first is on its way", lambda: len(third("task.get_subtasks", task)) == 1)
+    third("task.cancel", task)
+    ended = second.wait_task(task)
+    assert ended["status"] == "cancelled" and len(ended["subtasks"]) == 1, ended
+    assert first("host.get_current_operations", hosts[0]) == {}
+    for v in two:
+        runs_only(first, v, hosts[0])
+        first("VM.hard_shutdown", v)
     first("host.enable", hosts[0])
 
     # killed at any moment, either side, either program: it runs once, in the end where its record says
