@@ -15,6 +15,15 @@ with Pool(content="") as pool:
     assert int(re.search(r"^(\d+) s\. Nothing was lost", said, re.M).group(1)) <= SECONDS_MAX, said
     acked, found = zip(*re.findall(r"acknowledged (\d+), found (\d+);", said))
     assert acked == found and len(acked) == 2 and all(int(n) > 500 for n in acked), (acked, found)
+    # the gap is a number, the lead goes to another member, each VM is on exactly one host, and the last line says what to do next
+    gaps = re.findall(r"^  gap without an acknowledged write: (\d+\.\d\d) s   \(longest before: (\d+\.\d\d) s\)$", said, re.M)
+    assert len(gaps) == 2 and all(0 < float(gap) < SECONDS_MAX for gap, _ in gaps), said
+    led, lead = (re.findall(text, said, re.M) for text in (r"member (\d), which leads", r"^  member (\d) leads now$"))
+    assert len(led) == len(lead) == 2 and led[0] != lead[0] and led[1] != lead[1], (led, lead)
+    once = re.findall(r"^  (\d+) VMs run, (\d+) domains on all hosts, each on exactly one: yes$", said, re.M)
+    assert len(once) == 2 and all(run == domains and int(run) > 0 for run, domains in once), said
+    last = said.rstrip().splitlines()[-1]
+    assert last.startswith("Now try to break it yourself: ") and last.endswith("status shows the members' hashes."), last
     api = Api(pool, 2).login()
     keys = [key for vm in api("VM.get_all_records").values() if vm["name_label"].startswith("demo-")
             for key in vm["other_config"] if key.startswith("demo-")]
