@@ -205,7 +205,17 @@ struct carry {
 	struct came *rows; /* sorted */
 	unsigned n;
 	const char *why;
+	struct val *all; /* NULL: the first that is in the way ends it */
 };
+
+/* false: it ends there. */
+static bool in_the_way(struct carry *c, const char *why)
+{
+	c->why = why;
+	if (c->all != NULL)
+		val_set_push(c->a, c->all, val_string(why));
+	return c->all != NULL;
+}
 
 static int compare(const void *a, const void *b)
 {
@@ -392,10 +402,14 @@ static bool take_fields(struct carry *c, const struct came *r, struct val *f)
 		if (rpc_coerce(c->a, RPC_JSON2, field->type, field->name, v, &f[i], &err) != 0 ||
 			field->schema > active || !model_value_known(field->type, &f[i], active)) {
 			err_fini(&err);
-			c->why = arena_printf(c->a,
-				"%s.%s of what comes with it is no value that this pool knows",
-				class->name, field->name);
-			return false;
+			f[i] = val_void();
+			if (!in_the_way(
+				    c, arena_printf(c->a,
+					       "%s.%s of what comes with it is no value that this "
+					       "pool knows",
+					       class->name, field->name)))
+				return false;
+			continue;
 		}
 		f[i] = moved(c, field->type, f[i]);
 	}
@@ -406,9 +420,9 @@ static bool take_fields(struct carry *c, const struct came *r, struct val *f)
 
 static bool refuse(struct carry *c, const struct came *r, const char *what)
 {
-	c->why = arena_printf(c->a, "%s %.36s of its own %s", model_classes[r->class_id].name,
-		r->ref + strlen("OpaqueRef:"), what);
-	return false;
+	return in_the_way(
+		c, arena_printf(c->a, "%s %.36s of its own %s", model_classes[r->class_id].name,
+			   r->ref + strlen("OpaqueRef:"), what));
 }
 
 static bool fit(struct carry *c, const struct came *r, const struct val *f)
@@ -471,9 +485,9 @@ static bool make_row(struct carry *c, const struct came *r)
 }
 
 const char *carry_take(const struct db_view *view, const struct val *came, const char *host,
-	struct db_txn *txn, struct arena *a)
+	struct db_txn *txn, struct arena *a, struct val *all)
 {
-	struct carry c = { .view = view, .txn = txn, .a = a, .host = host };
+	struct carry c = { .view = view, .txn = txn, .a = a, .host = host, .all = all };
 	const char *network = val_get_s(came, "network");
 	bool networks = false;
 
@@ -497,6 +511,7 @@ const char *carry_take(const struct db_view *view, const struct val *came, const
 	}
 	if (networks)
 		raise_serial(view, a, txn, NETWORKS_CREATED);
-	return txn->preconditions.len + txn->ops.len <= DB_ENTRY_MAX - ENTRY_ROOM ? NULL
-										  : CARRY_TOO_MUCH;
+	if (txn->preconditions.len + txn->ops.len <= DB_ENTRY_MAX - ENTRY_ROOM)
+		return NULL;
+	return in_the_way(&c, CARRY_TOO_MUCH) ? NULL : c.why;
 }

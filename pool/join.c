@@ -509,6 +509,53 @@ static int ask_once(struct join *j, enum verdict *verdict, struct err *err)
 	return 0;
 }
 
+/* What the pool has against that which comes with this host (carry.c): it composes the entry, and
+ * makes none. */
+
+static void add_refusal(struct join *j, struct val *all, const char *why)
+{
+	struct val one = val_set();
+
+	val_set_push(&j->job->arena, &one, val_string(ERR_OPERATION_NOT_ALLOWED->name));
+	val_set_push(&j->job->arena, &one, val_string(why));
+	val_set_push(&j->job->arena, all, one);
+}
+
+static int ask_dry(struct join *j, struct val *all, struct err *err)
+{
+	const char *why, *path = arena_printf(
+				 &j->job->arena, "/pool/newcomer/check?session_id=%s", j->session);
+	struct rpc_answer answer;
+	struct buf entry = { 0 };
+	struct val said;
+	int rc;
+
+	if (!put_entry(j, &entry) || entry.len > RPC_BODY_MAX) {
+		if (entry.len > 0)
+			add_refusal(j, all, CARRY_TOO_MUCH);
+		rc = entry.len > 0 ? 0 : err_set(err, ERR_HOST_STILL_BOOTING, NULL);
+		buf_fini(&entry);
+		return rc;
+	}
+	rc = rpc_post(j->job, j->own->loops[0].loop,
+		&(struct rpc_ask){ j->address, path, buf_text(&entry), NULL, ANSWER_MAX, ASK_MS },
+		&j->job->arena, &answer);
+	buf_fini(&entry);
+	if (rc == ERR_CANCELLED || rc == ERR_DEAD)
+		return rc;
+	if (rc == 0 && (answer.status == 401 || answer.status == 403))
+		return err_set(err, ERR_SESSION_AUTHORIZATION_FAILED, "", answer.body, NULL);
+	if (rc != 0 || answer.status != 200)
+		return no_service(j, "newcomer/check", rc != 0 ? answer.why : answer.body, err);
+	if (rpc_json_parse(&j->job->arena, answer.body, answer.n, &said, &why) != 0 ||
+		said.kind != VAL_SET)
+		return no_service(j, "newcomer/check", "that is no list", err);
+	for (uint32_t i = 0; i < said.n; i++)
+		if (said.items[i].kind == VAL_STRING)
+			add_refusal(j, all, said.items[i].s);
+	return 0;
+}
+
 static bool take_over(struct pool *pool, int from)
 {
 	return atomic_compare_exchange_strong(&pool->joining, &from, JOINING);
@@ -634,6 +681,10 @@ int join_run(struct job *job, struct pool *pool, const struct join_want *want,
 		*mismatches_out = val_set();
 		rc = join_check(j, mismatches_out, err);
 	}
+	if (rc == 0 && want->dry)
+		rc = ask_dry(j, mismatches_out, err);
+	if (rc == 0 && want->dry)
+		join_notes(j, mismatches_out);
 	if (!j->recorded)
 		log_out(j);
 	return rc;

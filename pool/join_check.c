@@ -594,14 +594,18 @@ int join_check(struct join *j, struct val *all, struct err *err)
 			add(&j->job->arena, all, err);
 		err_fini(err);
 	}
-	if (all != NULL && lowers_level(j)) {
-		struct val note = val_set();
-
-		val_set_push(&j->job->arena, &note, val_string(JOIN_NOTE));
-		val_set_push(&j->job->arena, &note,
-			val_string("this host has fewer features of processors than the pool, "
-				   "whose level would go down"));
-		val_set_push(&j->job->arena, all, note);
-	}
 	return 0;
+}
+
+void join_notes(struct join *j, struct val *all)
+{
+	struct val note = val_set();
+
+	if (!lowers_level(j))
+		return;
+	val_set_push(&j->job->arena, &note, val_string(JOIN_NOTE));
+	val_set_push(&j->job->arena, &note,
+		val_string("this host has fewer features of processors than the pool, whose level "
+			   "would go down"));
+	val_set_push(&j->job->arena, all, note);
 }

@@ -37,5 +37,7 @@ void join_put_dry(struct job *job, struct pool *pool, const char *given, struct 
 
 #define JOIN_NOTE "note"
 /* The first mismatch as error; or all of them into the set (not NULL), each a set of code and
- * parameters, and behind them notes: JOIN_NOTE and a text; 0. */
+ * parameters; 0. */
 int join_check(struct join *j, struct val *all, struct err *err);
+/* What is not in the way, into the same set: JOIN_NOTE and a text. */
+void join_notes(struct join *j, struct val *all);

@@ -4,7 +4,8 @@
  * host. The answer is the members.json that it needs. One entry of the log makes host, interface,
  * PBDs of shared SRs, what is carried and the row of _member, so it is wholly in or not at all;
  * db/members.c brings it into Raft's configuration when it has come and fetched everything. Its
- * certificate is pinned from that entry on.
+ * certificate is pinned from that entry on. POST /pool/newcomer/check with the same composes that
+ * entry and makes none: it tells all that is in the way.
  */
 #include "pool/carry.h"
 #include "pool/members.h"
@@ -134,15 +135,18 @@ static uint64_t next_id(const struct db_view *view, struct db_txn *txn)
 	return highest + 1;
 }
 
-/* carried: NULL, it brings nothing. NULL: composed; else why not. */
+/* carried: NULL, it brings nothing. NULL: composed; else why not. all: NULL, or where all that is
+ * in the way goes, as far as it could be composed. */
 static const char *compose(struct job *job, struct pool *pool, const struct db_view *view,
-	struct db_member *m, const struct val *carried, struct db_txn *txn)
+	struct db_member *m, const struct val *carried, struct db_txn *txn, struct val *all)
 {
 	const char *why = clash(view, m);
 	char host[DB_REF_MAX + 1];
 
-	if (why != NULL)
+	if (why != NULL && all == NULL)
 		return why;
+	if (why != NULL)
+		val_set_push(&job->arena, all, val_string(why));
 	if (db_view_count(view, MODEL_CLASS_pool) == 0)
 		return "this pool has no rows yet";
 	db_txn_origin(txn, (struct db_origin){ .user = POOL_HOST, .method = "add" });
@@ -153,8 +157,9 @@ static const char *compose(struct job *job, struct pool *pool, const struct db_v
 			"Two hosts have no majority without each other: when one of them is lost "
 			"the other can change nothing. Add a third host, or a witness (xpoolctl "
 			"witness).");
-	return carried != NULL && !m->witness ? carry_take(view, carried, host, txn, &job->arena)
-					      : NULL;
+	return carried != NULL && !m->witness
+		       ? carry_take(view, carried, host, txn, &job->arena, all)
+		       : NULL;
 }
 
 static enum outcome add(struct job *job, struct pool *pool, struct db_member *m,
@@ -176,7 +181,7 @@ static enum outcome add(struct job *job, struct pool *pool, struct db_member *m,
 		db_view_pin(pool->db, &view);
 		in = is_in(&view, m);
 		if (!in)
-			*why = compose(job, pool, &view, m, carried, &txn);
+			*why = compose(job, pool, &view, m, carried, &txn, NULL);
 		txn.schema = db_view_schema(&view);
 		db_view_unpin(&view);
 		if (!in && *why == NULL && db_commit(job, pool->db, &txn, &res) != 0)
@@ -205,21 +210,30 @@ void members_put_now(struct pool *pool, uint64_t self, struct buf *out)
 	free(file);
 }
 
+/* What has come. NULL, or what is wrong with it (literal, or in the arena). */
+static const char *read_entry(struct job *job, const char *text, struct val *v, struct db_member *m)
+{
+	const char *fault = NULL;
+	struct val *entry = v;
+	char why[256] = "";
+
+	if (rpc_json_parse(&job->arena, text, strlen(text), v, &fault) != 0)
+		return fault;
+	if (val_get(v, "member") != NULL)
+		entry = (struct val *)val_get(v, "member");
+	return members_parse_one(&job->arena, entry, m, why, sizeof why)
+		       ? fault_of(m)
+		       : arena_strdup(&job->arena, why);
+}
+
 /* out: the file, or why not. */
 static enum outcome let_in(struct job *job, struct pool *pool, const char *text, struct buf *out)
 {
 	enum outcome outcome = REFUSED;
-	const char *fault = NULL;
-	char why[256] = "";
-	struct val v, *entry = &v;
 	struct db_member m;
+	struct val v;
+	const char *fault = read_entry(job, text, &v, &m);
 
-	if (rpc_json_parse(&job->arena, text, strlen(text), &v, &fault) == 0) {
-		if (val_get(&v, "member") != NULL)
-			entry = (struct val *)val_get(&v, "member");
-		fault = members_parse_one(&job->arena, entry, &m, why, sizeof why) ? fault_of(&m)
-										   : why;
-	}
 	if (fault == NULL)
 		outcome = add(job, pool, &m, val_get(&v, "carried"), &fault);
 	if (outcome == IN)
@@ -265,10 +279,37 @@ void witness_put_removal(struct job *job, struct pool *pool, struct buf *out)
 			       : "removed\n");
 }
 
-/* POST /pool/newcomer. */
+/* out: all that is in the way, as a JSON array of texts; or why that cannot be said. */
+static enum outcome look(struct job *job, struct pool *pool, const char *text, struct buf *out)
+{
+	struct val v, all = val_set();
+	struct db_view view;
+	struct db_member m;
+	struct db_txn txn;
+	const char *fault = read_entry(job, text, &v, &m);
+
+	if (fault == NULL && db_read_wait(job, pool->db) != 0) {
+		buf_puts(out, "no majority of the voters is there");
+		return UNDECIDED;
+	}
+	if (fault == NULL) {
+		db_txn_init(&txn, DB_FOR_CONFIG);
+		db_view_pin(pool->db, &view);
+		fault = compose(job, pool, &view, &m, val_get(&v, "carried"), &txn, &all);
+		db_view_unpin(&view);
+		db_txn_fini(&txn);
+	}
+	if (fault != NULL)
+		val_set_push(&job->arena, &all, val_string(fault));
+	val_json(out, &all);
+	return IN;
+}
+
+/* POST /pool/newcomer, and /pool/newcomer/check. */
 
 struct newcomer {
 	struct call *call;
+	enum outcome (*what)(struct job *job, struct pool *pool, const char *text, struct buf *out);
 	struct loop_call posted;
 	const char *text; /* in the call's arena */
 	enum outcome outcome;
@@ -295,11 +336,13 @@ static void newcomer_main(struct job *job, void *arg)
 {
 	struct newcomer *n = arg;
 
-	n->outcome = let_in(job, n->call->pool, n->text, &n->out);
+	n->outcome = n->what(job, n->call->pool, n->text, &n->out);
 	loop_post(n->call->io->loop, &n->posted, on_decided);
 }
 
-int newcomer_begin(struct call *call, struct err *err)
+static int begin(struct call *call,
+	enum outcome (*what)(struct job *, struct pool *, const char *, struct buf *),
+	struct err *err)
 {
 	struct newcomer *n;
 
@@ -307,9 +350,20 @@ int newcomer_begin(struct call *call, struct err *err)
 		return 0;
 	n = mem_new(sizeof *n);
 	n->call = call;
+	n->what = what;
 	n->text = arena_strndup(&call->arena, call->request->body, call->request->body_len);
 	if (lane_submit(call->pool->api, "", newcomer_main, n, NULL) == 0)
 		return CALL_PENDING;
 	free(n);
 	return err_set(err, ERR_TOO_MANY_PENDING_TASKS, NULL);
+}
+
+int newcomer_begin(struct call *call, struct err *err)
+{
+	return begin(call, let_in, err);
+}
+
+int newcomer_check_begin(struct call *call, struct err *err)
+{
+	return begin(call, look, err);
 }

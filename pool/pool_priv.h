@@ -622,6 +622,9 @@ void members_put_now(struct pool *pool, uint64_t self, struct buf *out);
 void witness_put_removal(struct job *job, struct pool *pool, struct buf *out);
 /* The service of a host that joins by itself. */
 int newcomer_begin(struct call *call, struct err *err);
+/* POST /pool/newcomer/check: nothing is changed; the answer is a JSON array of all that is in the
+ * way. */
+int newcomer_check_begin(struct call *call, struct err *err);
 
 /* coordinator.c: CALL_PENDING; the call ends well when a majority answers, else with
  * HOST_IN_EMERGENCY_MODE. */

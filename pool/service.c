@@ -41,6 +41,8 @@ static const struct service services[] = {
 		newcomer_begin, NULL, NULL },
 	{ "POST", "/pool/follow", "pool.emergency_reset_master", NULL, NULL, epoch_follow,
 		proof_authenticate, NULL },
+	{ "POST", "/pool/newcomer/check", "pool.exchange_certificates_on_join", NULL, NULL,
+		newcomer_check_begin, NULL, NULL },
 	{ "POST", "/pool/members", "pool.emergency_reset_master", NULL, NULL, epoch_tell,
 		proof_authenticate, NULL },
 };

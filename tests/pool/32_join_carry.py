@@ -1,15 +1,16 @@
 """What a host has of its own goes with it when it joins: a halted and a suspended VM with their snapshot, disks, drives and
 interfaces, local SR, networks, secrets, appliance. References and uuids stay; of a network that the pool has there is no second
-one. What the pool has already is refused, and so is what one entry does not take: nothing has changed then. The host is killed
-at the step where it is let in, and has all of it all the same.
+one. What the pool has already is refused, and so is what one entry does not take: nothing has changed then; a dry run tells both
+at once, behind what the checks say. The host is killed at the step where it is let in, and has all of it all the same.
 
 usage: 32_join_carry.py BUILD"""
 import os
+import subprocess
 import sys
 import threading
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from joining import LET_IN, RELAY, Relay, stand_alone
+from joining import CTL, LET_IN, RELAY, Relay, stand_alone
 from xpool import NULL, PASSWORD, Api, Pool, eventually, vbd_record, vdi_record, vm_record
 
 CLASSES = "VM", "VDI", "VBD", "VIF", "SR", "PBD", "network", "secret", "VM_appliance", "VM_metrics", "VM_guest_metrics"
@@ -28,8 +29,15 @@ def vif(vm, on, device):
             "qos_algorithm_params": {}}
 
 
-def local_sr(pool, host):
-    return host("SR.create", host("host.get_all")[0], pool.storage("of its own"), 0, "local", "", "file", "user", False, {})
+def local_sr(pool, host, name="local"):
+    return host("SR.create", host("host.get_all")[0], pool.storage("of its own " + name), 0, name, "", "file", "user", False, {})
+
+
+def dry_run(pool):
+    done = subprocess.run([CTL, "join", "--dry-run", "--dir", pool.data(2), "--address", TARGET, "--user", "root"],
+                          input=PASSWORD + "\n", text=True, stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode != 0, done.stdout
+    return done.stdout.splitlines()
 
 
 def of_set(value):
@@ -84,6 +92,7 @@ with Pool(members=1) as pool:
     host("VM.set_suspend_SR", guest, sr)
     host("VM.start", guest, False, False)
     host("VM.suspend", guest)
+    spare = local_sr(pool, host, "spare")
     secret = host("secret.create", {"value": "a secret: ü\"\\", "other_config": {}})
     appliance = host("VM_appliance.create", {"name_label": "both", "name_description": ""})
     host("VM.set_appliance", halted, appliance)
@@ -95,11 +104,21 @@ with Pool(members=1) as pool:
     twin = api("SR.introduce", host("SR.get_uuid", sr), "twin", "", "file", "user", False, {})
     why = host.fails("OPERATION_NOT_ALLOWED", "pool.join", TARGET, "root", PASSWORD)[0]
     assert why.startswith("SR ") and "is in the pool already" in why, why
-    api("SR.forget", twin)
     # more than one entry takes
     big = host("VM.create", vm_record("big"))
     for key in "12":
         host("VM.add_to_other_config", big, key, "x" * (600 << 10))
+    # all at once, by a dry run: a check's, two of these, and what is too much
+    second = api("SR.introduce", host("SR.get_uuid", spare), "second", "", "file", "user", False, {})
+    host("VM.start", big, False, False)
+    said = dry_run(pool)
+    assert said[0].startswith("JOINING_HOST_CANNOT_HAVE_RUNNING_VMS"), said
+    for word, n in ("SR ", 2), ("VM %s of its own runs" % big[10:], 1), ("what this host has", 1):
+        assert sum(line.startswith("OPERATION_NOT_ALLOWED: " + word) for line in said) == n, (word, said)
+    host("VM.hard_shutdown", big)
+    for each in twin, second:
+        api("SR.forget", each)
+    assert len(dry_run(pool)) == 1
     assert "1 MiB" in host.fails("OPERATION_NOT_ALLOWED", "pool.join", TARGET, "root", PASSWORD)[0]
     host("VM.destroy", big)
     assert all_of(api) == had and all_of(host) == before
