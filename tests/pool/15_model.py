@@ -8,7 +8,7 @@ sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 import model
 from model import CLASSES, REMOVED, decode_json, decode_xml, sample
 from objects import accessors, records, searches
-from xpool import Api, ApiError, Pool, eventually
+from xpool import Api, ApiError, Pool, eventually, vm_record
 
 OWN = {"SR.clear_left"}  # between members
 CREATED = [c for c in CLASSES.values() if c["in_database"] and c["implicit"]["create_destroy"]]
@@ -106,10 +106,49 @@ def unwritten(api):
     return len(found)
 
 
+def filters(api):
+    """get_all_where and get_all_records_where: which rows an expression has; what is none is refused with the expression."""
+    refs = {}
+    for label, text in ("fa", "x"), ("fb", "x"), ("fc", "y"):
+        refs[label] = api("VM.create", vm_record(label, name_description=text, user_version="17", HVM_boot_params={"k": "it's", "l": "\\"}))
+        api("VM.add_tags", refs[label], "one " + label)
+    label, desc = 'field "name__label"="f%s"', 'field "name__description"="%s"'
+    a, b, c, x, y = label % "a", label % "b", label % "c", desc % "x", desc % "y"
+    for expr, rows in {
+            "true": "abc", "false": "", a: "a", " \t( %s )\n" % a.replace("=", " = "): "a", 'field "name_label"="fa"': "a",
+            '"fa"=field "name__label"': "a", '"one"="one"': "abc", '"one"="other"': "",
+            'field "_ref"="%s"' % refs["fb"]: "b", 'field "uuid"="%s"' % api("VM.get_uuid", refs["fc"]): "c",
+            'field "name__label"=field "name__description"': "",
+            "not " + a: "bc", "%s or %s" % (a, c): "ac", "%s and %s" % (a, x): "a", "%s and %s" % (a, y): "",
+            # and, or: from left to right; not: of all that follows
+            "%s or %s and %s" % (a, b, y): "", "%s or (%s and %s)" % (a, b, y): "a", "%s and %s or %s" % (a, y, c): "c",
+            "not %s and %s" % (a, x): "bc", "(not %s) and %s" % (a, x): "b", "%s and not %s or %s" % (x, a, b): "",
+            "not not " + a: "a", "not (%s or %s)" % (a, b): "c",
+            'field "is_a_template"="false"': "abc", 'field "is_a_template"="0"': "", 'field "user_version"="17"': "abc",
+            'field "VBDs"="()"': "abc", """field "tags"="('one fb')\"""": "b", 'field "power_state"="Halted"': "abc",
+            """field "HVM__boot_params"="(('k' 'it\\'s') ('l' '\\\\'))\"""": "abc",
+            'field "affinity"="OpaqueRef:NULL"': "abc", "(" * 20 + a + ")" * 20: "a"}.items():
+        found = api("VM.get_all_where", expr)
+        assert "".join(k[1] for k in sorted(refs) if refs[k] in found) == rows, (expr, rows)
+        records = api("VM.get_all_records_where", expr)
+        assert set(records) == set(found) and all(records[r] == api("VM.get_record", r) for r in refs.values() if r in found), expr
+    assert api("VM.get_all_where", "false") == [] and set(api("VM.get_all_where", "true")) == set(api("VM.get_all"))
+    for expr in ("", " ", "TRUE", "True", "trueand true", "true and", "and true", "not", "(true", "true)", "()", "true true", 'field "name__label"',
+                 'field "nothing"="x"', 'field name__label="x"', 'field "name__label"=', 'field "name__label"=="x"', '"a"="a', "'a'='a'",
+                 'field "name__label"="a"b"', "1", "(" * 1000 + "true" + ")" * 1000, "not " * 1000 + "true"):
+        told = api.fails("INVALID_VALUE", "VM.get_all_where", expr)
+        assert told[0] == expr and len(told) == 2, told
+        api.fails("INVALID_VALUE", "VM.get_all_records_where", expr)
+    api.fails("INVALID_VALUE", "VM.get_all_where", '"%s"="x"' % ("x" * 20000))
+    for ref in refs.values():
+        api("VM.destroy", ref)
+
+
 with Pool() as pool:
     apis = [Api(pool, n).login() for n in (1, 2, 3)]
     lists(apis[1])
     tried = counts(apis[2])
+    filters(apis[2])
     rng, refs, made = model.seeded(1), model.ruled_objects(apis[0], pool.make_sr), []
     for turn in range(3):
         for cls in CREATED:
