@@ -182,9 +182,17 @@ int vm_power_state_reset_run(
 	return rc;
 }
 
+void vm_metrics_make(struct db_txn *txn, struct env *env, const char *uuid, const char *ref)
+{
+	struct val f[VM_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
+
+	f[VM_METRICS_uuid] = val_string(uuid);
+	f[VM_METRICS_install_time] = val_datetime(env_wall_s(env));
+	db_txn_create(txn, MODEL_CLASS_VM_metrics, ref, f);
+}
+
 int vm_creating(struct call *call, struct db_txn *txn, struct val *fields, struct err *err)
 {
-	struct val metrics[VM_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
 	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
 
 	(void)err;
@@ -196,8 +204,7 @@ int vm_creating(struct call *call, struct db_txn *txn, struct val *fields, struc
 			val_string(arena_strdup(&call->arena, uuid)));
 	}
 	pool_ref(call->pool, uuid, ref);
-	metrics[VM_METRICS_uuid] = val_string(arena_strdup(&call->arena, uuid));
-	db_txn_create(txn, MODEL_CLASS_VM_metrics, ref, metrics);
+	vm_metrics_make(txn, call->pool->env, uuid, ref);
 	fields[VM_metrics] = val_string(arena_strdup(&call->arena, ref));
 	fields[VM_memory_overhead] = vm_overhead_of(fields);
 	fields[VM_power_state] = val_string("Halted");

@@ -207,8 +207,7 @@ static void snapshot_fields(struct copy *c, struct val *fields)
 static int copy_vm(struct copy *c, struct err *err)
 {
 	struct db_txn *then = owner_then(c->task);
-	struct val *fields = copy_fields(&c->job->arena, c->source),
-		   metrics[VM_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct val *fields = copy_fields(&c->job->arena, c->source);
 	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
 
 	if (c->snapshot) {
@@ -219,8 +218,7 @@ static int copy_vm(struct copy *c, struct err *err)
 			fields[VM_parent] = val_string(db_row_ref(c->source));
 	}
 	owner_uuid(c->task, "VM_metrics", uuid, ref);
-	metrics[VM_METRICS_uuid] = val_string(uuid);
-	db_txn_create(then, MODEL_CLASS_VM_metrics, ref, metrics);
+	vm_metrics_make(then, c->job->env, uuid, ref);
 	fields[VM_metrics] = val_string(dup(c, ref));
 	owner_uuid(c->task, "VM", uuid, ref);
 	fields[VM_uuid] = val_string(uuid);
@@ -519,8 +517,7 @@ static int revert_rows(
 static int make_anew(struct copy *c, const struct db_row *snapshot, const char *vm, struct err *err)
 {
 	struct db_txn *then = owner_then(c->task);
-	struct val *fields = copy_fields(&c->job->arena, snapshot), was,
-		   metrics[VM_METRICS_FIELD_COUNT] = { { .kind = VAL_VOID } };
+	struct val *fields = copy_fields(&c->job->arena, snapshot), was;
 	char uuid[UUID_LEN + 1], ref[DB_REF_MAX + 1];
 	const char *text = db_row_s(snapshot, VM_snapshot_metadata), *why, *its_uuid = NULL;
 
@@ -530,8 +527,7 @@ static int make_anew(struct copy *c, const struct db_row *snapshot, const char *
 		db_view_by_uuid(c->view, MODEL_CLASS_VM, its_uuid) != NULL)
 		return err_set(err, ERR_VM_REVERT_FAILED, db_row_ref(snapshot), vm, NULL);
 	owner_uuid(c->task, "VM_metrics", uuid, ref);
-	metrics[VM_METRICS_uuid] = val_string(uuid);
-	db_txn_create(then, MODEL_CLASS_VM_metrics, ref, metrics);
+	vm_metrics_make(then, c->job->env, uuid, ref);
 	fields[VM_metrics] = val_string(ref);
 	fields[VM_uuid] = val_string(its_uuid);
 	fields[VM_power_state] = val_string("Halted");

@@ -17,6 +17,8 @@ void console_drop(struct db_txn *txn, const struct db_view *view, const char *vm
 
 /* vm.c: the task's VM is Suspended. */
 bool vm_suspended(void *task);
+/* The metrics of a VM that is made now, under uuid and ref. */
+void vm_metrics_make(struct db_txn *txn, struct env *env, const char *uuid, const char *ref);
 
 /* vm_suspend.c */
 /* A suspended VM only loses its memory image: into the finishing transaction. 0, ERR_DEAD. */

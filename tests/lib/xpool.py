@@ -95,6 +95,12 @@ class Api:
         raise AssertionError("%s gave %r instead of %s" % (method, result, code))
 
 
+def everywhere(pool):
+    """One session at each member: what one of them has seen the others see."""
+    first = Api(pool, 1).login()
+    return [first] + [Api(pool, n, first.session) for n in range(2, pool.n + 1)]
+
+
 class XmlApi:
     """XML-RPC at one member."""
 

@@ -3,10 +3,10 @@ import sys
 import threading
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import Api, ApiError, Pool, eventually, vm_record
+from xpool import ApiError, Pool, eventually, everywhere, vm_record
 
 with Pool() as pool:
-    apis = [Api(pool, n).login() for n in (1, 2, 3)]
+    apis = everywhere(pool)
     first = apis[0]
     hosts = first("host.get_all")
     metrics = [first("host.get_metrics", host) for host in hosts]

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import PASSWORD, Api, Pool, eventually, guest, vm_record
+from xpool import PASSWORD, Pool, eventually, everywhere, guest, vm_record
 
 with Pool() as pool:
-    apis = [Api(pool, n).login() for n in (1, 2, 3)]
+    apis = everywhere(pool)
     first, second, third = apis
     state = lambda vm: third("VM.get_power_state", vm)
 

@@ -8,13 +8,13 @@ import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 from twice import Twice
-from xpool import MIB, NULL, Api, Pool, eventually, guest, vm_record
+from xpool import MIB, NULL, Pool, eventually, everywhere, guest, vm_record
 
 LIVE = {"live": "true"}
 random.seed(7)
 
 with Pool() as pool:
-    apis = [Api(pool, n).login() for n in (1, 2, 3)]
+    apis = everywhere(pool)
     first, second, third = apis
     hosts = first("host.get_all")
     member, free = first.members(), first.memory_known()

@@ -1,13 +1,14 @@
 """Clones, copies, templates, snapshots, reverts: what a copy has, what begins anew; asked for while members are killed."""
 import sys
+import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
-from xpool import NULL, Api, Pool, eventually, vm_record
+from xpool import NULL, Pool, eventually, everywhere, vm_record
 
 SAME = ("memory_static_max", "memory_dynamic_min", "VCPUs_max", "platform", "actions_after_crash", "tags", "name_description", "HVM_boot_params")
 
 with Pool() as pool:
-    apis = [Api(pool, n).login() for n in (1, 2, 3)]
+    apis = everywhere(pool)
     first, second, third = apis
     network = first("network.get_all")[0]
 
@@ -16,6 +17,8 @@ with Pool() as pool:
                   "qos_algorithm_type": "", "qos_algorithm_params": {}}
         return first("VIF.create", dict(record, **more))
 
+    utc = lambda: time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime())
+    began = utc()
     vm = first("VM.create", vm_record("source", name_description="text", platform={"a": "b"}, VCPUs_max="4", tags=["x"]))
     vif(vm, 0)
     vif(vm, 1, MAC="00:16:3e:01:02:03")
@@ -26,6 +29,8 @@ with Pool() as pool:
     a, b = (third("VM.get_record", ref) for ref in (vm, clone))
     assert all(a[key] == b[key] for key in SAME), [(key, a[key], b[key]) for key in SAME]
     assert b["name_label"] == "clone" and b["uuid"] != a["uuid"] and b["metrics"] not in (a["metrics"], NULL)
+    times = [third("VM_metrics.get_install_time", record["metrics"]) for record in (a, b)]
+    assert began <= times[0] <= times[1] <= utc(), (began, times)
     assert b["power_state"] == "Halted" and b["parent"] == NULL and not b["is_a_snapshot"] and b["current_operations"] == {}
     assert a["other_config"]["mac_seed"] != b["other_config"]["mac_seed"] and a["current_operations"] == {}
     assert not set(macs(clone).values()) & set(macs(vm).values()) and len(set(macs(clone).values())) == 2  # the given one, too, is not its own

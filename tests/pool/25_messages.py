@@ -7,7 +7,7 @@ import time
 
 sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/lib")
 import model
-from xpool import Api, Pool
+from xpool import Pool, everywhere
 
 KEPT = 10000
 CONNECTIONS = 16
@@ -35,7 +35,7 @@ def fill(pool, session, uuid, first, last):
 
 
 with Pool() as pool:
-    apis = [Api(pool, n).login() for n in (1, 2, 3)]
+    apis = everywhere(pool)
     api = apis[0]
     vm = api("VM.get_by_name_label", "web")[0]
     uuid, host = api("VM.get_uuid", vm), api("host.get_all_records")
