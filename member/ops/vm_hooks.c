@@ -18,7 +18,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -64,24 +63,26 @@ static bool safe(struct env *env, const char *path, const struct stat *st)
 	return false;
 }
 
+/* In the order of their names; too many: the last ones are left out. */
 static void on_name(void *arg, const char *name)
 {
 	struct scripts *s = arg;
 	const char *path = arena_printf(&s->job->arena, "%s/%s", s->folder, name);
 	struct stat st;
+	unsigned at;
 
 	if (*name == '.' || !val_text_ok(name) || stat(path, &st) != 0 || !S_ISREG(st.st_mode) ||
 		(st.st_mode & S_IXUSR) == 0 || !safe(s->job->env, path, &st))
 		return;
-	if (s->n < HOOK_SCRIPTS_MAX)
-		s->names[s->n++] = arena_strdup(&s->job->arena, name);
-	else
+	if (s->n == HOOK_SCRIPTS_MAX) {
 		s->left_out++;
-}
-
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
+		if (strcmp(name, s->names[s->n - 1]) > 0)
+			return;
+		s->n--;
+	}
+	for (at = s->n++; at > 0 && strcmp(s->names[at - 1], name) > 0; at--)
+		s->names[at] = s->names[at - 1];
+	s->names[at] = arena_strdup(&s->job->arena, name);
 }
 
 /* Nothing where there is no such folder. */
@@ -95,7 +96,6 @@ static void list(struct scripts *s, const char *all)
 	if (folder_list(s->folder, on_name, s) != 0)
 		log_warn(s->job->env, "event=hooks_not_read folder=%s why=\"%s\"", s->folder,
 			strerror(errno));
-	qsort(s->names, s->n, sizeof *s->names, by_name);
 }
 
 /* What it wrote as text that the API can carry, and behind it why it was killed. */

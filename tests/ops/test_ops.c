@@ -743,8 +743,10 @@ START_TEST(more_scripts_than_a_hook_may_have_are_left_out_and_told_of)
 	heard = hooks_heard(b.dir);
 	for (const char *c = heard; *c != 0; c++)
 		ran += *c == '\n';
-	free(heard);
 	ck_assert_uint_eq(ran, HOOK_SCRIPTS_MAX);
+	ck_assert_ptr_nonnull(strstr(heard, "vm-pre-start/063 "));
+	ck_assert_ptr_null(strstr(heard, "vm-pre-start/064 "));
+	free(heard);
 	rewind(log);
 	said[fread(said, 1, sizeof said - 1, log)] = 0;
 	ck_assert_ptr_nonnull(strstr(said, "event=hooks_too_many "));
