@@ -34,6 +34,8 @@ struct bench {
 	bool armed;
 	_Atomic bool hit;
 	uint64_t hook_ms;	 /* 0: as long as in the product */
+	int64_t timeout_s;	 /* of a clean shutdown or reboot; 0: 5 */
+	const char *answer;	 /* of the guest to a shutdown, in the simulator's words */
 	const struct hv_ops *hv; /* NULL: the simulator as it is */
 };
 
@@ -188,6 +190,8 @@ static void add_machine(struct bench *b, const struct machine *m)
 		val_map_push(&a, &vm, m->key, val_string(m->value));
 	if (m->sim_key != NULL)
 		val_map_push(&a, &sim, m->sim_key, val_int(m->sim_value));
+	if (b->answer != NULL)
+		val_map_push(&a, &sim, "shutdown", val_string(b->answer));
 	val_map_push(&a, &sim, "age_s", val_int(m->age_s));
 	val_map_push(&a, &vm, "uuid", val_string(VM));
 	val_map_push(&a, &vm, "memory_static_max_kib", val_int(1024));
@@ -218,7 +222,8 @@ static void operate(
 	val_map_push(&a, &params, "uuid", val_string(VM));
 	val_map_push(&a, &params, "job", val_string(task));
 	if (clean)
-		val_map_push(&a, &params, "timeout_s", val_int(5));
+		val_map_push(
+			&a, &params, "timeout_s", val_int(b->timeout_s > 0 ? b->timeout_s : 5));
 	if (method == AGENT_VIF_plug)
 		val_map_push(&a, &params, "vif", vif(&a, 1));
 	else if (strncmp(agent_methods[method].name, "VIF.", 4) == 0)
@@ -721,6 +726,43 @@ START_TEST(a_hook_that_hangs_or_floods_is_an_error)
 }
 END_TEST
 
+START_TEST(a_guest_that_does_not_stop_runs_on)
+{
+	static const struct {
+		enum agent_method_id method;
+		const char *answer, *error;
+	} cases[] = { { AGENT_VM_shutdown, "ignore", "no_shutdown_ack" },
+		{ AGENT_VM_shutdown, "hang", "shutdown_timeout" },
+		{ AGENT_VM_reboot, "ignore", "no_shutdown_ack" },
+		{ AGENT_VM_reboot, "hang", "shutdown_timeout" } };
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct bench b;
+		struct ask q;
+		struct hv_domain was, is;
+
+		bench_open(&b);
+		b.answer = cases[i].answer;
+		add_vm(&b);
+		operate(&b, AGENT_VM_start, TASK, false, &q);
+		ck_assert_str_eq(q.state, "completed");
+		ck_assert(hv_domain_find(b.agent->hv, VM, &was));
+		b.timeout_s = 1;
+		operate(&b, cases[i].method, REBOOT, true, &q);
+		ck_assert_str_eq(q.state, "failed");
+		ck_assert_str_eq(q.error, cases[i].error);
+		if (strcmp(q.error, "shutdown_timeout") == 0)
+			ck_assert_str_eq(q.data[0], "1");
+		ck_assert(hv_domain_find(b.agent->hv, VM, &is));
+		ck_assert_int_eq(was.domid, is.domid);
+		power_state(&b, &q);
+		ck_assert_str_eq(q.power_state, "Running");
+		check_agreement(&b, cases[i].answer);
+		bench_close(&b);
+	}
+}
+END_TEST
+
 START_TEST(more_scripts_than_a_hook_may_have_are_left_out_and_told_of)
 {
 	struct bench b;
@@ -879,6 +921,7 @@ int main(int argc, char **argv)
 		hooks_run_in_their_order_with_their_arguments,
 		a_hook_that_refuses_stops_what_can_be_stopped,
 		a_hook_that_hangs_or_floods_is_an_error,
+		a_guest_that_does_not_stop_runs_on,
 		more_scripts_than_a_hook_may_have_are_left_out_and_told_of,
 		what_others_could_have_written_is_no_hook,
 		a_cancel_ends_a_hook_and_a_restart_repeats_none,
