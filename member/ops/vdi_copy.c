@@ -80,15 +80,15 @@ static struct work *work_new(struct agent_run *run, unsigned n)
 	return w;
 }
 
-/* The first step of a table with a list begins with this. */
-static int work_begin(struct agent_run *run, struct work **out, struct err *err)
+/* The first step of a table with a list begins with this. NULL: too long. */
+static struct work *work_begin(struct agent_run *run, struct err *err)
 {
 	unsigned n = val_get(&run->params, "disks")->n;
 
-	if (n > DISKS_MAX)
-		return err_set(err, AGENT_ERR_limit_reached, "too many disks at once", NULL);
-	*out = work_new(run, n);
-	return 0;
+	if (n <= DISKS_MAX)
+		return work_new(run, n);
+	err_set(err, AGENT_ERR_limit_reached, "too many disks at once", NULL);
+	return NULL;
 }
 
 static const struct val *disk_param(struct agent_run *run, unsigned i)
@@ -259,11 +259,11 @@ static int take_one(struct agent_run *run, struct work *w, unsigned i, struct er
 int vdi_step_take(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
-	struct work *w;
-	int rc = work_begin(run, &w, err);
+	struct work *w = work_begin(run, err);
+	int rc = 0;
 
-	if (rc != 0)
-		return rc;
+	if (w == NULL)
+		return ERR_API;
 	for (unsigned i = 0; i < w->n && rc == 0; i++)
 		rc = take_one(run, w, i, err);
 	if (rc != 0)
@@ -498,11 +498,11 @@ static int take_target(struct agent_run *run, struct work *w, unsigned i, struct
 static int revert_take(struct job *job, void *state, struct err *err)
 {
 	struct agent_run *run = state;
-	struct work *w;
-	int rc = work_begin(run, &w, err);
+	struct work *w = work_begin(run, err);
+	int rc = 0;
 
-	if (rc != 0)
-		return rc;
+	if (w == NULL)
+		return ERR_API;
 	for (unsigned i = 0; i < w->n && rc == 0; i++)
 		rc = take_target(run, w, i, err);
 	if (rc != 0)
