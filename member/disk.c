@@ -285,9 +285,11 @@ int disk_unlock(
 
 /* Holding the bytes. */
 
-static int nobody_active(const struct sr *sr, const char *vdi, struct err *err)
+/* Who but this VM on this host has it active; tell: how many, else they are an error. */
+static int look(const struct sr *sr, const char *vdi, const char *vm, bool tell, uint32_t *n_out,
+	struct err *err)
 {
-	struct val holders, none;
+	struct val holders, none = val_set();
 	struct arena a;
 	int fd = gate(sr, vdi, err), rc;
 
@@ -296,27 +298,26 @@ static int nobody_active(const struct sr *sr, const char *vdi, struct err *err)
 	arena_init(&a);
 	rc = holders_read(sr, vdi, &a, &holders, err);
 	if (rc == 0)
-		rc = others(sr, vdi, "", true, false, holders, &a, &none, err);
+		rc = others(sr, vdi, vm, true, tell, holders, &a, &none, err);
+	*n_out = none.n;
 	arena_fini(&a);
 	close(fd);
 	return rc;
 }
 
+static int nobody_active(const struct sr *sr, const char *vdi, struct err *err)
+{
+	uint32_t n;
+
+	return look(sr, vdi, "", false, &n, err);
+}
+
 int disk_used(const struct sr *sr, const char *vdi, const char *vm, bool *used_out, struct err *err)
 {
-	struct val holders, none;
-	struct arena a;
-	int fd = gate(sr, vdi, err), rc;
+	uint32_t n = 0;
+	int rc = look(sr, vdi, vm, true, &n, err);
 
-	if (fd < 0)
-		return ERR_API;
-	arena_init(&a);
-	rc = holders_read(sr, vdi, &a, &holders, err);
-	if (rc == 0)
-		rc = others(sr, vdi, vm, true, true, holders, &a, &none, err);
-	*used_out = rc == 0 && none.n > 0;
-	arena_fini(&a);
-	close(fd);
+	*used_out = rc == 0 && n > 0;
 	return rc;
 }
 

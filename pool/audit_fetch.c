@@ -27,7 +27,6 @@ enum {
 	PAGES_MAX = 1024, /* of one member: four times what its files hold */
 	READ = 64 << 10,
 	SINCE_MAX = 32,
-	PLACE_MAX = 48,
 	ASK_MS = 10000,
 	BUSY_MS = 200,	/* until a member that has too much to do is asked again */
 	TIME_LEN = 22,	/* [20261129T08:17:19.000 */
@@ -175,7 +174,7 @@ int audit_page_begin(struct call *call, struct err *err)
 	call->worth_a_line = false; /* who wants it all has one */
 	since_of(service_parameter(call, "since"), p->since);
 	p->call = call;
-	if (from != NULL && *from != 0 && !place_parse(from, &p->place)) {
+	if (from != NULL && !place_parse(from, &p->place)) {
 		free(p);
 		return err_set(err, ERR_INTERNAL_ERROR, "from is not a place", NULL);
 	}
@@ -191,8 +190,7 @@ struct source {
 	const char *name; /* of the host */
 	bool own;
 	struct peer peer;
-	struct place place;   /* own */
-	char next[PLACE_MAX]; /* another's */
+	struct place place; /* of the next page */
 	struct buf text;
 	size_t at;
 	bool more; /* behind the text */
@@ -227,10 +225,8 @@ static const char *take_page(struct source *s, const struct rpc_answer *answer)
 
 	if (answer->status != 200)
 		return answer->body;
-	if (end == NULL || n >= sizeof s->next)
+	if (end == NULL || (n > 0 && !place_parse(answer->body, &s->place)))
 		return "its answer is none";
-	memcpy(s->next, answer->body, n);
-	s->next[n] = 0;
 	buf_put(&s->text, end + 1, answer->n - n - 1);
 	s->more = n > 0;
 	return s->more && (s->text.len == 0 || ++s->pages > PAGES_MAX) ? "it does not end" : NULL;
@@ -240,7 +236,8 @@ static const char *take_page(struct source *s, const struct rpc_answer *answer)
 static int post(
 	struct job *job, struct merge *m, struct source *s, struct arena *a, struct rpc_answer *out)
 {
-	const char *path = arena_printf(a, "/audit_log?from=%s&since=%s", s->next, m->since);
+	const char *path = arena_printf(a, "/audit_log?from=%" PRIu64 "/%lld&since=%s",
+		s->place.file, (long long)s->place.at, m->since);
 	struct rpc_ask ask = { s->peer.address, path, m->proof, s->peer.certificate,
 		PAGE + 2 * READ, ASK_MS };
 	uint64_t until = env_now_ms(job->env) + ASK_MS;

@@ -45,7 +45,7 @@ struct console {
 	char session[DB_REF_MAX + 1]; /* it ends with it; "": opened with a password */
 	bool local;		      /* the session is this member's alone */
 	char vm[UUID_LEN + 1];
-	char certificate[2 * TLS_FINGERPRINT_LEN + 1]; /* of the member; "": it is the agent */
+	struct peer peer;     /* the member; without a certificate: it is the agent */
 	struct buf ask, line; /* what is sent first; the agent's answer so far */
 };
 
@@ -278,7 +278,7 @@ static bool flow(struct console *c)
 		rpc_raw_begin(request);
 		c->active_ms = env_now_ms(c->pool->env);
 		loop_timer_start(c->loop, &c->timer, 0, on_look);
-		if (c->certificate[0] == 0)
+		if (c->peer.certificate[0] == 0)
 			put_head(c);
 	}
 	service_end(call);
@@ -303,10 +303,10 @@ static void fail(struct console *c)
 static void unreachable(struct console *c, const char *why)
 {
 	log_warn(c->pool->env, "event=console_failed vm=%s of=%s why=\"%s\"", c->vm,
-		c->certificate[0] != 0 ? "member" : "agent", why);
+		c->peer.certificate[0] != 0 ? "member" : "agent", why);
 	err_set(&c->call->err, ERR_INTERNAL_ERROR,
 		arena_printf(&c->call->arena, "the %s does not give the console: %s",
-			c->certificate[0] != 0 ? "member that has the VM" : "agent", why),
+			c->peer.certificate[0] != 0 ? "member that has the VM" : "agent", why),
 		NULL);
 	fail(c);
 }
@@ -354,17 +354,16 @@ static void on_up_open(void *arg, struct stream *s)
 {
 	struct console *c = arg;
 	uint8_t print[TLS_FINGERPRINT_LEN];
-	char hex[2 * TLS_FINGERPRINT_LEN + 1] = "";
+	char hex[TLS_PRINT_TEXT] = "";
 
-	if (c->certificate[0] != 0 && stream_fingerprint(s, print))
-		for (unsigned i = 0; i < TLS_FINGERPRINT_LEN; i++)
-			snprintf(hex + 2 * i, 3, "%02x", print[i]);
-	if (strcmp(hex, c->certificate) != 0) {
+	if (c->peer.certificate[0] != 0 && stream_fingerprint(s, print))
+		tls_fingerprint_text(print, hex);
+	if (strcmp(hex, c->peer.certificate) != 0) {
 		unreachable(c, "it has another certificate than that member's");
 		return;
 	}
 	stream_write(s, c->ask.data, c->ask.len);
-	if (c->certificate[0] == 0)
+	if (c->peer.certificate[0] == 0)
 		return;
 	c->call->task[0] = 0; /* it is for the other to tell */
 	if (flow(c))
@@ -433,21 +432,11 @@ static void put_request(struct console *c, const struct rpc_request *r)
 
 static int dial_member(struct console *c, const struct db_row *host, struct err *err)
 {
-	const struct db_view *view = &c->call->view;
-	const struct db_row *member =
-		db_view_get(view, MODEL_CLASS__member, db_row_s(host, HOST_uuid));
-	const char *ip = db_row_s(host, HOST_address);
-	char address[80];
-
-	if (member == NULL ||
-		strlen(db_row_s(member, _MEMBER_certificate)) >= sizeof c->certificate)
+	if (!peer_of(&c->call->view, host, &c->peer))
 		return err_set(err, ERR_HOST_OFFLINE, db_row_ref(host), NULL);
-	strcpy(c->certificate, db_row_s(member, _MEMBER_certificate));
 	put_request(c, c->call->request);
 	c->tls = tls_client_new(NULL);
-	snprintf(address, sizeof address, strchr(ip, ':') != NULL ? "[%s]:%d" : "%s:%d", ip,
-		POOL_API_PORT);
-	c->up = stream_connect(c->loop, address, c->tls, &up_handler, c);
+	c->up = stream_connect(c->loop, c->peer.address, c->tls, &up_handler, c);
 	return 0;
 }
 
